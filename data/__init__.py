@@ -1,0 +1,1 @@
+"""Sources of images, and the tools that index, check and show them."""

@@ -1,0 +1,1 @@
+"""The typed tree (`schema`), names of networks (`architecture`), reading YAML (`load`)."""

@@ -1,0 +1,208 @@
+"""The index of a dataset: for each sample the file, byte range, label, size in pixels and digest.
+
+A dataset is a folder with `manifest.json` and one memory-mapped Arrow file for each split. The
+images stay where they are: whole files, or ranges of bytes inside archives. Samples are kept in the
+order of (label, digest), so the same images give the same index whatever they were packed in.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+DIGEST_BYTES = 16
+SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("digest", pa.binary(DIGEST_BYTES), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image as it lies on disk; `digest` is the first 16 bytes of its SHA-256."""
+
+    file: str
+    offset: int
+    size: int
+    label: int
+    width: int
+    height: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a dataset holds; `root` is absolute, or relative to the manifest's folder."""
+
+    name: str
+    classes: tuple[str, ...]
+    samples: dict[str, int]
+    """Number of samples of each split."""
+    fingerprint: str
+    """SHA-256 over the class names and every split's labels and digests."""
+    root: str
+    format: int = FORMAT
+
+
+def digest(content: bytes) -> bytes:
+    """The 16 bytes that stand for an image's content."""
+    return hashlib.sha256(content).digest()[:DIGEST_BYTES]
+
+
+@dataclass(frozen=True)
+class Index:
+    """One split, memory-mapped: opening it reads no sample, and processes share its pages."""
+
+    split: str
+    root: Path
+    manifest: Manifest
+    table: Any
+    """A pyarrow Table of `SCHEMA`."""
+
+    @staticmethod
+    def open(folder: Path, split: str, root: Path | None = None) -> "Index":
+        """Open one split; raise `ValueError` with the remedy if it is missing or damaged."""
+        manifest = read_manifest(folder)
+        if split not in manifest.samples:
+            have = ", ".join(manifest.samples)
+            raise ValueError(f"{folder} has no split {split!r} (it has {have})")
+        path = folder / f"{split}.arrow"
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"{path} is no readable index ({error}); prepare it again") from error
+        if table.schema != SCHEMA or table.num_rows != manifest.samples[split]:
+            raise ValueError(f"{path} does not match {folder / MANIFEST}; prepare it again")
+        return Index(split, root or folder / manifest.root, manifest, table)
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        return self._column("label")
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each image."""
+        return self._column("size")
+
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        return self._column("offset")
+
+    @cached_property
+    def widths(self) -> NDArray[np.int32]:
+        return self._column("width")
+
+    @cached_property
+    def heights(self) -> NDArray[np.int32]:
+        return self._column("height")
+
+    @cached_property
+    def file_ids(self) -> NDArray[np.int32]:
+        """For each sample, the place of its file in `files`."""
+        return self._chunk("file").indices.to_numpy(zero_copy_only=True)
+
+    @cached_property
+    def files(self) -> Any:
+        """A pyarrow string array: the paths that samples lie in, relative to `root` or absolute."""
+        return self._chunk("file").dictionary
+
+    def path(self, sample: int) -> Path:
+        """The file that holds sample number `sample`."""
+        return self.root / self.files[int(self.file_ids[sample])].as_py()
+
+    def _column(self, name: str) -> NDArray[Any]:
+        return self._chunk(name).to_numpy(zero_copy_only=True)
+
+    def _chunk(self, name: str) -> Any:
+        column = self.table.column(name)
+        assert column.num_chunks <= 1, "an index is written as one record batch"
+        return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of the dataset in `folder`; raise `ValueError` if there is none."""
+    path = folder / MANIFEST
+    try:
+        raw: Any = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        remedy = f"make one: python data/prepare.py SOURCE ... --out {folder}"
+        raise ValueError(f"no dataset at {folder} ({MANIFEST} is missing); {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); prepare it again") from error
+    try:
+        if raw["format"] != FORMAT:
+            raise ValueError(f"{path} is not of format {FORMAT}; prepare it again")
+        return Manifest(**{**raw, "classes": tuple(raw["classes"])})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); prepare it again") from error
+
+
+def write_dataset(
+    folder: Path,
+    *,
+    name: str,
+    classes: Sequence[str],
+    root: str,
+    splits: Mapping[str, Sequence[Sample]],
+) -> Manifest:
+    """Write a dataset's indexes and, last and atomically, the manifest that makes it valid."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    fingerprint = hashlib.sha256(json.dumps(list(classes)).encode())
+    counts: dict[str, int] = {}
+    for split, samples in sorted(splits.items()):
+        table = _table(samples, len(classes))
+        fingerprint.update(f"{split}:{table.num_rows}:".encode())
+        fingerprint.update(table.column("label").to_numpy().astype("<i4").tobytes())
+        fingerprint.update(b"".join(table.column("digest").to_pylist()))
+        counts[split] = table.num_rows
+        _write_whole(folder / f"{split}.arrow", _ipc(table))
+    manifest = Manifest(name, tuple(classes), counts, fingerprint.hexdigest(), root)
+    _write_whole(folder / MANIFEST, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+    return manifest
+
+
+def _table(samples: Sequence[Sample], classes: int) -> Any:
+    ordered = sorted(samples, key=lambda s: (s.label, s.digest, s.file, s.offset))
+    for sample in ordered:
+        if not 0 <= sample.label < classes:
+            raise ValueError(f"{sample.file}: label {sample.label} is not in 0..{classes - 1}")
+    columns = {field.name: [getattr(s, field.name) for s in ordered] for field in SCHEMA}
+    columns["file"] = pa.array(columns["file"], pa.string()).dictionary_encode()
+    return pa.table(columns, SCHEMA).combine_chunks()
+
+
+def _ipc(table: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_table(table, max_chunksize=max(1, table.num_rows))
+    return sink.getvalue().to_pybytes()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
