@@ -9,14 +9,17 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow
 from numpy.typing import NDArray
+
+pa: Any = pyarrow  # it ships no types
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -143,7 +146,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of the dataset in `folder`; raise `ValueError` if there is none."""
     path = folder / MANIFEST
     try:
-        raw: Any = json.loads(path.read_text())
+        raw: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError as error:
         remedy = f"make one: python data/prepare.py SOURCE ... --out {folder}"
         raise ValueError(f"no dataset at {folder} ({MANIFEST} is missing); {remedy}") from error
@@ -152,7 +155,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if raw["format"] != FORMAT:
             raise ValueError(f"{path} is not of format {FORMAT}; prepare it again")
-        return Manifest(**{**raw, "classes": tuple(raw["classes"])})
+        raw["classes"] = tuple(raw["classes"])
+        return Manifest(**raw)
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path} is damaged ({error}); prepare it again") from error
 
@@ -165,20 +169,23 @@ def write_dataset(
     root: str,
     splits: Mapping[str, Sequence[Sample]],
 ) -> Manifest:
-    """Write a dataset's indexes and, last and atomically, the manifest that makes it valid."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
+    """Write a dataset's indexes and, last and atomically, the manifest that makes it valid.
+
+    What `folder` held before stays valid until all of the new dataset is on disk beside it.
+    """
     fingerprint = hashlib.sha256(json.dumps(list(classes)).encode())
     counts: dict[str, int] = {}
+    files: dict[str, bytes] = {}
     for split, samples in sorted(splits.items()):
         table = _table(samples, len(classes))
         fingerprint.update(f"{split}:{table.num_rows}:".encode())
         fingerprint.update(table.column("label").to_numpy().astype("<i4").tobytes())
         fingerprint.update(b"".join(table.column("digest").to_pylist()))
         counts[split] = table.num_rows
-        _write_whole(folder / f"{split}.arrow", _ipc(table))
+        files[f"{split}.arrow"] = _ipc(table)
     manifest = Manifest(name, tuple(classes), counts, fingerprint.hexdigest(), root)
-    _write_whole(folder / MANIFEST, json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+    files[MANIFEST] = json.dumps(asdict(manifest), indent=2).encode() + b"\n"
+    _replace_all(folder, files)
     return manifest
 
 
@@ -199,10 +206,38 @@ def _ipc(table: Any) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
+def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put whole files in place; between the old manifest and the new one there is none."""
+    assert list(files)[-1] == MANIFEST, "the manifest is there only with all that it speaks of"
+    folder.mkdir(parents=True, exist_ok=True)
+    staged = {name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
+    try:
+        for name, temporary in staged.items():
+            _write_synced(temporary, files[name])
+        (folder / MANIFEST).unlink(missing_ok=True)
+        _sync_folder(folder)
+        for name, temporary in staged.items():
+            if name == MANIFEST:
+                _sync_folder(folder)
+            temporary.replace(folder / name)
+        _sync_folder(folder)
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    temporary.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in `folder` outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot, and are no worse for it
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

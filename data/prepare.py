@@ -1,0 +1,118 @@
+"""Index a dataset for training: `python data/prepare.py SOURCE ... --out DIR`.
+
+Images are indexed where they lie wherever that is possible. DIR is a dataset once it holds
+manifest.json, which is written last; preparing again gives the same index.
+"""
+
+import errno
+import os
+import shlex
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from data import cifar10, digits, imagefolder
+from data.source import Dataset, Source
+from pipeline.dataset.index import Manifest, read_manifest, write_dataset
+
+SOURCES: tuple[Source, ...] = (digits.SOURCE, imagefolder.SOURCE, cifar10.SOURCE)
+USER_MISTAKE = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prepare a dataset; return 0, or 2 after one message about a mistake of the user's."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _prepare(arguments.chosen, arguments)
+    except ValueError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(_explained(error, arguments.out))
+    except KeyboardInterrupt:
+        print("prepare.py: interrupted; the dataset is not written", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="prepare.py", description=(__doc__ or "").partition("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="SOURCE")
+    for source in SOURCES:
+        command = commands.add_parser(source.name, help=source.summary, description=source.summary)
+        source.add_arguments(command)
+        command.add_argument("--out", type=Path, required=True, metavar="DIR", help="the dataset")
+        command.set_defaults(chosen=source)
+    return parser
+
+
+def _prepare(source: Source, arguments: Namespace) -> None:
+    out: Path = arguments.out
+    started = time.monotonic()
+    _require_writable(out)
+    before = _fingerprint(out)
+    dataset = source.prepare(arguments)
+    manifest = write_dataset(
+        out, name=dataset.name, classes=dataset.classes, root=dataset.root, splits=dataset.splits
+    )
+    for note in dataset.notes:
+        print(f"note: {note}")
+    seconds = time.monotonic() - started
+    print(_summary(dataset, manifest, out=out, before=before, seconds=seconds))
+
+
+def _require_writable(out: Path) -> None:
+    """Raise `ValueError` unless `out` is, or can become, a folder that we may write in."""
+    nearest = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise ValueError(f"--out {out}: {nearest} is no folder; choose another")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"--out {out}: no right to write in {nearest}; choose another folder")
+
+
+def _fingerprint(out: Path) -> str | None:
+    try:
+        return read_manifest(out).fingerprint
+    except ValueError:
+        return None
+
+
+def _summary(
+    dataset: Dataset, manifest: Manifest, *, out: Path, before: str | None, seconds: float
+) -> str:
+    classes = dataset.classes
+    changed = {None: "", manifest.fingerprint: " (as before)"}.get(before, " (it was another)")
+    lines = [f"{dataset.name}: {len(classes):,} classes, {classes[0]} .. {classes[-1]}"]
+    for split, samples in dataset.splits.items():
+        size = sum(sample.size for sample in samples)
+        lines.append(f"  {split:<6} {len(samples):>10,} images {size:>16,} bytes")
+    images = (out / dataset.root).resolve()
+    lines += [
+        f"fingerprint {manifest.fingerprint}{changed}",
+        f"index in {out}, images in {images}, {seconds:.1f} s",
+        f"next: python launch/submit.py CONFIG data.dir={shlex.quote(str(out))}",
+    ]
+    return "\n".join(lines)
+
+
+def _explained(error: OSError, out: Path) -> str:
+    place = error.filename or out
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            remedy = "free some space, or choose another --out"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            remedy = "get the right to use it, or choose another --out"
+        case _:
+            remedy = "nothing is prepared"
+    return f"{place}: {error.strerror or error}; {remedy}"
+
+
+def _refuse(message: str) -> int:
+    print(f"prepare.py: {message}", file=sys.stderr)
+    return USER_MISTAKE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Everything about a run that can be checked and foretold before a single process is started."""
+
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.config.schema import Config, Cosine, Polynomial, StepDecay
+from pipeline.dataset.index import Index
+from pipeline.loaders import Split
+from pipeline.loaders.faults import ImageError
+from pipeline.loaders.reader import missing_files
+from pipeline.models import build, count_parameters
+from pipeline.optim import peak_rate
+from pipeline.plan import Plan, make_plan
+from pipeline.schedule import warmup_steps
+from pipeline.train import open_split
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a configuration comes to on `ranks` ranks."""
+
+    config: Config
+    ranks: int
+    split: Split
+    plan: Plan
+    parameters: int
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return what a person wants to see before starting, as (name, value)."""
+        plan, manifest = self.plan, self.split.train.manifest
+        counts = f"{len(self.split.train):,} training and {len(self.split.val):,} validation images"
+        accumulation = f" x {plan.accumulation} accumulated" if plan.accumulation > 1 else ""
+        return [
+            ("dataset", f"{manifest.name}, {len(manifest.classes):,} classes, {counts}"),
+            ("fingerprint", manifest.fingerprint),
+            ("network", f"{self.config.model.name}, {self.parameters:,} parameters"),
+            ("ranks", f"{self.ranks:,}"),
+            ("global batch", f"{plan.global_batch:,} images"),
+            ("micro batch", f"{plan.micro_batch:,} images a rank{accumulation}"),
+            ("steps per epoch", f"{float(plan.steps_per_epoch):,.2f}"),
+            ("length", f"{plan.last_step:,} steps, {plan.epoch(plan.last_step):.2f} epochs"),
+            ("learning rate", describe_rate(self.config, plan)),
+        ]
+
+
+def check(config: Config, *, ranks: int) -> Preflight:
+    """Check dataset, files, batch and network; raise `ValueError` with the first that is wrong."""
+    split = open_split(config.data)
+    plan = make_plan(config, samples=len(split.train), world_size=ranks)
+    if config.data.verify != "off" and config.data.on_corrupt == "fail":
+        faults = [fault for index in (split.train, split.val) for fault in missing_files(index)]
+        if faults:
+            raise ImageError(faults)
+    with torch.device("meta"):
+        network = build(config.model, classes=class_count(split.train), generator_seed=config.seed)
+    return Preflight(config, ranks, split, plan, count_parameters(network))
+
+
+def class_count(index: Index) -> int:
+    """Return the number of classes of the dataset that `index` is a part of."""
+    return len(index.manifest.classes)
+
+
+def describe_rate(config: Config, plan: Plan) -> str:
+    """Say the learning-rate rule in words and numbers."""
+    schedule, optim = config.schedule, config.optim
+    peak = peak_rate(optim, plan.global_batch)
+    scaled = f" = {optim.lr:g} x {plan.global_batch}/{optim.lr_batch}" if optim.lr_batch else ""
+    warmup = warmup_steps(schedule, plan.steps_per_epoch)
+    rise = ""
+    if warmup:
+        rise = f", after {warmup:,} steps of warm-up from {schedule.warmup_start * peak:g}"
+    match schedule:
+        case StepDecay(milestones_epochs=None, milestones_steps=steps):
+            fall = f"x {schedule.factor:g} after steps {', '.join(map(str, steps or ()))}"
+        case StepDecay(milestones_epochs=epochs):
+            fall = f"x {schedule.factor:g} after epochs {', '.join(f'{e:g}' for e in epochs or ())}"
+        case Cosine(end=end):
+            fall = f"cosine to {end * peak:g}"
+        case Polynomial(end=end, power=power):
+            fall = f"polynomial of power {power:g} to {end * peak:g}"
+    return f"peak {peak:g}{scaled}{rise}, then {fall}"

@@ -1,0 +1,119 @@
+"""A file and overrides in, a valid `Config` or all that is wrong with it out; and back again.
+
+`dump` writes the resolved configuration that `load` reads to an equal one; it is saved with runs.
+"""
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.config.document import FLOAT, INTEGER, TAG, Document, Fault, Place, show
+from pipeline.config.explain import explain
+from pipeline.config.schema import Config
+
+ADAPTER = TypeAdapter(Config)
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a configuration: a line for each fault, in the file's order."""
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration, with `a.b=YAML` overrides; raise `ConfigError` with all its faults.
+
+    Types are strict: a quoted number is a word, and 1.0 is not an integer.
+    """
+    document = Document(_read(path), str(path))
+    faults = document.faults
+    if not faults and not isinstance(document.data, dict):
+        remedy = "write one `key: value` on each line, as in configs/quickstart.yaml"
+        document.fault(document.values[()], (), f"is not a mapping of keys to values; {remedy}")
+    if isinstance(document.data, dict):
+        for argument in overrides:
+            document.override(argument)
+        told = {fault.place for fault in faults}
+        config = _validate(document)
+        if isinstance(config, Config) and not faults:
+            return config
+        if not isinstance(config, Config):
+            faults += [fault for fault in config if fault.place not in told]
+    faults.sort(key=lambda fault: (fault.place.line == 0, fault.place.line, fault.place.column))
+    raise ConfigError("\n".join(map(str, faults)))
+
+
+def dump(config: Config) -> str:
+    """The whole resolved configuration as YAML: every field, in the order of the schema."""
+    return yaml.dump(_plain(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def flatten(config: Config) -> dict[str, str | int | float | bool]:
+    """Dotted keys for tracking: {"train.epochs": 90.0, ...}; null and lists are JSON text."""
+    flat: dict[str, str | int | float | bool] = {}
+
+    def visit(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in cast("dict[str, Any]", value).items():
+                visit(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value if isinstance(value, str | int | float) else json.dumps(value)
+
+    visit("", _plain(config))
+    return flat
+
+
+def _validate(document: Document) -> Config | list[Fault]:
+    # JSON is where pydantic's strict mode still takes lists for tuples and words for paths.
+    try:
+        return ADAPTER.validate_json(json.dumps(document.data), strict=True)
+    except ValidationError as error:
+        return [explain(detail, document) for detail in error.errors(include_url=False)]
+
+
+def _plain(config: Config) -> Any:
+    return ADAPTER.dump_python(config, mode="json")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start].decode("utf-8-sig")
+        place = Place(str(path), before.count("\n") + 1, len(before) - before.rfind("\n"))
+        byte = error.object[error.start]
+        raise ConfigError(f"{place}: byte 0x{byte:02x} is not UTF-8; save it as UTF-8") from None
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; {_recipes(path.parent, path.stem)}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder, name a file; {_recipes(path)}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{show(str(path))}: cannot be read: {reason}") from None
+
+
+def _recipes(folder: Path, wanted: str = "") -> str:
+    """The recipes in `folder`, or else in its `configs`, and the one that was perhaps meant."""
+    recipes = sorted(folder.glob("*.yaml")) or sorted((folder / "configs").glob("*.yaml"))
+    if not recipes:
+        return f"there is no .yaml in {folder}" if folder.is_dir() else f"nor a folder {folder}"
+    names = [recipe.name for recipe in recipes]
+    near = get_close_matches(f"{wanted}.yaml", names, n=1)
+    hint = f"did you mean {recipes[0].parent / near[0]}? " if wanted and near else ""
+    return f"{hint}{recipes[0].parent} has: {', '.join(names)}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists on one line, and quotes around words that YAML 1.1 or 1.2 takes for something else."""
+
+
+def _represent_list(dumper: _Dumper, values: list[Any]) -> yaml.Node:
+    return dumper.represent_sequence(f"{TAG}seq", values, flow_style=True)
+
+
+_Dumper.add_representer(list, _represent_list)
+_Dumper.add_implicit_resolver(f"{TAG}int", INTEGER, [*"-+0123456789"])
+_Dumper.add_implicit_resolver(f"{TAG}float", FLOAT, [*"-+.0123456789"])

@@ -1,0 +1,122 @@
+"""How each image is cut: crop windows and flips, a pure function of (seed, epoch, sample, size).
+
+The result is plain geometry; whoever decodes the images carries it out. Draws follow torchvision's
+transforms (RandomResizedCrop, RandomCrop with padding, RandomHorizontalFlip), with counted instead
+of stateful randomness.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.schema import PadCrop, RandomResizedCrop, ResizeCenterCrop
+from pipeline.dataset.order import Places
+from pipeline.dataset.philox import Words, below, philox, uniform
+
+Integers = NDArray[np.int64]
+
+FLIP_DRAWS = 2
+CROP_DRAWS = 16
+"""Fourth counter words; attempt k of a crop draws with CROP_DRAWS + k."""
+ATTEMPTS = 10
+"""Tries at a window that fits before the central one is taken, as in torchvision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The cuts of n images, in the order in which they are made; None where a cut is not needed.
+
+    All are int64 arrays: (n, 2) as (y, x) or (height, width) in pixels, and (n,) for `flip`.
+    """
+
+    size: int
+    """Side of the finished square."""
+    region_start: Integers | None = None
+    region_shape: Integers | None = None
+    """The window of the stored image that is used."""
+    resized: Integers | None = None
+    """What the window is resized to."""
+    crop_start: Integers | None = None
+    """Where the finished square begins; what lies outside is filled with the mean colour."""
+    flip: Integers | None = None
+    """1 where the square is mirrored."""
+
+    def cuts(self) -> dict[str, Integers]:
+        """Return the arrays that are there, by name, in the order in which they apply."""
+        names = ("region_start", "region_shape", "resized", "crop_start", "flip")
+        arrays = {name: getattr(self, name) for name in names}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+
+def training_views(
+    cut: RandomResizedCrop | PadCrop,
+    places: Places,
+    *,
+    seed: int,
+    heights: NDArray[np.integer],
+    widths: NDArray[np.integer],
+) -> Views:
+    """Return the augmented views of the images at `places`, whose sizes are given in pixels."""
+    high, wide = heights.astype(np.int64), widths.astype(np.int64)
+    flip = _draw(seed, places, FLIP_DRAWS)[0] >> 31 if cut.flip else None
+    flips = None if flip is None else flip.astype(np.int64)
+    match cut:
+        case RandomResizedCrop():
+            start, shape = _random_windows(cut, places, seed, high, wide)
+            square = np.full_like(shape, cut.size)
+            return Views(cut.size, start, shape, square, None, flips)
+        case PadCrop():
+            words = _draw(seed, places, CROP_DRAWS)
+            room = np.stack([high, wide], 1) + 2 * cut.pad - cut.size
+            start = below(words[:2].T, np.maximum(room, 0) + 1) - cut.pad
+            return Views(cut.size, crop_start=start, flip=flips)
+
+
+def evaluation_views(
+    cut: ResizeCenterCrop, *, heights: NDArray[np.integer], widths: NDArray[np.integer]
+) -> Views:
+    """Return the central views, to the pixel those of torchvision's Resize and CenterCrop."""
+    shape = np.stack([heights, widths], 1).astype(np.int64)
+    shorter = shape.min(1, keepdims=True)
+    resized = cut.resize * shape // shorter  # torchvision truncates the longer side
+    start = np.rint((resized - cut.size) / 2).astype(np.int64)  # and rounds half to even
+    return Views(cut.size, resized=resized, crop_start=start)
+
+
+def _draw(seed: int, places: Places, stream: int) -> Words:
+    low, high = places.samples & 0xFFFFFFFF, places.samples >> 32
+    return philox(seed, low, high, places.epochs, stream)
+
+
+def _random_windows(
+    cut: RandomResizedCrop, places: Places, seed: int, high: Integers, wide: Integers
+) -> tuple[Integers, Integers]:
+    """The first of ten random windows that fits, else the central one; (start, shape) of (n, 2)."""
+    words = np.stack([_draw(seed, places, CROP_DRAWS + k) for k in range(ATTEMPTS)])
+    least, most = cut.scale
+    area = high * wide * (least + (most - least) * uniform(words[:, 0]))
+    low, top = math.log(cut.ratio[0]), math.log(cut.ratio[1])
+    aspect = np.exp(low + (top - low) * uniform(words[:, 1]))
+    widths = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+    heights = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+    fits = (widths > 0) & (widths <= wide) & (heights > 0) & (heights <= high)
+
+    chosen = fits.argmax(0), np.arange(len(high))
+    found = np.any(fits, 0, keepdims=True).T
+    shape = np.stack([heights[chosen], widths[chosen]], 1)
+    shape = np.where(found, shape, _central_shape(cut, high, wide))
+    room = np.stack([high, wide], 1) - shape
+    start = below(words[chosen[0], 2:, chosen[1]], room + 1)
+    start = np.where(found, start, room // 2)
+    return start, shape
+
+
+def _central_shape(cut: RandomResizedCrop, high: Integers, wide: Integers) -> Integers:
+    """The largest window of an allowed aspect, as torchvision falls back to."""
+    aspect = wide / high
+    narrow, broad = aspect < cut.ratio[0], aspect > cut.ratio[1]
+    width = np.where(broad, np.rint(high * cut.ratio[1]), wide)
+    height = np.where(narrow, np.rint(wide / cut.ratio[0]), high)
+    return np.maximum(np.stack([height, width], 1).astype(np.int64), 1)

@@ -1,0 +1,101 @@
+"""PyTorch's DistributedDataParallel as the engine; without peers, the bare network."""
+
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline.config.schema import Ddp, Train
+from pipeline.distributed import World
+from pipeline.engines import EngineState, Predict, Trainee
+from pipeline.engines.state import read_state, write_state
+
+AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class DdpEngine:
+    """See `Engine`."""
+
+    def __init__(
+        self, spec: Ddp, trainee: Trainee, train: Train, *, micro_batch: int, world: World
+    ) -> None:
+        self._trainee, self._world = trainee, world
+        self._micro_batch, self._smoothing = micro_batch, train.label_smoothing
+        self._dtype = AUTOCAST_DTYPES[train.precision]
+        self._scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
+        if train.compile:
+            trainee.module.compile()
+        self._replica = _replicate(trainee.module, spec, world, train.accumulation)
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor, *, lr: float) -> torch.Tensor:
+        """See `Engine`."""
+        optimizer = self._trainee.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        parts = [torch.split(whole, self._micro_batch) for whole in (images, labels)]
+        count = len(parts[0])
+        losses: list[torch.Tensor] = []
+        for number, (some, answers) in enumerate(zip(*parts, strict=True), start=1):
+            with nullcontext() if number == count else self._local_gradients():
+                loss = self._loss(some, answers) / count
+                self._scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        return torch.stack(losses).sum()
+
+    @contextmanager
+    def evaluating(self) -> Generator[Predict]:
+        """See `Engine`."""
+        module = self._trainee.module
+        module.eval()
+        try:
+            with torch.no_grad():
+                yield lambda images: self._logits(module, images)
+        finally:
+            module.train()
+
+    def synchronize(self) -> None:
+        """See `Engine`."""
+        buffers = self._trainee.network.buffers()
+        self._world.average_([buffer for buffer in buffers if buffer.is_floating_point()])
+
+    def state(self) -> EngineState:
+        """See `Engine`."""
+        return read_state(self._trainee, self._scaler)
+
+    def load(self, state: EngineState) -> None:
+        """See `Engine`."""
+        write_state(state, self._trainee, self._scaler)
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        logits = self._logits(self._replica, images)
+        return F.cross_entropy(logits, labels, label_smoothing=self._smoothing)
+
+    def _logits(self, module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        enabled = self._dtype != torch.float32
+        with torch.autocast(self._world.device.type, self._dtype, enabled=enabled):
+            return module(images).float()
+
+    def _local_gradients(self) -> AbstractContextManager[None]:
+        """Keep gradients on this rank: only a step's last micro batch pays for the all-reduce."""
+        if isinstance(self._replica, DistributedDataParallel):
+            return self._replica.no_sync()
+        return nullcontext()
+
+
+def _replicate(module: nn.Module, spec: Ddp, world: World, accumulation: int) -> nn.Module:
+    if world.size == 1:
+        return module
+    return DistributedDataParallel(
+        module,
+        device_ids=[world.device.index] if world.device.type == "cuda" else None,
+        broadcast_buffers=False,  # `synchronize` averages them when they are looked at
+        gradient_as_bucket_view=True,
+        static_graph=accumulation == 1,  # which does not go together with no_sync
+        bucket_cap_mb=spec.bucket_megabytes,
+    )

@@ -1,0 +1,89 @@
+"""From places in the stream to batches of pixels on the training device."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from pipeline.config.schema import Dali, Data, Synthetic
+from pipeline.dataset.index import Index
+from pipeline.distributed import World
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One rank's images, uint8 (n, height, width, 3), and labels, int64 (n,), on its device.
+
+    An evaluated image that could not be read has label -1: it is counted, as an error.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class Stream(Protocol):
+    """An iterator of batches that owns threads and buffers until it is closed."""
+
+    replaced: int
+    """Corrupt images replaced so far on this rank."""
+
+    def __next__(self) -> Batch: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Loader(Protocol):
+    """Makes streams of batches; each call stands alone and starts where it is told to."""
+
+    def train(self, steps: range) -> AbstractContextManager[Stream]:
+        """Stream this rank's part of the global batches of `steps` (numbered from 1)."""
+        ...
+
+    def evaluate(self) -> AbstractContextManager[Stream]:
+        """Stream this rank's share of the validation images, over all ranks each exactly once."""
+        ...
+
+    def verify(self) -> list[str]:
+        """Decode this rank's share of every image; say what is wrong, a line for each fault."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The two halves of a dataset."""
+
+    train: Index
+    val: Index
+
+
+def open_loader(
+    data: Data, split: Split, *, seed: int, global_batch: int, rank_batch: int, world: World
+) -> Loader:
+    """Return the loader that `data.loader` names; `rank_batch` is for evaluation."""
+    match data.loader:
+        case Dali() as spec:
+            from pipeline.loaders.dali import DaliLoader
+
+            return DaliLoader(
+                spec,
+                data,
+                split,
+                seed=seed,
+                global_batch=global_batch,
+                rank_batch=rank_batch,
+                world=world,
+            )
+        case Synthetic():
+            from pipeline.loaders.synthetic import SyntheticLoader
+
+            return SyntheticLoader(
+                classes=len(split.train.manifest.classes),
+                size=data.train.size,
+                eval_size=data.eval.size,
+                seed=seed,
+                train_batch=global_batch // world.size,
+                rank_batch=rank_batch,
+                samples=len(split.val),
+                world=world,
+            )

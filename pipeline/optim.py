@@ -1,0 +1,48 @@
+"""The optimiser: SGD over two groups of parameters, with and without weight decay."""
+
+from torch import nn
+from torch.optim import SGD
+
+from pipeline.config.schema import Sgd
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # pyright: ignore[reportPrivateUsage]
+
+
+def build_optimizer(network: nn.Module, spec: Sgd) -> SGD:
+    """Return an SGD over `network`; its rate is set anew before each step, as `schedule` says.
+
+    It is the fused one: the only one that takes fp16's loss scale without asking the host.
+    """
+    decayed, exempt = split_parameters(network)
+    if spec.decay_norm_and_bias:
+        decayed, exempt = [*decayed, *exempt], []
+    groups = [
+        {"params": decayed, "weight_decay": spec.weight_decay},
+        {"params": exempt, "weight_decay": 0.0},
+    ]
+    return SGD(
+        [group for group in groups if group["params"]],
+        lr=spec.lr,
+        momentum=spec.momentum,
+        nesterov=spec.nesterov,
+        fused=True,
+    )
+
+
+def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Part the parameters into those of convolutions and matrices, and norms' and biases.
+
+    Norm layers are known by their type: their names differ from network to network.
+    """
+    decayed: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_exempt = isinstance(module, NORMS) or name == "bias"
+            (exempt if is_exempt else decayed).append(parameter)
+    return decayed, exempt
+
+
+def peak_rate(spec: Sgd, global_batch: int) -> float:
+    """Return the peak learning rate at `global_batch` (linear scaling, Goyal et al. 2017)."""
+    return spec.lr * global_batch / spec.lr_batch if spec.lr_batch else spec.lr

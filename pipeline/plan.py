@@ -1,0 +1,93 @@
+"""What a configuration comes to on a dataset and a number of ranks: steps, batches, cadences."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pipeline.config.schema import Config
+from pipeline.optim import peak_rate
+from pipeline.schedule import Rate, learning_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Steps at which something is done: each time `interval` steps more are complete, and last."""
+
+    interval: Fraction
+    last: int
+
+    def __contains__(self, step: object) -> bool:
+        assert isinstance(step, int)
+        return step == self.last or step // self.interval > (step - 1) // self.interval
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything about a run that follows from its configuration by arithmetic."""
+
+    last_step: int
+    samples: int
+    global_batch: int
+    micro_batch: int
+    """Images that a rank takes at a time: the global batch over ranks and accumulation."""
+    accumulation: int
+    rate: Rate
+    log: Every
+    evaluate: Every
+    save: Every
+
+    @property
+    def steps_per_epoch(self) -> Fraction:
+        return Fraction(self.samples, self.global_batch)
+
+    def epoch(self, step: int) -> float:
+        """Return how many passes over the training images are complete after `step`."""
+        return float(step / self.steps_per_epoch)
+
+    def reports(self, step: int) -> bool:
+        """Whether the loss is read at `step`: nothing is saved or evaluated unseen."""
+        return step in self.log or step in self.evaluate or step in self.save
+
+
+def make_plan(config: Config, *, samples: int, world_size: int) -> Plan:
+    """Derive the plan; raise `ValueError` if the batch cannot be shared out between the ranks."""
+    train = config.train
+    if samples == 0:
+        raise ValueError(f"{config.data.dir} has no training images; prepare it again")
+    steps_per_epoch = Fraction(samples, train.global_batch)
+    last = train.steps or math.ceil(Fraction(train.epochs or 0) * steps_per_epoch)
+
+    def every(epochs: float | None, steps: int | None) -> Every:
+        interval = Fraction(steps) if steps else Fraction(epochs or 1) * steps_per_epoch
+        return Every(max(Fraction(1), interval), last)
+
+    return Plan(
+        last_step=last,
+        samples=samples,
+        global_batch=train.global_batch,
+        micro_batch=_micro_batch(config, world_size),
+        accumulation=train.accumulation,
+        rate=learning_rate(
+            config.schedule,
+            peak=peak_rate(config.optim, train.global_batch),
+            last_step=last,
+            steps_per_epoch=steps_per_epoch,
+        ),
+        log=every(None, train.log_every_steps),
+        evaluate=every(config.evaluate.every_epochs, config.evaluate.every_steps),
+        save=every(config.checkpoint.every_epochs, config.checkpoint.every_steps),
+    )
+
+
+def _micro_batch(config: Config, world_size: int) -> int:
+    batch, accumulation = config.train.global_batch, config.train.accumulation
+    group = config.model.batch_norm_group or 1
+    share = world_size * accumulation * group
+    if batch % share:
+        groups = f" x model.batch_norm_group {group}" if group > 1 else ""
+        raise ValueError(
+            f"train.global_batch={batch} does not divide over {world_size} ranks"
+            f" x train.accumulation {accumulation}{groups};"
+            f" try {max(1, batch // share) * share} or {(batch // share + 1) * share}"
+        )
+    return batch // (world_size * accumulation)

@@ -1,0 +1,66 @@
+"""The learning rate as a pure function of the step: no state to save, nothing to restore."""
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+from pipeline.config.schema import Cosine, Polynomial, StepDecay
+
+Schedule = StepDecay | Cosine | Polynomial
+Rate = Callable[[int], float]
+"""Step number (from 1) to learning rate."""
+
+
+def learning_rate(
+    schedule: Schedule, *, peak: float, last_step: int, steps_per_epoch: Fraction
+) -> Rate:
+    """Return the rate of each step: a linear warm-up to `peak`, then the schedule's decay.
+
+    Raises `ValueError` if the warm-up leaves no step to train at the peak.
+    """
+    warmup = warmup_steps(schedule, steps_per_epoch)
+    if warmup >= last_step:
+        raise ValueError(
+            f"schedule: the warm-up takes {warmup} steps and the run only {last_step};"
+            " shorten the warm-up or lengthen the run"
+        )
+    decay = _decay(schedule, warmup, last_step, steps_per_epoch)
+
+    def rate(step: int) -> float:
+        if step <= warmup:
+            return peak * (schedule.warmup_start + (1 - schedule.warmup_start) * step / warmup)
+        return peak * decay(step)
+
+    return rate
+
+
+def warmup_steps(schedule: Schedule, steps_per_epoch: Fraction) -> int:
+    """Return the number of steps over which the rate first rises."""
+    if schedule.warmup_steps is not None:
+        return schedule.warmup_steps
+    return round(Fraction(schedule.warmup_epochs or 0) * steps_per_epoch)
+
+
+def _decay(schedule: Schedule, warmup: int, last: int, steps_per_epoch: Fraction) -> Rate:
+    """Return the share of the peak rate after the warm-up; `step - 1` steps are done by then."""
+    match schedule:
+        case StepDecay():
+            drops = _milestones(schedule, steps_per_epoch)
+            return lambda step: schedule.factor ** sum(drop < step for drop in drops)
+        case Cosine(end=end):
+            return lambda step: (
+                end + (1 - end) * (1 + math.cos(math.pi * _elapsed(step, warmup, last))) / 2
+            )
+        case Polynomial(end=end, power=power):
+            return lambda step: end + (1 - end) * (1 - _elapsed(step, warmup, last)) ** power
+
+
+def _elapsed(step: int, warmup: int, last: int) -> float:
+    return (step - 1 - warmup) / (last - warmup)
+
+
+def _milestones(schedule: StepDecay, steps_per_epoch: Fraction) -> tuple[int, ...]:
+    if schedule.milestones_steps is not None:
+        return schedule.milestones_steps
+    epochs = schedule.milestones_epochs or ()
+    return tuple(round(Fraction(epoch) * steps_per_epoch) for epoch in epochs)

@@ -1,0 +1,163 @@
+"""The run's event file: one line of JSON for each event, appended as it happens.
+
+It is the first and the lasting record of a run; whatever else shows the run reads this file.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+from pipeline.tracking.events import Event
+
+METRICS = "metrics.jsonl"
+PENDING_LINES = 100_000
+"""Lines that wait in memory while the disk is full: about 30 MB, or days of training."""
+READ_BYTES = 1 << 20
+
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+def event_name(kind: type) -> str:
+    """The name of an event's class in the file: RunStarted is run_started."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+_FLOAT_FIELDS = {
+    event_name(kind): tuple(f.name for f in dataclasses.fields(kind) if f.type is float)
+    for kind in Event.__args__
+}
+
+
+class Jsonl:
+    """Appends every event to a file, a line each, in one write: readers never see half a line grow.
+
+    Neither `hear` nor closing raises: while the disk refuses, lines wait in memory and go out, in
+    order, at the first write that works. NaN and infinities are written as the strings "NaN",
+    "Infinity" and "-Infinity", since JSON has no numbers for them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._pending: deque[bytes] = deque()
+        self._warned = False
+
+    def __enter__(self) -> Self:
+        self._flush()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._flush()
+        if self._pending:
+            _say(f"{len(self._pending)} events could not be written to {self._path}")
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def hear(self, event: Event) -> None:
+        """Append `event`, stamped with the time of now."""
+        self._pending.append(_line(event, time.time()))
+        if len(self._pending) > PENDING_LINES:
+            del self._pending[1]  # not [0]: its beginning may be in the file already
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            if self._file is None:
+                self._file = self._open()
+            while self._pending:
+                written = os.write(self._file, self._pending[0])
+                if written == len(self._pending[0]):
+                    self._pending.popleft()
+                else:  # a disk that fills up takes the beginning; the rest follows later
+                    self._pending[0] = self._pending[0][written:]
+        except OSError as error:
+            self._warn(error)
+
+    def _open(self) -> int:
+        """Open for appending; a line that a kill left torn is closed, so that it stands alone."""
+        file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            self._pending.appendleft(b"\n")
+        return file
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            _say(f"{self._path}: {error}; events wait in memory until it can be written")
+
+
+def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any] | None, int]]:
+    """Yield each whole line after byte `offset`: its event, None if torn, and where it ends.
+
+    A last line without its newline is still being written, and not yielded.
+    """
+    with path.open("rb", buffering=READ_BYTES) as file:
+        file.seek(offset)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            offset += len(line)
+            yield _parse(line), offset
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events of the file as dicts, in order; lines torn by a kill are skipped."""
+    for event, _ in read_lines(path):
+        if event is not None:
+            yield event
+
+
+def _line(event: Event, now: float) -> bytes:
+    record = {"event": event_name(type(event)), "time": round(now, 6)}
+    record |= {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
+    return json.dumps(_finite(record), allow_nan=False, default=str).encode() + b"\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        entries = cast("dict[object, object]", value)
+        return {str(key): _finite(entry) for key, entry in entries.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in cast("list[object]", value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        record: Any = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(record, dict) or "event" not in record or "time" not in record:
+        return None
+    event = cast("dict[str, Any]", record)
+    for name in _FLOAT_FIELDS.get(str(event["event"]), ()):
+        if event.get(name) in _NOT_FINITE:
+            event[name] = float(event[name])
+    return event
+
+
+def _say(message: str) -> None:
+    with_newline = f"warning: {message}\n"
+    try:
+        sys.stderr.write(with_newline)
+        sys.stderr.flush()
+    except (OSError, ValueError):  # the terminal went away; nobody is left to tell
+        return

@@ -1,0 +1,174 @@
+"""Brings one run's event file to MLflow, in order, and keeps account of how far it came."""
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.tracking.spool import (
+    Item,
+    Param,
+    Shipped,
+    Tag,
+    items,
+    milliseconds,
+    next_events,
+    run_key,
+    text,
+    unshipped_bytes,
+)
+from pipeline.tracking.store import Mlflow
+
+EVENTS_PER_REQUEST = 150
+"""Times 6 points an event: below the 1000 that MLflow takes at once."""
+QUARANTINE = "mlflow_quarantine.jsonl"
+ARTIFACTS = ("result.json", "config.yaml")
+STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+
+
+@dataclass
+class Shipper:
+    """Ships one run's events, in order, and keeps account of it in the run's folder."""
+
+    run_dir: Path
+    uri: str
+    shipped: Shipped
+    events_per_request: int = EVENTS_PER_REQUEST
+    _connection: Mlflow | None = None
+    _faults: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    def ship_next(self) -> bool:
+        """Ship the next events; False if there are none.
+
+        Raises whatever MLflow raises: then nothing is lost, and the call is to be repeated.
+        """
+        if unshipped_bytes(self.run_dir, self.shipped.offset) < 0:  # another file took its place
+            self.shipped = self.shipped.anew()
+        events, end = next_events(self.run_dir, self.shipped.offset, self.events_per_request)
+        if not events:
+            return False
+        self._faults.clear()
+        try:
+            self._find_run(events[0])
+            state = self._ship(events)
+        except Exception as error:
+            if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+                self._keep(self.shipped.anew())  # the store was emptied: tell it all again
+            raise
+        self._put_aside()
+        self._keep(replace(state, offset=end))
+        return True
+
+    def abandon(self) -> None:
+        """Tell MLflow that the process was killed, if it left without a last word."""
+        state = self.shipped
+        if state.run_id and not (state.ended or state.abandoned):
+            end_ms = int(state.last_time * 1000)
+            self._mlflow().client.set_terminated(state.run_id, "KILLED", end_ms)
+            self._keep(replace(state, abandoned=True))
+
+    def revive(self) -> None:
+        """Tell MLflow that a run that it was told is killed goes on."""
+        if self.shipped.abandoned:
+            self._mlflow().resume(self.shipped.run_id)
+            self._keep(replace(self.shipped, abandoned=False))
+
+    def _mlflow(self) -> Mlflow:
+        if self._connection is None:
+            self._connection = Mlflow(self.uri)
+        return self._connection
+
+    def _find_run(self, first: dict[str, Any]) -> None:
+        state = self.shipped
+        if state.run_id:
+            return
+        key = state.run_key or run_key(self.run_dir)
+        experiment_id = self._mlflow().experiment(state.experiment)
+        run_id = self._mlflow().run(experiment_id, key, milliseconds(first), self.run_dir.name)
+        self._keep(replace(state, run_key=key, experiment_id=experiment_id, run_id=run_id))
+
+    def _ship(self, events: list[dict[str, Any]]) -> Shipped:
+        state, parts = self.shipped, list[Item]()
+        for event in events:
+            try:
+                parts += items(event, state)
+                state = state.after(event)
+            except (LookupError, ValueError, TypeError, OverflowError, AttributeError) as error:
+                self._faults.append({"reason": text(error), "event": event})
+        match events[0]["event"]:
+            case "run_started":
+                self._start(events[0], parts)
+            case "run_ended":
+                self._end(events[0], parts)
+            case _:
+                self._send(parts)
+        return state
+
+    def _start(self, event: dict[str, Any], parts: list[Item]) -> None:
+        run_id = self.shipped.run_id
+        known = self._mlflow().resume(run_id)
+        self._send([_fitting(part, known) for part in parts])
+        with contextlib.suppress(Exception):  # an ornament: no reason to hold up the rest
+            fingerprint, folder = event["tags"]["dataset_fingerprint"], event["params"]["data.dir"]
+            self._mlflow().dataset(run_id, str(folder), str(fingerprint))
+
+    def _end(self, event: dict[str, Any], parts: list[Item]) -> None:
+        client, run_id = self._mlflow().client, self.shipped.run_id
+        self._send(parts)
+        status = STATUS.get(str(event.get("status")), "FAILED")
+        client.set_terminated(run_id, status, milliseconds(event))
+        for name in ARTIFACTS:
+            if (self.run_dir / name).exists():
+                try:
+                    client.log_artifact(run_id, str(self.run_dir / name))
+                except Exception as error:  # noqa: BLE001 - the file stays in the run's folder
+                    say(f"{name} was not copied to MLflow: {text(error)}")
+
+    def _send(self, parts: Sequence[Item]) -> None:
+        """Send `parts`; what MLflow refuses for good is found by halving, and put aside."""
+        if not parts:
+            return
+        try:
+            self._mlflow().log(self.shipped.run_id, parts)
+        except Exception as error:
+            refused = isinstance(error, ValueError | TypeError)
+            refused = refused or getattr(error, "error_code", "") in REFUSED
+            # A deleted run, or a proxy that answers 400 to all, is no fault of these parts.
+            if not refused or not self._mlflow().is_active(self.shipped.run_id):
+                raise
+            if len(parts) == 1:
+                self._faults.append({"reason": text(error), "item": repr(parts[0])})
+                return
+            half = len(parts) // 2
+            self._send(parts[:half])
+            self._send(parts[half:])
+
+    def _put_aside(self) -> None:
+        if not self._faults:
+            return
+        with (self.run_dir / QUARANTINE).open("a") as file:
+            file.writelines(json.dumps(fault, default=str) + "\n" for fault in self._faults)
+        say(f"put aside in {QUARANTINE}: {len(self._faults)}, as {self._faults[0]['reason'][:200]}")
+
+    def _keep(self, state: Shipped) -> None:
+        self.shipped = state
+        try:
+            state.save(self.run_dir)
+        except OSError as error:  # costs work, not data: shipping twice is harmless
+            say(f"could not save the state: {error}")
+
+
+def say(message: str) -> None:
+    """Print to the log of this process, with the time."""
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), message, flush=True)
+
+
+def _fitting(part: Item, known: dict[str, str]) -> Item:
+    """A parameter that changed (a resume with other settings) as a tag: parameters never change."""
+    if isinstance(part, Param) and known.get(part.key, part.value) != part.value:
+        return Tag(f"resumed.{part.key}", part.value)
+    return part

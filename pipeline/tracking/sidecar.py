@@ -1,0 +1,146 @@
+"""The trainer's side of shipping to MLflow: start the process that does it, and look after it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pipeline
+from pipeline.tracking.events import Event
+from pipeline.tracking.spool import Shipped, unshipped_bytes
+from pipeline.tracking.store import without_password
+
+LOG = "mlflow.log"
+POLL_SECONDS = 0.1
+RESTART_SECONDS = 60.0
+
+
+class Sidecar:
+    """Ships a run's events while the `with` block lasts; what is left then, in the background.
+
+    It is a listener too, so that a process that dies is started again. No method raises for a
+    trouble with tracking: the caller sees None or False and may warn.
+    """
+
+    def __init__(self, command: list[str], run_dir: Path, uri: str) -> None:
+        self._command = command
+        self._run_dir = run_dir
+        self._uri = uri
+        self._process: subprocess.Popen[bytes] | None = None
+        self._launched = -RESTART_SECONDS
+
+    @staticmethod
+    def start(
+        run_dir: Path, *, uri: str, experiment: str, give_up_seconds: float = 600.0
+    ) -> "Sidecar":
+        """Start shipping the run in `run_dir` to the store at `uri`; its log is mlflow.log."""
+        command = [sys.executable, "-P", "-m", "pipeline.tracking.mlflow", str(run_dir.resolve())]
+        command += ["--attended", "--experiment", experiment]
+        command += ["--give-up-seconds", str(give_up_seconds)]
+        sidecar = Sidecar(command, run_dir.resolve(), uri)
+        sidecar._launch()
+        return sidecar
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Tell the process that the trainer is done; it ends by itself."""
+        if self._process is not None:
+            _let_go(self._process)
+            self._process = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the sidecar, while there is one."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def hear(self, event: Event) -> None:  # noqa: ARG002 - every event is an occasion to look
+        """Start the process again if it died, but not over and over."""
+        if self.pid is None and time.monotonic() - self._launched >= RESTART_SECONDS:
+            self._launch()
+
+    def await_run_id(self, timeout_seconds: float) -> str | None:
+        """The id that MLflow gave the run, or None if it has not by then.
+
+        A run gets its id once its first event is in the file.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            run_id = state.run_id if (state := self._state()) else ""
+            if run_id:
+                return run_id
+            if self.pid is None or time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL_SECONDS)
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Wait until MLflow has all that was written so far; whether it has, by then."""
+        deadline = time.monotonic() + timeout_seconds
+        goal = unshipped_bytes(self._run_dir, 0)
+        if self.pid is None:
+            self._launch()
+        while True:
+            state = self._state()
+            if state is not None and state.offset >= goal:
+                return True
+            if self.pid is None or time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+
+    def _state(self) -> Shipped | None:
+        state = Shipped.load(self._run_dir)
+        return state if state and state.uri == without_password(self._uri) else None
+
+    def _launch(self) -> None:
+        self._launched = time.monotonic()
+        root = str(Path(pipeline.__path__[0]).parent)
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        # The address goes by the environment: a command line, with a password, is for all to see.
+        environment = os.environ | {
+            "MLFLOW_TRACKING_URI": self._uri,
+            "PYTHONPATH": path,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        if self._process is not None:
+            _let_go(self._process)
+            self._process = None
+        with contextlib.suppress(OSError), (self._run_dir / LOG).open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the trainer
+            )
+
+
+def unshipped_runs(runs_dir: Path, uri: str) -> list[Path]:
+    """The runs under `runs_dir` of which the store at `uri` does not have all, oldest first."""
+    found: list[Path] = []
+    for folder in sorted(runs_dir.glob("*/")):
+        state = Shipped.load(folder)
+        if state and state.uri == without_password(uri):
+            behind = unshipped_bytes(folder, state.offset) > 0
+            found += [folder] if behind else []
+    return found
+
+
+def _let_go(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipe, which tells the process that we are done, and see it off when it ends."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    threading.Thread(target=process.wait, name="mlflow-sidecar-end", daemon=True).start()

@@ -1,0 +1,61 @@
+"""All listeners of a run as one: what is emitted reaches the console, the file and MLflow."""
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Lock
+
+from pipeline.config.schema import Tracking
+from pipeline.tracking.console import Console
+from pipeline.tracking.events import Event, Listener, Warned
+from pipeline.tracking.jsonl import METRICS, Jsonl
+from pipeline.tracking.sidecar import Sidecar
+from pipeline.tracking.store import default_uri, without_password
+
+
+class Tracker:
+    """Passes events on to the listeners, in order, from whatever thread they come."""
+
+    def __init__(self, listeners: Sequence[Listener], sidecar: Sidecar | None, store: str) -> None:
+        self._listeners, self._sidecar, self._store = listeners, sidecar, store
+        self._lock = Lock()
+
+    def emit(self, event: Event) -> None:
+        """Let every listener hear `event`."""
+        with self._lock:
+            for listener in self._listeners:
+                listener.hear(event)
+
+    def warn(self, message: str) -> None:
+        """Tell of something that does not stop the training."""
+        self.emit(Warned(message))
+
+    def mlflow_run_id(self, timeout_seconds: float) -> str | None:
+        """Return MLflow's id of the run; None without MLflow, or if it does not answer by then."""
+        return self._sidecar.await_run_id(timeout_seconds) if self._sidecar else None
+
+    def drain(self, timeout_seconds: float) -> None:
+        """Wait a while for MLflow to catch up, and warn if it does not."""
+        if self._sidecar and not self._sidecar.drain(timeout_seconds):
+            self.warn(
+                f"MLflow at {self._store} has not caught up; metrics.jsonl holds everything, and"
+                " what is missing is sent in the background"
+            )
+
+
+@contextmanager
+def open_tracker(tracking: Tracking, run_dir: Path, *, is_main: bool) -> Generator[Tracker]:
+    """Open the listeners of the run in `run_dir`; ranks that are not the main one stay silent."""
+    if not is_main:
+        yield Tracker([], None, "")
+        return
+    with ExitStack() as stack:
+        listeners: list[Listener] = [
+            stack.enter_context(Jsonl(run_dir / METRICS)),
+            stack.enter_context(Console()),
+        ]
+        sidecar, uri = None, default_uri(run_dir.parent, tracking.uri)
+        if tracking.mlflow:
+            sidecar = Sidecar.start(run_dir, uri=uri, experiment=tracking.experiment)
+            listeners.append(stack.enter_context(sidecar))
+        yield Tracker(listeners, sidecar, without_password(uri))
