@@ -51,18 +51,21 @@ class BatchFiles:
 class Rules:
     """What is accepted, and how it is read."""
 
+    source: Path
+    """What the person gave: it stands for folders of passing names in messages."""
     partial: bool
     """Accept other counts than CIFAR-10's."""
     skip_bad: bool
     workers: int
 
 
-def prepare(source: Path, out: Path, rules: Rules) -> Dataset:
-    """Index CIFAR-10 from `source`, a folder or an archive; `test` becomes the split `val`.
+def prepare(out: Path, rules: Rules) -> Dataset:
+    """Index CIFAR-10 from a folder or an archive; its `test` becomes the split `val`.
 
     Class folders stay where they are. Batch files, and what comes in an archive, are written under
     `out/images`. Raise `ValueError` unless all 60,000 images are there (or `rules.partial`).
     """
+    source = rules.source
     if not source.exists():
         raise ValueError(f"{source} does not exist; give CIFAR-10's folder or archive")
     if source.is_file():
@@ -124,7 +127,7 @@ def _below(folder: str, samples: Sequence[Sample]) -> list[Sample]:
 def _read_folders(root: Path, folders: Mapping[str, str], rules: Rules) -> Folders:
     found = read_folders(root, folders, workers=rules.workers, skip_bad=rules.skip_bad)
     counts = {split: len(samples) for split, samples in found.splits.items()}
-    _check(counts, len(found.classes), root, rules)
+    _check(counts, len(found.classes), rules)
     return found
 
 
@@ -146,7 +149,7 @@ def _write_batches(root: Path, out: Path, rules: Rules) -> Dataset:
                     splits[split].append(add_image(store, _png(pixels), file=file, label=label))
                     progress.advance(task)
         counts = {split: len(samples) for split, samples in splits.items()}
-        _check(counts, len(classes), root, rules)
+        _check(counts, len(classes), rules)
     return Dataset("cifar10", classes, ".", splits)
 
 
@@ -156,11 +159,12 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return content.getvalue()
 
 
-def _check(counts: Mapping[str, int], classes: int, root: Path, rules: Rules) -> None:
+def _check(counts: Mapping[str, int], classes: int, rules: Rules) -> None:
     if rules.partial or (counts == COUNTS and classes == CLASSES):
         return
+    train, val = counts["train"], counts["val"]
     raise ValueError(
-        f"{root.name} holds {counts['train']:,} + {counts['val']:,} images of {classes} classes, "
+        f"{rules.source} holds {train:,} + {val:,} images of {classes} classes, "
         f"CIFAR-10 has {COUNTS['train']:,} + {COUNTS['val']:,} of {CLASSES}; fetch it again, "
         "or accept it with --partial"
     )
@@ -180,8 +184,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace) -> Dataset:
-    rules = Rules(arguments.partial, arguments.skip_bad, arguments.workers)
-    return prepare(arguments.source, arguments.out, rules)
+    given = arguments
+    return prepare(given.out, Rules(given.source, given.partial, given.skip_bad, given.workers))
 
 
 SOURCE = Source("cifar10", "CIFAR-10 as class folders, batches or archive", _add_arguments, _run)

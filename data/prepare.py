@@ -12,6 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from data import cifar10, digits, imagefolder
 from data.source import Dataset, Source
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _refuse(_explained(error, arguments.out))
     except KeyboardInterrupt:
-        print("prepare.py: interrupted; the dataset is not written", file=sys.stderr)
+        _say("prepare.py: interrupted; the dataset is not written", sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -58,9 +59,9 @@ def _prepare(source: Source, arguments: Namespace) -> None:
         out, name=dataset.name, classes=dataset.classes, root=dataset.root, splits=dataset.splits
     )
     for note in dataset.notes:
-        print(f"note: {note}")
+        _say(f"note: {note}", sys.stdout)
     seconds = time.monotonic() - started
-    print(_summary(dataset, manifest, out=out, before=before, seconds=seconds))
+    _say(_summary(dataset, manifest, out=out, before=before, seconds=seconds), sys.stdout)
 
 
 def _require_writable(out: Path) -> None:
@@ -110,8 +111,13 @@ def _explained(error: OSError, out: Path) -> str:
 
 
 def _refuse(message: str) -> int:
-    print(f"prepare.py: {message}", file=sys.stderr)
+    _say(f"prepare.py: {message}", sys.stderr)
     return USER_MISTAKE
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Print `text`, in which names of files need not be UTF-8."""
+    print(text.encode(errors="backslashreplace").decode(), file=stream)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, with_config
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 
@@ -30,8 +30,12 @@ Tensors = dict[str, torch.Tensor]
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
+REQUIRED = {PROGRESS, "model.safetensors"}
+TEMPORARY = ".step-*.tmp"
+STRICT = ConfigDict(extra="forbid", strict=True)
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands, besides its tensors."""
@@ -46,7 +50,7 @@ class Progress:
     top1_error_percent: float | None = None
     """Of this very step, if it was evaluated."""
     best_top1_error_percent: float | None = None
-    scaler: dict[str, float] = field(default_factory=dict[str, float])
+    scaler: dict[str, int | float] = field(default_factory=dict[str, int | float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,15 @@ class Snapshot:
 
     tensors: Mapping[str, Tensors]
     progress: Progress
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a whole checkpoint consists of."""
+
+    sha256: dict[str, str]
+    """File name to hex digest."""
 
 
 class CheckpointError(ValueError):
@@ -108,28 +121,34 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         step = snapshot.progress.step
         try:
             path = write_checkpoint(self._folder, snapshot)
-            self._prune()
         except OSError as error:
             self._warn(f"the checkpoint of step {step} could not be written: {error}")
             return
         self._saved(step, path, time.perf_counter() - started)
+        try:
+            self._prune(path)
+        except OSError as error:
+            self._warn(f"an old checkpoint could not be deleted: {error}")
 
-    def _prune(self) -> None:
-        """Delete what is neither among the last nor the best, and what was left half-written."""
+    def _prune(self, newest: Path) -> None:
+        """Delete what is neither among the last up to `newest` nor the best.
+
+        Later ones were damaged when the run resumed: they must not crowd out those that are whole.
+        """
         found = list_checkpoints(self._folder)
+        found = found[: found.index(newest) + 1]
         keep = set(found[-self._keep_last :])
         if self._keep_best:
             keep |= set(_best(found))
         for path in found:
             if path not in keep:
                 _delete(path)
-        for leftover in self._folder.glob(".*.tmp"):
-            shutil.rmtree(leftover)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in `folder`, oldest first."""
-    return sorted(folder.glob("step-*"))
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
@@ -147,22 +166,24 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
 def verify_checkpoint(path: Path) -> list[str]:
     """Return the names of a checkpoint's files if each matches its hash, or raise."""
     try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_bytes())
-        for name, digest in manifest["sha256"].items():
+        manifest = TypeAdapter(Manifest).validate_json((path / MANIFEST).read_bytes())
+        if missing := REQUIRED - manifest.sha256.keys():
+            raise ValueError(f"{MANIFEST} does not name {' or '.join(sorted(missing))}")
+        for name, digest in manifest.sha256.items():
+            if Path(name).name != name:
+                raise ValueError(f"{MANIFEST} names {name!r}, which is not a plain file name")
             if _sha256((path / name).read_bytes()) != digest:
-                raise CheckpointError(f"checkpoint {path}: {name} does not match its SHA-256")
-        return list(manifest["sha256"])
-    except CheckpointError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ValueError(f"{name} does not match its SHA-256")
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error
+    return list(manifest.sha256)
 
 
 def read_checkpoint(path: Path) -> Snapshot:
     """Read and verify one checkpoint; raise `CheckpointError` if anything is amiss."""
     names = verify_checkpoint(path)
     try:
-        progress = Progress(**json.loads((path / PROGRESS).read_bytes()))
+        progress = TypeAdapter(Progress).validate_json((path / PROGRESS).read_bytes())
         tensors = {
             name.removesuffix(".safetensors"): load_file(path / name)
             for name in names
@@ -188,20 +209,24 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
     """Write `snapshot` into `folder` so that it is there whole or not at all; return its path."""
     path = folder / f"step-{snapshot.progress.step:08d}"
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    for leftover in folder.glob(TEMPORARY):  # what a killed process left makes room first
+        shutil.rmtree(leftover, ignore_errors=True)
     contents = {
         f"{group}.safetensors": save(tensors) for group, tensors in snapshot.tensors.items()
     }
     contents[PROGRESS] = _json(asdict(snapshot.progress))
     digests = {name: _sha256(content) for name, content in contents.items()}
     contents[MANIFEST] = _json({"sha256": digests})
-    for name, content in contents.items():
-        _write_durably(temporary / name, content)
-    _sync_folder(temporary)
-    if path.exists():  # an earlier attempt at the same step, damaged or the same
-        _delete(path)
-    temporary.rename(path)
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in contents.items():
+            _write_durably(temporary / name, content)
+        _sync_folder(temporary)
+        if path.exists():  # an earlier attempt at the same step, damaged or the same
+            _delete(path)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk is not left any fuller
     _sync_folder(folder)
     return path
 
@@ -216,9 +241,10 @@ def _delete(path: Path) -> None:
 def _best(found: list[Path]) -> list[Path]:
     errors: list[tuple[float, Path]] = []
     for path in found:
-        progress = json.loads((path / PROGRESS).read_bytes())
-        if progress["top1_error_percent"] is not None:
-            errors.append((progress["top1_error_percent"], path))
+        with suppress(OSError, ValueError):  # a damaged one is not the best
+            progress = TypeAdapter(Progress).validate_json((path / PROGRESS).read_bytes())
+            if progress.top1_error_percent is not None:
+                errors.append((progress.top1_error_percent, path))
     return [min(errors)[1]] if errors else []
 
 
@@ -248,6 +274,7 @@ def _write_durably(path: Path, content: bytes) -> None:
 def _sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with suppress(OSError):  # some network file systems cannot, and are no worse for it
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)

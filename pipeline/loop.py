@@ -10,7 +10,7 @@ from pipeline.distributed import World
 from pipeline.ema import WeightAverage
 from pipeline.engines import Engine, EngineState
 from pipeline.evaluate import Counts, evaluate
-from pipeline.loaders import Loader
+from pipeline.loaders import Loader, Stream
 from pipeline.metrics import Meter
 from pipeline.plan import Plan
 from pipeline.tracking import events
@@ -39,11 +39,7 @@ def fit(run: Run) -> Counts:
     steps = range(run.progress.step + 1, run.plan.last_step + 1)  # empty if the run is finished
     with run.loader.train(steps) as batches:
         for step in steps:
-            batch = run.meter.fetch(batches)
-            loss = run.engine.step(batch.images, batch.labels, lr=run.plan.rate(step))
-            run.meter.add(loss)
-            if run.average:
-                run.average.update(step)
+            train_step(run, batches, step)
             if not run.plan.reports(step):
                 continue
             report(run, step, replaced=batches.replaced)
@@ -53,6 +49,15 @@ def fit(run: Run) -> Counts:
                 save(run)
             run.meter.restart()
     return counts or count_validation(run, run.progress.step)
+
+
+def train_step(run: Run, batches: Stream, step: int) -> None:
+    """Train on the next batch. Nothing in here waits for the device."""
+    batch = run.meter.fetch(batches)
+    loss = run.engine.step(batch.images, batch.labels, lr=run.plan.rate(step))
+    run.meter.add(loss)
+    if run.average:
+        run.average.update(step)
 
 
 def report(run: Run, step: int, *, replaced: int) -> None:

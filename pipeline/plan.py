@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from pipeline.config.schema import Config
 from pipeline.optim import peak_rate
-from pipeline.schedule import Rate, learning_rate
+from pipeline.schedule import Rate, in_steps, learning_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ def make_plan(config: Config, *, samples: int, world_size: int) -> Plan:
     if samples == 0:
         raise ValueError(f"{config.data.dir} has no training images; prepare it again")
     steps_per_epoch = Fraction(samples, train.global_batch)
-    last = train.steps or math.ceil(Fraction(train.epochs or 0) * steps_per_epoch)
+    last = train.steps or math.ceil(in_steps(train.epochs or 0, steps_per_epoch))
 
     def every(epochs: float | None, steps: int | None) -> Every:
-        interval = Fraction(steps) if steps else Fraction(epochs or 1) * steps_per_epoch
+        interval = Fraction(steps) if steps else in_steps(epochs or 1, steps_per_epoch)
         return Every(max(Fraction(1), interval), last)
 
     return Plan(
@@ -88,6 +88,6 @@ def _micro_batch(config: Config, world_size: int) -> int:
         raise ValueError(
             f"train.global_batch={batch} does not divide over {world_size} ranks"
             f" x train.accumulation {accumulation}{groups};"
-            f" try {max(1, batch // share) * share} or {(batch // share + 1) * share}"
+            f" try {' or '.join(str(n * share) for n in (batch // share, batch // share + 1) if n)}"
         )
     return batch // (world_size * accumulation)

@@ -59,9 +59,9 @@ def write_whole(path: Path, text: str) -> None:
 def _claim(folder: Path, config_text: str) -> tuple[Path, TextIO]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
     except OSError as error:
-        raise ValueError(f"run_dir={folder} cannot be made: {error.strerror}") from error
-    lock = _lock(folder)
+        raise ValueError(f"run_dir={folder} cannot be made or locked: {error.strerror}") from error
     if lock is None:
         raise ValueError(f"run_dir={folder} is in use by a running process; wait for it or stop it")
     if (folder / CONFIG_FILE).exists() and not _same_config(folder, config_text):
@@ -77,9 +77,14 @@ def _find_or_make(config_text: str, name: str, runs_dir: Path) -> tuple[Path, Te
     for folder in sorted(runs_dir.glob(f"{name}-*")):
         if (folder / RESULT).exists() or not _same_config(folder, config_text):
             continue
-        lock = _lock(folder)
-        if lock is not None:
+        lock = None
+        with suppress(OSError):  # a folder of somebody else's
+            lock = _lock(folder)
+        if lock is None:
+            continue
+        if not (folder / RESULT).exists():  # unless it finished just before it let go
             return folder, lock
+        lock.close()
     return _claim(runs_dir / f"{name}-{secrets.token_hex(3)}", config_text)
 
 

@@ -38,7 +38,12 @@ def warmup_steps(schedule: Schedule, steps_per_epoch: Fraction) -> int:
     """Return the number of steps over which the rate first rises."""
     if schedule.warmup_steps is not None:
         return schedule.warmup_steps
-    return round(Fraction(schedule.warmup_epochs or 0) * steps_per_epoch)
+    return round(in_steps(schedule.warmup_epochs or 0, steps_per_epoch))
+
+
+def in_steps(epochs: float, steps_per_epoch: Fraction) -> Fraction:
+    """Convert epochs as they are written: 0.1 is a tenth, not the binary number just above it."""
+    return Fraction(str(epochs)) * steps_per_epoch
 
 
 def _decay(schedule: Schedule, warmup: int, last: int, steps_per_epoch: Fraction) -> Rate:
@@ -63,4 +68,4 @@ def _milestones(schedule: StepDecay, steps_per_epoch: Fraction) -> tuple[int, ..
     if schedule.milestones_steps is not None:
         return schedule.milestones_steps
     epochs = schedule.milestones_epochs or ()
-    return tuple(round(Fraction(epoch) * steps_per_epoch) for epoch in epochs)
+    return tuple(round(in_steps(epoch, steps_per_epoch)) for epoch in epochs)

@@ -75,11 +75,16 @@ def test_a_faulty_override_is_named(recipe: Path, override: str, fault: str | No
     assert found[0].startswith(f"command line: {override}: {expected}")
 
 
-def test_a_conflict_with_an_override_names_the_file_and_the_override(recipe: Path) -> None:
-    assert faults(recipe, "train.steps=3") == [
+def test_a_conflict_between_overrides_names_them(recipe: Path) -> None:
+    assert faults(recipe, "train.epochs=2", "train.steps=3") == [
         "x.yaml:5:1: train: give exactly one of epochs or steps (found epochs and steps); "
-        "the command line has train.steps=3 (KEY=null unsets a key)"
+        "the command line has train.epochs=2 train.steps=3 (KEY=null unsets a key)"
     ]
+
+
+def test_a_duration_replaces_the_files_in_the_other_unit(recipe: Path) -> None:
+    config = load(recipe, ["train.steps=3"])
+    assert (config.train.steps, config.train.epochs) == (3, None)
 
 
 def test_changing_the_kind_of_a_mapping_tells_what_no_longer_fits(recipe: Path) -> None:

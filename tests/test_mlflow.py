@@ -23,7 +23,16 @@ from pipeline.tracking.spool import Shipped, unshipped_bytes
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = "experiment"
-PARAMS: dict[str, str | int | float | bool] = {"data.dir": "datasets/cifar10", "optim.lr": 0.1}
+PARAMS: dict[str, str | int | float | bool] = {
+    "data.dir": "datasets/cifar10",
+    "optim.lr": 0.1,
+    "tracking.uri": "http://me:secret@tracking",
+}
+TOLD = {
+    "data.dir": "datasets/cifar10",
+    "optim.lr": "0.1",
+    "tracking.uri": "http://me:***@tracking",
+}
 TAGS = {"git_commit": "abc", "dataset_fingerprint": "f" * 64, "config_hash": "123"}
 pytestmark = pytest.mark.xdist_group("mlflow")
 
@@ -135,7 +144,7 @@ def build_runs(runs: Path) -> None:
 
     write(runs / "poisoned", [started(params=PARAMS | {"a//b": 1, "c(d": 2}), progress(1)])
     with (runs / "poisoned" / METRICS).open("a") as file:
-        for step in (2**70, -1, "x", None):
+        for step in (2**70, "x", None):
             file.write(json.dumps({"event": "progress", "time": 1.0, "step": step}) + "\n")
         file.write('{"event": "of a later release", "time": 1.0}\n')
         file.write('{"event": 7, "time": "x"}\n')
@@ -164,10 +173,10 @@ def test_runs_that_start_at_once_share_one_new_store_and_experiment(place: Path)
 
 def test_a_run_tells_what_it_is(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/first"
-    assert params(store, folder) == {"data.dir": "datasets/cifar10", "optim.lr": "0.1"}
+    assert params(store, folder) == TOLD
     told = tags(store, folder)
     assert told["mlflow.source.git.commit"] == "abc"
-    assert told["mlflow.runName"] == "r50"
+    assert told["mlflow.runName"] == "first"
     assert told["config_hash"] == "123"
     assert "top1 error percent" in told["mlflow.note.content"]
     assert ask(store, "select name, digest from datasets") == [("cifar10", "f" * 36)]
@@ -202,10 +211,10 @@ def test_a_resumed_run_is_one_run_without_steps_twice(place: Path) -> None:
 def test_what_mlflow_refuses_is_put_aside_and_blocks_nothing(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/poisoned"
     assert steps(store, folder) == [1, 2]
-    assert params(store, folder) == {"data.dir": "datasets/cifar10", "optim.lr": "0.1"}
+    assert params(store, folder) == TOLD
     assert status(store, folder) == "FINISHED"
     aside = (folder / "mlflow_quarantine.jsonl").read_text().splitlines()
-    assert len(aside) == 7
+    assert len(aside) == 6
     assert sum("a//b" in line for line in aside) == 1
     assert sum("c(d" in line for line in aside) == 1
 
@@ -238,10 +247,10 @@ def test_shipping_again_from_the_start_changes_nothing(place: Path) -> None:
 
 def test_a_sidecar_killed_midway_loses_and_repeats_nothing(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/midway"
-    write(folder, [started(), *map(progress, range(1, 2001)), evaluated(2000)])
+    write(folder, [started(), *map(progress, range(1, 1001)), evaluated(1000)])
     uri, size = f"sqlite:///{store}", unshipped_bytes(folder, 0)
     with Sidecar.start(folder, uri=uri, experiment=EXPERIMENT) as sidecar:
-        until(lambda: (state := Shipped.load(folder)) and 0 < state.offset)
+        until(lambda: (state := Shipped.load(folder)) and state.offset > 0)
         assert sidecar.pid is not None
         os.kill(sidecar.pid, signal.SIGKILL)
         until(lambda: sidecar.pid is None)
@@ -249,8 +258,8 @@ def test_a_sidecar_killed_midway_loses_and_repeats_nothing(place: Path) -> None:
         assert state is not None
         assert state.offset < size
         assert sidecar.drain(60)  # starts it again
-    assert steps(store, folder) == list(range(1, 2001))
-    assert steps(store, folder, "val/loss") == [2000]
+    assert steps(store, folder) == list(range(1, 1001))
+    assert steps(store, folder, "val/loss") == [1000]
 
 
 TRAINER = """
@@ -290,6 +299,7 @@ def serving(place: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
             yield server
         finally:
             server.terminate()
+            server.communicate(timeout=30)
 
 
 def test_an_outage_of_the_server_loses_and_repeats_nothing(place: Path) -> None:

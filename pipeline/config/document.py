@@ -84,7 +84,10 @@ class Document:
             self.data = self._convert(node, (), at)
 
     def override(self, argument: str) -> None:
-        """Set one value from `a.b=YAML`, making mappings on the way as needed."""
+        """Set one value from `a.b=YAML`, making mappings on the way as needed.
+
+        A duration replaces the file's in the other unit: train.steps=9 unsets train.epochs.
+        """
         place = Place(COMMAND_LINE + show(argument))
         key, _, text = argument.partition("=")
         path = key.strip().split(".")
@@ -173,11 +176,18 @@ class Document:
         if holder is None:
             return
         loc = tuple(path)
+        self._forget(loc)
+        self.keys[loc] = place
+        holder[path[-1]] = value = self._convert(node, loc, lambda _line, _column: place)
+        twin = (*loc[:-1], other_unit(path[-1]))
+        if value is not None and twin in self.keys and self.keys[twin].line:
+            self._forget(twin)
+            del holder[twin[-1]]
+
+    def _forget(self, loc: Loc) -> None:
         for places in (self.keys, self.values):
             for inner in [known for known in places if known[: len(loc)] == loc]:
                 del places[inner]
-        self.keys[loc] = place
-        holder[path[-1]] = self._convert(node, loc, lambda _line, _column: place)
 
     def _enter(self, path: Sequence[str], place: Place) -> dict[str, Data] | None:
         assert isinstance(self.data, dict), "only a mapping takes overrides"
@@ -259,6 +269,13 @@ SCALARS: dict[str, Callable[[str], Data]] = {
 def dotted(loc: Loc) -> str:
     """`('train', 'epochs')` as a person writes it: train.epochs."""
     return ".".join(str(e) if re.fullmatch(r"[\w-]+", str(e)) else repr(e) for e in loc)
+
+
+def other_unit(name: str) -> str:
+    """The name of the same duration in the other unit: `warmup_steps` for `warmup_epochs`."""
+    if name.endswith("epochs"):
+        return name.removesuffix("epochs") + "steps"
+    return name.removesuffix("steps") + "epochs" if name.endswith("steps") else name
 
 
 def show(word: str, longest: int = 120) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +14,14 @@ from pipeline.config.schema import Ddp, Train
 from pipeline.distributed import World
 from pipeline.engines import EngineState, Predict, Trainee
 from pipeline.engines.state import read_state, write_state
+from pipeline.engines.statistics import RunningStatistics
 
+LOCAL_BUFFERS: dict[str, Any] = (
+    {"forward_sync_buffers": False}  # its name from torch 2.15 on
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else {"broadcast_buffers": False}
+)
+"""`synchronize` averages the buffers when they are looked at, not at each step."""
 AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -29,6 +38,7 @@ class DdpEngine:
         if train.compile:
             trainee.module.compile()
         self._replica = _replicate(trainee.module, spec, world, train.accumulation)
+        self._statistics = RunningStatistics(trainee.network)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, *, lr: float) -> torch.Tensor:
         """See `Engine`."""
@@ -39,6 +49,7 @@ class DdpEngine:
         count = len(parts[0])
         losses: list[torch.Tensor] = []
         for number, (some, answers) in enumerate(zip(*parts, strict=True), start=1):
+            self._statistics.take_share(number, count)
             with nullcontext() if number == count else self._local_gradients():
                 loss = self._loss(some, answers) / count
                 self._scaler.scale(loss).backward()
@@ -94,7 +105,7 @@ def _replicate(module: nn.Module, spec: Ddp, world: World, accumulation: int) ->
     return DistributedDataParallel(
         module,
         device_ids=[world.device.index] if world.device.type == "cuda" else None,
-        broadcast_buffers=False,  # `synchronize` averages them when they are looked at
+        **LOCAL_BUFFERS,
         gradient_as_bucket_view=True,
         static_graph=accumulation == 1,  # which does not go together with no_sync
         bucket_cap_mb=spec.bucket_megabytes,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 
@@ -43,7 +44,7 @@ class SyntheticLoader:
     def train(self, steps: range) -> AbstractContextManager[Stream]:
         """See `Loader`."""
         batch = self._random(self.train_batch, self.size)
-        return nullcontext(SyntheticStream(batch, iter([self.train_batch] * len(steps))))
+        return nullcontext(SyntheticStream(batch, repeat(self.train_batch, len(steps))))
 
     def evaluate(self) -> AbstractContextManager[Stream]:
         """See `Loader`."""

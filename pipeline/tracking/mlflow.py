@@ -20,7 +20,7 @@ from pipeline.tracking.spool import Shipped, text
 from pipeline.tracking.store import default_uri, locked, without_password
 
 POLL_SECONDS = 0.5
-LONGEST_WAIT_SECONDS = 30.0
+LONGEST_WAIT_SECONDS = 10.0
 LOCK = "mlflow.lock"
 
 

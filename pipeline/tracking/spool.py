@@ -5,6 +5,7 @@ What is shipped is a function of the file alone, so shipping any part of it agai
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -168,10 +169,15 @@ def items(event: dict[str, Any], shipped: Shipped) -> list[Item]:
             return [Tag(str(kind), text(event[remarks[kind]]))] if kind in remarks else []
 
 
+def without_password(text: str) -> str:
+    """`text`, an address or with addresses in it, as it may be shown and kept."""
+    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
+
+
 def text(value: object) -> str:
-    """`value` as text that every database stores."""
+    """`value` as text that every database stores and everybody may read."""
     plain = str(value).replace("\0", "").encode("utf-8", "replace").decode()
-    return plain[:TEXT_CHARACTERS]
+    return without_password(plain)[:TEXT_CHARACTERS]
 
 
 def milliseconds(event: dict[str, Any]) -> int:
@@ -203,7 +209,6 @@ def _start(event: dict[str, Any]) -> list[Item]:
         Tag("world_size", text(event["world_size"])),
         Tag("first_step", text(event["first_step"])),
         Tag("run_dir", text(event["run_dir"])),
-        Tag("mlflow.runName", Path(event["run_dir"]).name or text(event["name"])),
         Tag("mlflow.source.name", text(tags.get("command", "pipeline.train"))),
         Tag("mlflow.source.type", "LOCAL"),
         Tag("mlflow.note.content", f"Run folder: `{text(event['run_dir'])}`"),

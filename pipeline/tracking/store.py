@@ -9,12 +9,12 @@ import getpass
 import importlib
 import json
 import os
-import re
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.tracking.spool import Item, Param, Point, Tag
+from pipeline.tracking.spool import without_password as without_password  # noqa: PLC0414
 
 ARTIFACTS_DIR = "mlartifacts"
 _SQLITE = "sqlite:///"
@@ -36,11 +36,6 @@ def sqlite_file(uri: str) -> Path | None:
     """The file of an sqlite store; None for any other."""
     path = uri.removeprefix(_SQLITE).partition("?")[0]
     return Path(path) if uri.startswith(_SQLITE) and path else None
-
-
-def without_password(uri: str) -> str:
-    """`uri` as it may be shown and kept."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
 
 
 def client_environment(uri: str) -> dict[str, str]:

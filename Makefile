@@ -1,0 +1,53 @@
+# The two commands of a newcomer are `make quickstart` and `make test`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help quickstart test test-gpu check format schema lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
+
+quickstart: .venv/installed datasets/digits/manifest.json  ## train on real images, here and now
+	$(BIN)/python launch/submit.py --local configs/quickstart.yaml
+
+test: .venv/installed  ## run the tests that need no GPU
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-gpu: .venv/installed  ## run the tests that need one
+	$(BIN)/python -m pytest -m gpu tests/gpu
+
+check: .venv/installed  ## lint, format, types and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: .venv/installed  ## put the code into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: .venv/installed  ## write the JSON Schema of the configuration anew
+	$(BIN)/python -m pipeline.config.schema_json > configs/schema.json
+
+lock:  ## resolve the dependencies of pyproject.toml anew
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	    --generate-hashes --quiet --output-file requirements.lock
+
+clean:  ## remove what the commands above made, but no runs
+	rm -rf .venv datasets/digits .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+datasets/digits/manifest.json: | .venv/installed
+	$(BIN)/python data/prepare.py digits --out datasets/digits
+
+# Unfinished, the environment counts as absent: the mark comes last.
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Python 3.11 or newer is needed; set PYTHON=python3.x" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,0 +1,230 @@
+"""Measure the speed of the parts, each side by side with a plain alternative in one run.
+
+    python launch/benchmark.py loader CONFIG [a.b=c ...]     DALI against torchvision's DataLoader
+    python launch/benchmark.py overhead CONFIG [a.b=c ...]   the training loop against a bare one
+
+Both sides take turns, so that a machine whose speed drifts slows both alike: quote the ratio.
+"""
+
+import argparse
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.checkpoint import Checkpoints
+from pipeline.config.load import load
+from pipeline.config.schema import Config, PadCrop, RandomResizedCrop, Synthetic
+from pipeline.dataset.index import Index
+from pipeline.distributed import World, join_world
+from pipeline.engines.ddp import AUTOCAST_DTYPES
+from pipeline.loaders import Split, open_loader
+from pipeline.loop import report, train_step
+from pipeline.models import build
+from pipeline.models.normalized import Normalized
+from pipeline.optim import build_optimizer
+from pipeline.plan import make_plan
+from pipeline.tracking.tracker import Tracker
+from pipeline.train import Job, assemble, open_images, open_split, set_up_torch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; return the exit code: 0 done, 2 user's mistake."""
+    parser = argparse.ArgumentParser(prog="python launch/benchmark.py", description=__doc__)
+    parser.add_argument("what", choices=("loader", "overhead"))
+    parser.add_argument("config", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default 5)")
+    parser.add_argument("--batches", type=int, default=10, help="batches of a turn (default 10)")
+    parser.add_argument("--workers", type=int, default=2, help="DataLoader processes (default 2)")
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        config = load(options.config, options.overrides)
+        with join_world() as world:
+            set_up_torch(deterministic=config.train.deterministic, world=world)
+            sides = (
+                loader_sides(config, world, options.workers)
+                if options.what == "loader"
+                else overhead_sides(config, world)
+            )
+            compare(sides, options.rounds, options.batches, config.train.global_batch)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+Side = Callable[[int], None]
+"""Does the work of that many batches."""
+
+
+def compare(sides: dict[str, Side], rounds: int, batches: int, images: int) -> None:
+    """Let two sides take turns; print images/s of each, and the ratio turn by turn."""
+    (first, ours), (second, theirs) = sides.items()
+    speeds: list[tuple[float, float]] = []
+    for number in range(rounds + 1):
+        pair = tuple(_images_per_second(side, batches, images) for side in (ours, theirs))
+        if number:  # the first turn warms up
+            speeds.append((pair[0], pair[1]))
+    print(f"{batches} batches of {images} images a turn, {rounds} turns; min / median / max")
+    for name, values in zip((first, second), zip(*speeds, strict=True), strict=True):
+        print(f"{name:44} {_spread(values, '.1f')} images/s")
+    ratios = [ours / theirs for ours, theirs in speeds]
+    print(f"{f'ratio, {first} over {second}':44} {_spread(ratios, '.3f')}")
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    shown = (min(values), statistics.median(values), max(values))
+    return " / ".join(f"{value:{form}}" for value in shown)
+
+
+def _images_per_second(side: Side, batches: int, images: int) -> float:
+    started = time.perf_counter()
+    side(batches)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return batches * images / (time.perf_counter() - started)
+
+
+# -------------------------------------------------------------------------------------- loader
+
+
+class PlainImages(Dataset[Any]):
+    """The same files as ImageFolder would read them: PIL, one image at a time."""
+
+    def __init__(self, index: Index, transform: Callable[[Image.Image], torch.Tensor]) -> None:
+        self._paths = [str(index.path(sample)) for sample in range(len(index))]
+        self._labels, self._transform = index.labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, at: int) -> tuple[torch.Tensor, int]:
+        with Image.open(self._paths[at]) as image:
+            return self._transform(image.convert("RGB")), self._labels[at]
+
+
+def loader_sides(config: Config, world: World, workers: int) -> dict[str, Side]:
+    """Both deliver normalised float batches of random resized crops of the training images."""
+    split = open_split(config.data)
+    images = config.train.global_batch
+    ours = open_loader(
+        config.data, split, seed=config.seed, global_batch=images, rank_batch=images, world=world
+    )
+    stream = iter(ours.train(range(1, 1_000_000)).__enter__())
+    normalize = Normalized(torch.nn.Identity(), mean=config.data.mean, std=config.data.std).to(
+        world.device
+    )
+    plain = _endless(_plain_loader(config, split.train, workers))
+
+    def run_ours(batches: int) -> None:
+        for batch in islice(stream, batches):
+            normalize(batch.images)
+
+    def run_plain(batches: int) -> None:
+        for pixels, _labels in islice(plain, batches):
+            pixels.to(world.device)
+
+    return {"DALI": run_ours, f"torchvision DataLoader, {workers} workers": run_plain}
+
+
+def _plain_loader(config: Config, index: Index, workers: int) -> DataLoader[Any]:
+    from torchvision import transforms
+
+    match config.data.train:
+        case RandomResizedCrop(size=size, scale=scale, ratio=ratio):
+            crop = transforms.RandomResizedCrop(size, scale=scale, ratio=ratio)
+        case PadCrop(size=size, pad=pad):
+            crop = transforms.RandomCrop(size, padding=pad)
+    transform = transforms.Compose(
+        [
+            crop,
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(config.data.mean, config.data.std),
+        ]
+    )
+    return DataLoader(
+        PlainImages(index, transform),
+        batch_size=config.train.global_batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=True,
+    )
+
+
+def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+# ------------------------------------------------------------------------------------ overhead
+
+
+def overhead_sides(config: Config, world: World) -> dict[str, Side]:
+    """Both train the same network on the same random batch, without loading or evaluating."""
+    config = replace(config, data=replace(config.data, loader=Synthetic()))
+    split = open_split(config.data)
+    return {"our loop": _our_loop(config, split, world), "bare loop": _bare_loop(config, split)}
+
+
+def _our_loop(config: Config, split: Split, world: World) -> Side:
+    """All that the loop does at each step, and a report at the end of each turn."""
+    plan = make_plan(config, samples=len(split.train), world_size=world.size)
+    job = Job(config, world, split, plan)
+    loader = open_images(job)
+    nowhere = Checkpoints(Path(), keep_last=1, keep_best=False, saved=print, warn=print)
+    run = assemble(job, loader, nowhere, Tracker([], None, ""))
+    stream = loader.train(range(1, 1_000_000)).__enter__()
+    steps = itertools.count(1)
+
+    def train(batches: int) -> None:
+        for step in islice(steps, batches):
+            train_step(run, stream, step)
+        report(run, next(steps) - 1, replaced=0)
+
+    return train
+
+
+def _bare_loop(config: Config, split: Split) -> Side:
+    """What one would write by hand for one process."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    classes, size = len(split.train.manifest.classes), config.data.train.size
+    network = build(config.model, classes=classes, generator_seed=config.seed).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(network, config.optim)
+    shape = (config.train.global_batch, size, size, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    labels = torch.randint(0, classes, shape[:1], device=device)
+    mean = torch.tensor(config.data.mean, device=device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(config.data.std, device=device).view(1, 3, 1, 1) * 255
+    dtype = AUTOCAST_DTYPES[config.train.precision]
+    enabled = dtype != torch.float32
+
+    def train(batches: int) -> None:
+        loss = torch.zeros(())
+        for _ in range(batches):
+            with torch.autocast(device.type, dtype, enabled=enabled):
+                logits = network((images.permute(0, 3, 1, 2) - mean) / std).float()
+            loss = F.cross_entropy(logits, labels, label_smoothing=config.train.label_smoothing)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        loss.item()
+
+    return train
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""Small datasets of pictures made on the spot, each pixel known from a seed."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.dataset.index import Sample, digest, write_dataset
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as it is stored; `size` is (width, height) in pixels."""
+
+    name: str
+    content: bytes
+    size: tuple[int, int]
+    label: int = 0
+
+
+def make_dataset(
+    folder: Path,
+    *,
+    train: int,
+    val: int,
+    classes: int = 3,
+    size: tuple[int, int] = (40, 32),
+    seed: int = 0,
+) -> Path:
+    """Write JPEGs that a network can learn to tell apart, and their index; return `folder`."""
+    splits = {
+        split: make_images(count, classes=classes, size=size, seed=[seed, number])
+        for number, (split, count) in enumerate({"train": train, "val": val}.items())
+    }
+    return write_pictures(folder, splits, classes=classes)
+
+
+def make_images(
+    count: int, *, classes: int, size: tuple[int, int], seed: int | Sequence[int]
+) -> list[Picture]:
+    """JPEGs of noise about the colour of their class; classes take turns."""
+    random = np.random.default_rng(seed)
+    colours = np.random.default_rng(classes).integers(60, 196, (classes, 3))
+    width, height = size
+    pictures: list[Picture] = []
+    for number in range(count):
+        label = number % classes
+        noise = random.normal(0, 25, (height, width, 3))
+        pixels = np.clip(colours[label] + noise, 0, 255).astype(np.uint8)
+        pictures.append(Picture(f"{number:05}.JPEG", encode(pixels), size, label))
+    return pictures
+
+
+def encode(pixels: np.ndarray, file_format: str = "JPEG") -> bytes:
+    """Compress uint8 pixels of (height, width[, channels])."""
+    stored = io.BytesIO()
+    Image.fromarray(pixels).save(stored, file_format)
+    return stored.getvalue()
+
+
+def write_pictures(
+    folder: Path, splits: Mapping[str, Sequence[Picture]], *, classes: int = 1
+) -> Path:
+    """Store each picture as a file of its own under folder/images, and index them in `folder`."""
+    samples: dict[str, list[Sample]] = {}
+    for split, pictures in splits.items():
+        (folder / "images" / split).mkdir(parents=True, exist_ok=True)
+        samples[split] = []
+        for picture in pictures:
+            file = f"{split}/{picture.name}"
+            (folder / "images" / file).write_bytes(picture.content)
+            content, (width, height) = picture.content, picture.size
+            samples[split].append(
+                Sample(file, 0, len(content), picture.label, width, height, digest(content))
+            )
+    names = [f"class{number}" for number in range(classes)]
+    write_dataset(folder, name="test", classes=names, root="images", splits=samples)
+    return folder

@@ -1,0 +1,68 @@
+"""Law 2: resume equals unbroken. Real processes, real SIGKILLs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.images import make_dataset
+from tests.multiprocess.runs import (
+    events,
+    finish,
+    kill_between_checkpoints,
+    newest,
+    result,
+    start,
+    state,
+    write_recipe,
+)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_killed_run_ends_with_the_weights_of_the_unbroken_one(tmp_path: Path, ranks: int) -> None:
+    recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=90, val=23))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(recipe, f"run_dir={whole}", ranks=ranks))
+
+    for attempt in range(2):
+        process = start(recipe, f"run_dir={broken}", ranks=ranks)
+        reached = kill_between_checkpoints(process, broken, seed=attempt)
+        assert 0 < reached < 60, "the kill came too late to show anything"
+    finish(start(recipe, f"run_dir={broken}", ranks=ranks))
+
+    expected, found = state(whole), state(broken)
+    assert newest(whole) == newest(broken) == 60
+    assert expected.keys() == found.keys()
+    assert any(name.startswith("momentum/") for name in expected)
+    assert any(name.startswith("ema/") for name in expected)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), f"{name} differs"
+    assert result(whole)["top1_error_percent"] == result(broken)["top1_error_percent"]
+
+
+def test_the_same_command_continues_the_run_that_was_killed(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=90, val=23))
+    command = (recipe, f"runs_dir={tmp_path / 'runs'}")
+    process = start(*command)
+    while not (found := list(tmp_path.glob("runs/tiny-*"))):
+        assert process.poll() is None
+    reached = kill_between_checkpoints(process, found[0], seed=0)
+
+    finish(start(*command))
+
+    assert list(tmp_path.glob("runs/tiny-*")) == found
+    first_steps = [event["first_step"] for event in events(found[0], "run_started")]
+    assert first_steps == [1, reached + 1]
+    assert result(found[0])["steps"] == 60
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=30, val=9))
+    command = (recipe, f"run_dir={tmp_path / 'run'}", "train.steps=8")
+    finish(start(*command))
+    written = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+
+    output = finish(start(*command))
+
+    assert "Top-1 error" in output
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == written

@@ -1,0 +1,71 @@
+"""Law 1 and the design of batches: the number of ranks changes the speed, not the training."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.images import make_dataset
+from tests.multiprocess.runs import (
+    events,
+    finish,
+    kill_between_checkpoints,
+    newest,
+    result,
+    start,
+    state,
+    write_recipe,
+)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    return write_recipe(folder, make_dataset(folder / "data", train=90, val=23))
+
+
+@pytest.fixture(scope="module")
+def alone(recipe: Path) -> Path:
+    """A run of one rank, which others are held against."""
+    finish(start(recipe, f"run_dir={recipe.parent / 'alone'}", "train.log_every_steps=1"))
+    return recipe.parent / "alone"
+
+
+def losses(run: Path) -> list[float]:
+    return [event["loss"] for event in events(run, "progress")]
+
+
+def test_two_ranks_equal_one(recipe: Path, alone: Path) -> None:
+    """With batch norm over a fixed group of images, all that differs is the order of sums."""
+    both = recipe.parent / "both"
+    finish(start(recipe, f"run_dir={both}", "train.log_every_steps=1", ranks=2))
+    assert losses(both)[0] == pytest.approx(losses(alone)[0], rel=1e-6)
+    assert losses(both)[:10] == pytest.approx(losses(alone)[:10], rel=1e-4)
+    assert result(both)["images_evaluated"] == result(alone)["images_evaluated"] == 23
+    assert result(both)["world_size"] == 2
+    expected, found = state(alone), state(both)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0.02, atol=0.02, msg=name)
+
+
+def test_accumulation_equals_the_whole_batch(recipe: Path, alone: Path) -> None:
+    """Gradients and running statistics alike, whatever the micro batch."""
+    run = recipe.parent / "accumulated"
+    finish(start(recipe, f"run_dir={run}", "train.log_every_steps=1", "train.accumulation=2"))
+    assert losses(run)[:10] == pytest.approx(losses(alone)[:10], rel=1e-4)
+    expected, found = state(alone), state(run)
+    for name, tensor in expected.items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(found[name], tensor, rtol=0.02, atol=0.02, msg=name)
+
+
+def test_a_run_comes_back_on_another_number_of_ranks(recipe: Path, alone: Path) -> None:
+    run = recipe.parent / "moved"
+    arguments = (recipe, f"run_dir={run}", "train.log_every_steps=1")
+    reached = kill_between_checkpoints(start(*arguments, ranks=2), run, seed=1)
+    finish(start(*arguments))
+    assert newest(run) == 60
+    first_steps = [event["first_step"] for event in events(run, "run_started")]
+    assert first_steps == [1, reached + 1]
+    resumed = [event["loss"] for event in events(run, "progress")][-(60 - reached) :]
+    assert resumed[:5] == pytest.approx(losses(alone)[reached : reached + 5], rel=1e-2)
