@@ -75,14 +75,14 @@ def _claim(folder: Path, config_text: str) -> tuple[Path, TextIO]:
 
 def _find_or_make(config_text: str, name: str, runs_dir: Path) -> tuple[Path, TextIO]:
     for folder in sorted(runs_dir.glob(f"{name}-*")):
-        if (folder / RESULT).exists() or not _same_config(folder, config_text):
+        if not _same_config(folder, config_text):
             continue
         lock = None
         with suppress(OSError):  # a folder of somebody else's
             lock = _lock(folder)
         if lock is None:
             continue
-        if not (folder / RESULT).exists():  # unless it finished just before it let go
+        if not (folder / RESULT).exists():  # asked under the lock: a run writes it while it holds
             return folder, lock
         lock.close()
     return _claim(runs_dir / f"{name}-{secrets.token_hex(3)}", config_text)

@@ -114,8 +114,8 @@ def fit_or_fail(run: Run) -> Counts:
 def set_up_torch(*, deterministic: bool, world: World) -> None:
     """Choose fast kernels, or repeatable ones."""
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
-    if deterministic:
+    if deterministic:  # asked only then: merely asking loads the compiler, which takes seconds
+        torch.use_deterministic_algorithms(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if world.device.type == "cpu":
         torch.set_num_threads(world.cpu_threads)

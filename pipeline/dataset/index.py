@@ -13,13 +13,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow
 from numpy.typing import NDArray
 
 pa: Any = pyarrow  # it ships no types
+
+Number = TypeVar("Number", np.int32, np.int64)
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -100,29 +102,29 @@ class Index:
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:
-        return self._column("label")
+        return _values(self._chunk("label"), np.int32)
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each image."""
-        return self._column("size")
+        return _values(self._chunk("size"), np.int64)
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        return self._column("offset")
+        return _values(self._chunk("offset"), np.int64)
 
     @cached_property
     def widths(self) -> NDArray[np.int32]:
-        return self._column("width")
+        return _values(self._chunk("width"), np.int32)
 
     @cached_property
     def heights(self) -> NDArray[np.int32]:
-        return self._column("height")
+        return _values(self._chunk("height"), np.int32)
 
     @cached_property
     def file_ids(self) -> NDArray[np.int32]:
         """For each sample, the place of its file in `files`."""
-        return self._chunk("file").indices.to_numpy(zero_copy_only=True)
+        return _values(self._chunk("file").indices, np.int32)
 
     @cached_property
     def files(self) -> Any:
@@ -133,13 +135,20 @@ class Index:
         """The file that holds sample number `sample`."""
         return self.root / self.files[int(self.file_ids[sample])].as_py()
 
-    def _column(self, name: str) -> NDArray[Any]:
-        return self._chunk(name).to_numpy(zero_copy_only=True)
-
     def _chunk(self, name: str) -> Any:
         column = self.table.column(name)
         assert column.num_chunks <= 1, "an index is written as one record batch"
         return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _values(array: Any, kind: type[Number]) -> NDArray[Number]:
+    """View a pyarrow array as numpy's, without a copy (pyarrow's own way would load pandas)."""
+    _validity, data = array.buffers()
+    if data is None:
+        return np.empty(0, kind)
+    return np.frombuffer(
+        data, kind, count=len(array), offset=array.offset * np.dtype(kind).itemsize
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:

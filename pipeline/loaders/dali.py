@@ -19,6 +19,7 @@ from pipeline.dataset.index import Index
 from pipeline.dataset.order import Places, evaluation_places, training_places
 from pipeline.distributed import World
 from pipeline.loaders import Split
+from pipeline.loaders.faults import ImageError
 from pipeline.loaders.stream import Decode, Encoded, OnCorrupt, RepairingStream
 
 
@@ -151,8 +152,14 @@ class DaliLoader:
         faults: dict[str, None] = {}
         for index in (self._split.train, self._split.val):
             with self._whole(index, "count_as_error") as stream:
-                for _ in stream:
-                    pass
+                try:
+                    for _ in stream:
+                        pass
+                except ImageError:
+                    rest = (
+                        f"{index.root}: too many in a row; the rest of {index.split} is unchecked"
+                    )
+                    stream.faults.append(rest)
                 faults |= dict.fromkeys(stream.faults)
         return list(faults)
 

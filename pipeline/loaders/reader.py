@@ -18,8 +18,9 @@ from pipeline.dataset.index import Index
 T = TypeVar("T")
 Content = NDArray[np.uint8]
 
-MOST_OPEN_FILES = 512
-"""Archives are kept open; a dataset of more files than this is one of single images."""
+MOST_OPEN_FILES = 256
+"""Archives are kept open, within the usual limit of 1024 for a process that trains and evaluates; a
+split of more files than this is one of single images, each opened when it is read."""
 
 
 class SampleReader(AbstractContextManager["SampleReader"]):
@@ -61,10 +62,10 @@ class SampleReader(AbstractContextManager["SampleReader"]):
     def _read_range(self, sample: int) -> bytes:
         size, offset = int(self.index.sizes[sample]), int(self.index.offsets[sample])
         if self._keep_open:
-            return os.pread(self._descriptor(sample), size, offset)
+            return _read_all(self._descriptor(sample), size, offset)
         descriptor = os.open(self.index.path(sample), os.O_RDONLY)
         try:
-            return os.pread(descriptor, size, offset)
+            return _read_all(descriptor, size, offset)
         finally:
             os.close(descriptor)
 
@@ -75,6 +76,17 @@ class SampleReader(AbstractContextManager["SampleReader"]):
             if self._open.setdefault(file, opened) != opened:  # another thread was quicker
                 os.close(opened)
         return self._open[file]
+
+
+def _read_all(descriptor: int, size: int, offset: int) -> bytes:
+    """Read up to the end of the range or of the file: some file systems return less at a time."""
+    content = os.pread(descriptor, size, offset)
+    while len(content) < size:
+        more = os.pread(descriptor, size - len(content), offset + len(content))
+        if not more:
+            break
+        content += more
+    return content
 
 
 class ReadAhead(AbstractContextManager["ReadAhead[T]"], Generic[T]):
@@ -92,10 +104,15 @@ class ReadAhead(AbstractContextManager["ReadAhead[T]"], Generic[T]):
 
     def __next__(self) -> T:
         item = self._queue.get()
-        if isinstance(item, BaseException):
-            self._queue.put(item)  # and again, should anybody ask again
+        if not isinstance(item, BaseException):
+            return item
+        self._queue.put(item)  # and again, should anybody ask again
+        if isinstance(item, StopIteration):
+            raise StopIteration  # a new one: its traceback keeps alive whoever asked
+        try:
             raise item
-        return item
+        finally:
+            del item  # else the error would hold this frame, and this frame the error
 
     def __exit__(
         self,

@@ -28,6 +28,9 @@ Decode = Callable[[], torch.Tensor]
 an image of it cannot be decoded, after which it is of no more use."""
 OnCorrupt = Literal["fail", "replace", "count_as_error"]
 
+MOST_IN_A_ROW = 100
+"""So many corrupt images one after the other are no accident: a folder is lost, or an archive."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -59,8 +62,8 @@ class Request:
     places: Places
     views: Views
     contents: list[Content]
-    replaced: NDArray[np.bool_]
-    """Where another sample stands in for one that could not be read."""
+    tries: NDArray[np.int64]
+    """How many corrupt samples came before each of these; 0 where it is the one asked for."""
 
 
 class RepairingStream(AbstractContextManager["RepairingStream"]):
@@ -82,9 +85,9 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         self._batch, self._decoder = batch, decoder
         self._again: deque[Request] = deque()
         self._under_way: deque[Request] = deque()
+        self._decode = self._start()  # first: if it cannot be, no thread is left behind
         self._reader = SampleReader(index, decoder.read_threads)
         self._ahead = ReadAhead(map(self._read, places), decoder.prefetch_batches)
-        self._decode = self._start()
 
     def __iter__(self) -> "RepairingStream":
         return self
@@ -97,7 +100,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
                 self._recover(error)
             else:
                 request = self._under_way.popleft()
-                self.replaced += int(request.replaced.sum())
+                self.replaced += int(np.count_nonzero(request.tries))
                 return Batch(images, self._labels(request))
 
     def __exit__(
@@ -113,7 +116,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
     def _labels(self, request: Request) -> torch.Tensor:
         labels = self._index.labels[request.places.samples].astype(np.int64)
         if self._policy == "count_as_error":
-            labels[request.replaced] = -1
+            labels[request.tries > 0] = -1
         tensor = torch.from_numpy(labels)
         if self._decoder.device.type == "cpu":
             return tensor
@@ -121,17 +124,19 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
 
     def _read(self, places: Places) -> Request:
         """Read a batch's bytes; runs in the read-ahead thread."""
-        replaced = np.zeros(len(places.samples), np.bool_)
-        for _ in range(len(self._index)):
+        return self._read_or_replace(places, np.zeros_like(places.samples))
+
+    def _read_or_replace(self, places: Places, tries: NDArray[np.int64]) -> Request:
+        while True:
             contents = self._reader.read(places.samples)
             lost = {i: str(e) for i, e in enumerate(contents) if isinstance(e, OSError)}
             if not lost:
-                return Request(places, self._cut(places), _readable(contents), replaced)
-            places = self._stand_in(places, lost)
-            replaced[list(lost)] = True
-        raise ImageError([f"{self._index.root}: not one image can be read"])
+                return Request(places, self._cut(places), _readable(contents), tries)
+            places, tries = self._stand_in(places, tries, lost)
 
-    def _stand_in(self, places: Places, faults: dict[int, str]) -> Places:
+    def _stand_in(
+        self, places: Places, tries: NDArray[np.int64], faults: dict[int, str]
+    ) -> tuple[Places, NDArray[np.int64]]:
         """Put the next sample in the place of each faulty one, or raise if that is not wanted."""
         lines = [
             describe_fault(self._index, int(places.samples[i]), reason)
@@ -140,10 +145,14 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         if self._policy == "fail":
             raise ImageError(lines)
         self.faults += lines
-        samples = places.samples.copy()
         at = list(faults)
+        samples, tries = places.samples.copy(), tries.copy()
         samples[at] = (samples[at] + 1) % len(self._index)
-        return Places(samples, places.epochs)
+        tries[at] += 1
+        if tries.max() >= min(MOST_IN_A_ROW, len(self._index)):
+            remedy = "Too many in a row are corrupt: repair the dataset and prepare it again."
+            raise ImageError(lines, remedy)
+        return Places(samples, places.epochs), tries
 
     def _start(self) -> Decode:
         depth = self._decoder.prefetch_batches
@@ -157,15 +166,13 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
 
     def _recover(self, error: RuntimeError) -> None:
         """Find what could not be decoded, deal with it, and go on with a new decoder."""
+        if not _is_about_images(error):
+            raise error
         request = self._under_way.popleft()
         faults = self._undecodable(request)
         if not faults:
             raise error
-        places = self._stand_in(request.places, faults)
-        replaced = request.replaced.copy()
-        replaced[list(faults)] = True
-        mended = self._read(places)
-        mended = Request(mended.places, mended.views, mended.contents, replaced | mended.replaced)
+        mended = self._read_or_replace(*self._stand_in(request.places, request.tries, faults))
         self._again.extendleft(reversed([mended, *self._under_way]))
         self._under_way.clear()
         self._decode = self._start()
@@ -190,7 +197,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
             except StopIteration:
                 break
             except RuntimeError as error:
-                if "fn.decoders" not in str(error):  # then it is no image's fault
+                if not _is_about_images(error):
                     raise
                 faults[at] = first_reason(str(error))
         return faults
@@ -198,3 +205,8 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
 
 def _readable(contents: list[Content | OSError]) -> list[Content]:
     return [content for content in contents if not isinstance(content, OSError)]
+
+
+def _is_about_images(error: RuntimeError) -> bool:
+    """Whether DALI names an image decoder as the place of the error."""
+    return "fn.decoders" in str(error)

@@ -3,13 +3,13 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -23,15 +23,15 @@ data:
   loader: {{name: dali, threads: 1}}
 model: {{name: cifar_resnet8, batch_norm_group: 8}}
 train:
-  steps: 60
+  steps: 240
   global_batch: 16
   precision: fp32
   ema: {{decay: 0.9}}
   log_every_steps: 5
 optim: {{lr: 0.05}}
 schedule: {{name: cosine, warmup_steps: 4}}
-evaluate: {{every_steps: 20, rank_batch: 7}}
-checkpoint: {{every_steps: 10}}
+evaluate: {{every_steps: 80, rank_batch: 7}}
+checkpoint: {{every_steps: 20}}
 tracking: {{mlflow: false}}
 """
 
@@ -44,7 +44,7 @@ def write_recipe(folder: Path, data: Path) -> Path:
 
 
 def start(*arguments: object, ranks: int = 1) -> subprocess.Popen[str]:
-    """Start a training in a process group of its own."""
+    """Start a training, under torchrun if there are several ranks."""
     torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     torchrun += ["--nproc-per-node", str(ranks), "-m"]
     command = [sys.executable, "-m", *(torchrun if ranks > 1 else []), "pipeline.train"]
@@ -53,7 +53,6 @@ def start(*arguments: object, ranks: int = 1) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
@@ -77,7 +76,10 @@ def kill_between_checkpoints(process: subprocess.Popen[str], run: Path, seed: in
         assert time.monotonic() < deadline, "no checkpoint came"
         time.sleep(0.005)
     time.sleep(random.Random(seed).uniform(0, 0.1))
-    os.killpg(process.pid, signal.SIGKILL)
+    everyone = [psutil.Process(process.pid)]
+    everyone += everyone[0].children(recursive=True)  # torchrun's ranks have sessions of their own
+    for victim in everyone:
+        victim.kill()
     process.communicate()
     return newest(run)
 
