@@ -26,6 +26,8 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save  # pyright: ignore[reportUnknownVariableType]
 
+from pipeline.durable import sync_folder, write_durably
+
 Tensors = dict[str, torch.Tensor]
 
 MANIFEST = "manifest.json"
@@ -86,7 +88,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         saved: Callable[[int, Path, float], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._folder, self._keep_last, self._keep_best = folder, keep_last, keep_best
+        self._folder, self._keep_last, self.keep_best = folder, keep_last, keep_best
         self._saved, self._warn = saved, warn
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
@@ -121,7 +123,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         step = snapshot.progress.step
         try:
             path = write_checkpoint(self._folder, snapshot)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._warn(f"the checkpoint of step {step} could not be written: {error}")
             return
         self._saved(step, path, time.perf_counter() - started)
@@ -138,7 +140,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         found = list_checkpoints(self._folder)
         found = found[: found.index(newest) + 1]
         keep = set(found[-self._keep_last :])
-        if self._keep_best:
+        if self.keep_best:
             keep |= set(_best(found))
         for path in found:
             if path not in keep:
@@ -220,14 +222,14 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
     try:
         temporary.mkdir(parents=True)
         for name, content in contents.items():
-            _write_durably(temporary / name, content)
-        _sync_folder(temporary)
+            write_durably(temporary / name, content)
+        sync_folder(temporary)
         if path.exists():  # an earlier attempt at the same step, damaged or the same
             _delete(path)
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk is not left any fuller
-    _sync_folder(folder)
+    sync_folder(folder)
     return path
 
 
@@ -262,19 +264,3 @@ def _json(value: object) -> bytes:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems cannot, and are no worse for it
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -59,14 +59,14 @@ class World:
             tensor.copy_(mean.view_as(tensor))
 
     def from_main(self, make: Callable[[], T]) -> T:
-        """Call `make` on rank 0; return its value, or raise its ValueError, on every rank."""
+        """Call `make` on rank 0; return its value, or raise its error, on every rank."""
         if self.size == 1:
             return make()
         box: list[Any] = [None, None]
         if self.is_main:
             try:
                 box[0] = make()
-            except ValueError as error:
+            except Exception as error:  # noqa: BLE001 - raised again, and on every rank
                 box[1] = error
         dist.broadcast_object_list(box, src=0)
         if box[1] is not None:

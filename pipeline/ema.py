@@ -26,10 +26,16 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the average towards the weights, if `step` is one of those where it moves."""
-        if step % self._every_steps == 0:
+        """Move the average towards the weights, if `step` is one of those where it moves.
+
+        The first updates weigh more, min(decay, (1 + n) / (10 + n)) for the n-th, or the initial
+        weights would linger for 1 / (1 - decay) updates (as in TensorFlow's moving average).
+        """
+        updates, rest = divmod(step, self._every_steps)
+        if rest == 0:
+            decay = min(self._decay, (1 + updates) / (10 + updates))
             live = [value.detach() for value in self._live.values()]
-            torch._foreach_lerp_(list(self.average.values()), live, 1 - self._decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+            torch._foreach_lerp_(list(self.average.values()), live, 1 - decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
     @contextmanager
     def applied(self) -> Generator[None]:

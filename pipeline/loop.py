@@ -45,7 +45,7 @@ def fit(run: Run) -> Counts:
             report(run, step, replaced=batches.replaced)
             counts = count_validation(run, step) if step in run.plan.evaluate else None
             improved = advance(run, step, counts)
-            if step in run.plan.save or improved:
+            if step in run.plan.save or (improved and run.checkpoints.keep_best):
                 save(run)
             run.meter.restart()
     return counts or count_validation(run, run.progress.step)

@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from typing import Any, TextIO
 
 from pipeline.config.load import dump
 from pipeline.config.schema import Config
+from pipeline.durable import write_whole
 
 CONFIG_FILE = "config.yaml"
 RESULT = "result.json"
@@ -32,7 +32,7 @@ def hold_run_folder(config: Config) -> Generator[Path]:
         folder, lock = _find_or_make(text, config.name, config.runs_dir)
     try:
         if not (folder / CONFIG_FILE).exists():
-            write_whole(folder / CONFIG_FILE, text)
+            write_whole(folder / CONFIG_FILE, text.encode())
         (folder / "checkpoints").mkdir(exist_ok=True)
         yield folder
     finally:
@@ -44,16 +44,6 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     with suppress(FileNotFoundError):
         return json.loads((folder / RESULT).read_text())
     return None
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def _claim(folder: Path, config_text: str) -> tuple[Path, TextIO]:

@@ -7,6 +7,7 @@ write down the result.
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from pipeline.config.load import dump, flatten, load
 from pipeline.config.schema import Config, Data
 from pipeline.dataset.index import Index
 from pipeline.distributed import World, join_world
+from pipeline.durable import write_whole
 from pipeline.ema import WeightAverage
 from pipeline.engines import Trainee, open_engine
 from pipeline.evaluate import Counts
@@ -42,7 +44,7 @@ from pipeline.models.normalized import Normalized
 from pipeline.optim import build_optimizer
 from pipeline.plan import Plan, make_plan
 from pipeline.provenance import describe_run
-from pipeline.run_folder import RESULT, hold_run_folder, read_result, write_whole
+from pipeline.run_folder import RESULT, hold_run_folder, read_result
 from pipeline.tracking import events
 from pipeline.tracking.console import final_table
 from pipeline.tracking.tracker import Tracker, open_tracker
@@ -238,7 +240,7 @@ def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -
         "name": job.config.name,
         "top1_error_percent": counts.top1_error_percent,
         "top5_error_percent": counts.top5_error_percent,
-        "validation_loss": counts.loss,
+        "validation_loss": counts.loss if math.isfinite(counts.loss) else None,
         "images_evaluated": counts.images,
         "best_top1_error_percent": run.progress.best_top1_error_percent,
         "steps": job.plan.last_step,
@@ -254,7 +256,7 @@ def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -
         "mlflow_run_id": tracker.mlflow_run_id(timeout),
     }
     if job.world.is_main:
-        write_whole(folder / RESULT, json.dumps(result, indent=2) + "\n")
+        write_whole(folder / RESULT, json.dumps(result, indent=2).encode() + b"\n")
     tracker.emit(events.RunEnded("finished", result=result))
     tracker.drain(timeout)
     return result

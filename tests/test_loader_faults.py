@@ -1,27 +1,23 @@
-"""Images that are corrupt, missing or elsewhere, and streams that end early; with the real DALI."""
+"""Images that are corrupt, cut short or missing; with the real DALI."""
 
 import gc
 import os
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from pipeline.config.schema import Dali
-from pipeline.dataset.index import Index, Sample, digest, write_dataset
-from pipeline.loaders import Batch
+from pipeline.dataset.index import Index
 from pipeline.loaders.faults import ImageError
-from pipeline.loaders.reader import ReadAhead, missing_files
-from tests.images import Picture, make_dataset, make_images, write_pictures
+from tests.images import Picture, make_images, write_pictures
 from tests.loading import (
     BATCH,
     assert_equal,
     dali,
     evaluated,
     joined,
+    native_threads,
     open_split,
     places,
     trained,
@@ -185,97 +181,6 @@ def test_one_sound_image_is_enough(tmp_path: Path) -> None:
     assert labels.tolist() == [7] * BATCH
 
 
-# ------------------------------------------------------------------------- files and archives
-
-
-def test_images_inside_an_archive_load_as_files_do(tmp_path: Path) -> None:
-    pictures = make_images(20, classes=20, size=(40, 32), seed=1)
-    files = write_pictures(tmp_path / "files", {"train": pictures, "val": pictures[:9]}, classes=20)
-    samples: list[Sample] = []
-    archive = bytearray(b"header")
-    for picture in reversed(pictures):
-        content, (width, height) = picture.content, picture.size
-        offset, size = len(archive), len(content)
-        samples.append(
-            Sample("all.bin", offset, size, picture.label, width, height, digest(content))
-        )
-        archive += content + b"padding"
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    (folder / "all.bin").write_bytes(archive)
-    splits = {"train": samples, "val": samples[-9:]}
-    names = [str(number) for number in range(20)]
-    write_dataset(folder, name="archive", classes=names, root=".", splits=splits)
-    assert_equal(trained(dali(folder), 1, 4), trained(dali(files), 1, 4))
-    assert_equal(evaluated(dali(folder)), evaluated(dali(files)))
-
-
-def test_missing_and_cut_files_are_listed_without_reading_them(tmp_path: Path) -> None:
-    index = open_split(make_damaged(tmp_path, {1: "missing", 4: "short", 6: "text"})).train
-    missing, short = sorted(missing_files(index), key=lambda line: "bytes" in line)
-    assert missing == f"{index.path(1)}: No such file or directory"
-    assert short.startswith(f"{index.path(4)}: has 99 bytes, but the index needs ")
-
-
-def test_a_dataset_of_many_files_is_read_with_few_open(tmp_path: Path) -> None:
-    folder = make_dataset(tmp_path, train=300, val=1)
-    with dali(folder).train(range(1, 26)) as stream:
-        before = descriptors()
-        assert sum(len(batch.labels) for batch in stream) == 300
-        assert descriptors() < before + 20
-
-
-def test_a_file_system_that_returns_less_at_a_time_is_no_fault(
-    spoilt: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = evaluated(dali(spoilt, on_corrupt="skip"))
-    pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, min(size, 100), at))
-    assert_equal(evaluated(dali(spoilt, on_corrupt="skip")), whole)
-
-
-def test_a_slow_disk_changes_nothing(spoilt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = trained(dali(spoilt, on_corrupt="skip"), 1, 3)
-    pread = os.pread
-
-    def late(descriptor: int, size: int, at: int) -> bytes:
-        time.sleep(0.01 * (size % 3))
-        return pread(descriptor, size, at)
-
-    monkeypatch.setattr(os, "pread", late)
-    assert_equal(trained(dali(spoilt, on_corrupt="skip"), 1, 3), quick)
-
-
-# ------------------------------------------------------------------------------- early endings
-
-
-def readers() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("read")]
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def native_threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
-
-
-def test_a_stream_left_early_leaves_nothing_behind(spoilt: Path) -> None:
-    loader = dali(spoilt, on_corrupt="skip")
-    trained(loader, 1, 2)  # what is loaded once stays
-    before = descriptors(), native_threads()
-    started = time.monotonic()
-    for _ in range(30):
-        with loader.train(range(1, 1_000_000)) as stream:
-            next(stream)
-            assert readers()
-        assert readers() == []
-    assert descriptors() == before[0]
-    assert native_threads() <= before[1] + 2  # one may take a moment to die
-    assert time.monotonic() - started < 20
-
-
 def test_recoveries_leave_no_threads_behind(tmp_path: Path) -> None:
     at: dict[int, Damage] = dict.fromkeys(range(1, TRAIN_IMAGES), "text")
     loader = dali(make_damaged(tmp_path, at), on_corrupt="skip")
@@ -289,65 +194,3 @@ def test_recoveries_leave_no_threads_behind(tmp_path: Path) -> None:
         assert native_threads() <= before + 2
     finally:
         gc.enable()
-
-
-class StoppedError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("taken", [0, 1, 5])
-def test_a_stream_left_by_an_exception_is_closed(spoilt: Path, taken: int) -> None:
-    def leave(stream: Iterator[Batch]) -> None:
-        for _ in range(taken):
-            next(stream)
-        raise StoppedError
-
-    before = descriptors()
-    loader = dali(spoilt, on_corrupt="skip")
-    with pytest.raises(StoppedError), loader.train(range(1, 1000)) as stream:
-        leave(stream)
-    assert readers() == []
-    assert descriptors() == before
-
-
-def test_a_decoder_that_cannot_start_leaves_no_thread(
-    spoilt: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loader = dali(spoilt)
-    import nvidia.dali
-
-    def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("no room")
-
-    monkeypatch.setattr(nvidia.dali, "Pipeline", refuse)
-    with pytest.raises(RuntimeError, match="no room"):
-        loader.train(range(1, 9))
-    assert readers() == []
-
-
-def test_errors_of_the_order_come_to_the_surface(
-    spoilt: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(step: int, **_: object) -> None:
-        raise RuntimeError(f"no step {step}")
-
-    monkeypatch.setattr("pipeline.loaders.dali.training_places", broken)
-    with pytest.raises(RuntimeError, match="no step 3"):
-        trained(dali(spoilt), 3, 9)
-    assert readers() == []
-
-
-def test_read_ahead_keeps_order_and_raises_in_place() -> None:
-    def numbers() -> Iterator[int]:
-        yield from range(3)
-        raise KeyError("four")
-
-    with ReadAhead(numbers(), depth=1) as ahead:
-        assert [next(ahead) for _ in range(3)] == [0, 1, 2]
-        for _ in range(2):
-            with pytest.raises(KeyError, match="four"):
-                next(ahead)
-    with ReadAhead(iter(range(10)), depth=3) as ahead:
-        assert list(ahead) == list(range(10))
-        assert list(ahead) == []
-    assert readers() == []

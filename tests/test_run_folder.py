@@ -14,13 +14,13 @@ import pytest
 
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Cosine, Data, Model, Sgd, Train
+from pipeline.durable import write_whole
 from pipeline.run_folder import (
     CONFIG_FILE,
     LOCK,
     RESULT,
     hold_run_folder,
     read_result,
-    write_whole,
 )
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_failed_is_continued(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_continued(tmp_path: Path) -> None:
     with hold_run_folder(config(tmp_path)) as finished:
-        write_whole(finished / RESULT, '{"steps": 3}\n')
+        write_whole(finished / RESULT, b'{"steps": 3}\n')
     assert read_result(finished) == {"steps": 3}
     assert hold_once(config(tmp_path)) != finished
 
@@ -116,7 +116,7 @@ def test_clutter_is_passed_over(tmp_path: Path, clutter: str) -> None:
     if clutter == "half-made folder":
         (strange / f".{CONFIG_FILE}.1.tmp").write_text("name: te")
     if clutter == "locked for ever":  # as another user's folder cannot be locked
-        write_whole(strange / CONFIG_FILE, (hold_once(config(tmp_path)) / CONFIG_FILE).read_text())
+        write_whole(strange / CONFIG_FILE, (hold_once(config(tmp_path)) / CONFIG_FILE).read_bytes())
         (strange / LOCK).mkdir()
     first = hold_once(config(tmp_path))
     assert first != strange
@@ -135,7 +135,7 @@ def test_a_run_dir_is_made_and_continued(tmp_path: Path) -> None:
 def test_a_finished_run_dir_is_given_with_its_result(tmp_path: Path) -> None:
     mine = config(tmp_path, run_dir=tmp_path / "mine")
     with hold_run_folder(mine) as folder:
-        write_whole(folder / RESULT, "{}")
+        write_whole(folder / RESULT, b"{}")
     with hold_run_folder(mine) as folder:
         assert read_result(folder) == {}
 
@@ -238,6 +238,6 @@ def test_two_processes_never_hold_the_same_folder(tmp_path: Path) -> None:
 def test_a_small_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     for number in (1, 2):
-        write_whole(path, json.dumps({"n": number}))
+        write_whole(path, json.dumps({"n": number}).encode())
         assert read_result(tmp_path) == {"n": number}
         assert list(tmp_path.iterdir()) == [path]

@@ -289,7 +289,7 @@ class Cosine(_WarmUp):
 
     name: Literal["cosine"] = "cosine"
     end: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The last rate, as a share of the peak."""
+    """The rate that the decay ends at, as a share of the peak."""
 
 
 @firm
@@ -299,7 +299,7 @@ class Polynomial(_WarmUp):
     name: Literal["polynomial"] = "polynomial"
     power: Positive = 2.0
     end: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The last rate, as a share of the peak."""
+    """The rate that the decay ends at, as a share of the peak."""
 
 
 @firm

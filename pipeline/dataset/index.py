@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow
 from numpy.typing import NDArray
+
+from pipeline.durable import sync_folder, write_durably
 
 pa: Any = pyarrow  # it ships no types
 
@@ -186,24 +187,28 @@ def write_dataset(
     counts: dict[str, int] = {}
     files: dict[str, bytes] = {}
     for split, samples in sorted(splits.items()):
-        table = _table(samples, len(classes))
-        fingerprint.update(f"{split}:{table.num_rows}:".encode())
-        fingerprint.update(table.column("label").to_numpy().astype("<i4").tobytes())
-        fingerprint.update(b"".join(table.column("digest").to_pylist()))
-        counts[split] = table.num_rows
-        files[f"{split}.arrow"] = _ipc(table)
+        ordered = _in_order(samples, len(classes))
+        fingerprint.update(f"{split}:{len(ordered)}:".encode())
+        fingerprint.update(np.array([s.label for s in ordered], "<i4").tobytes())
+        fingerprint.update(b"".join(s.digest for s in ordered))
+        counts[split] = len(ordered)
+        files[f"{split}.arrow"] = _ipc(_table(ordered))
     manifest = Manifest(name, tuple(classes), counts, fingerprint.hexdigest(), root)
     files[MANIFEST] = json.dumps(asdict(manifest), indent=2).encode() + b"\n"
     _replace_all(folder, files)
     return manifest
 
 
-def _table(samples: Sequence[Sample], classes: int) -> Any:
+def _in_order(samples: Sequence[Sample], classes: int) -> list[Sample]:
     ordered = sorted(samples, key=lambda s: (s.label, s.digest, s.file, s.offset))
     for sample in ordered:
         if not 0 <= sample.label < classes:
             raise ValueError(f"{sample.file}: label {sample.label} is not in 0..{classes - 1}")
-    columns = {field.name: [getattr(s, field.name) for s in ordered] for field in SCHEMA}
+    return ordered
+
+
+def _table(samples: Sequence[Sample]) -> Any:
+    columns = {field.name: [getattr(s, field.name) for s in samples] for field in SCHEMA}
     columns["file"] = pa.array(columns["file"], pa.string()).dictionary_encode()
     return pa.table(columns, SCHEMA).combine_chunks()
 
@@ -222,31 +227,14 @@ def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
     staged = {name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
     try:
         for name, temporary in staged.items():
-            _write_synced(temporary, files[name])
+            write_durably(temporary, files[name])
         (folder / MANIFEST).unlink(missing_ok=True)
-        _sync_folder(folder)
+        sync_folder(folder)
         for name, temporary in staged.items():
             if name == MANIFEST:
-                _sync_folder(folder)
+                sync_folder(folder)
             temporary.replace(folder / name)
-        _sync_folder(folder)
+        sync_folder(folder)
     finally:
         for temporary in staged.values():
             temporary.unlink(missing_ok=True)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in `folder` outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems cannot, and are no worse for it
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
