@@ -47,13 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default 5)")
     parser.add_argument("--batches", type=int, default=10, help="batches of a turn (default 10)")
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes (default 2)")
+    parser.add_argument("--bytes", action="store_true", help="deliver bytes, as a GPU wants them")
     options = parser.parse_intermixed_args(arguments)
     try:
         config = load(options.config, options.overrides)
         with join_world() as world:
             set_up_torch(deterministic=config.train.deterministic, world=world)
             sides = (
-                loader_sides(config, world, options.workers)
+                loader_sides(config, world, options.workers, as_bytes=options.bytes)
                 if options.what == "loader"
                 else overhead_sides(config, world)
             )
@@ -64,23 +65,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+READY = 6
+"""More batches than any side prepares ahead."""
+
 Side = Callable[[int], None]
 """Does the work of that many batches."""
 
 
 def compare(sides: dict[str, Side], rounds: int, batches: int, images: int) -> None:
-    """Let two sides take turns; print images/s of each, and the ratio turn by turn."""
-    (first, ours), (second, theirs) = sides.items()
-    speeds: list[tuple[float, float]] = []
+    """Let the sides take turns; print images/s of each, and of the first over each other."""
+    turns: list[list[float]] = []
     for number in range(rounds + 1):
-        pair = tuple(_images_per_second(side, batches, images) for side in (ours, theirs))
+        order = list(sides) if number % 2 else list(reversed(sides))
+        speeds = {name: _images_per_second(sides[name], batches, images) for name in order}
         if number:  # the first turn warms up
-            speeds.append((pair[0], pair[1]))
+            turns.append([speeds[name] for name in sides])
     print(f"{batches} batches of {images} images a turn, {rounds} turns; min / median / max")
-    for name, values in zip((first, second), zip(*speeds, strict=True), strict=True):
-        print(f"{name:44} {_spread(values, '.1f')} images/s")
-    ratios = [ours / theirs for ours, theirs in speeds]
-    print(f"{f'ratio, {first} over {second}':44} {_spread(ratios, '.3f')}")
+    for name, values in zip(sides, zip(*turns, strict=True), strict=True):
+        print(f"{name:50} {_spread(values, '.1f')} images/s")
+    first, *others = sides
+    for at, name in enumerate(others, start=1):
+        ratios = [turn[0] / turn[at] for turn in turns]
+        print(f"{f'ratio, {first} / {name}':50} {_spread(ratios, '.3f')}")
 
 
 def _spread(values: Sequence[float], form: str) -> str:
@@ -89,6 +95,7 @@ def _spread(values: Sequence[float], form: str) -> str:
 
 
 def _images_per_second(side: Side, batches: int, images: int) -> float:
+    side(READY)  # what lay ready from the turn before is not counted
     started = time.perf_counter()
     side(batches)
     if torch.cuda.is_available():
@@ -114,22 +121,21 @@ class PlainImages(Dataset[Any]):
             return self._transform(image.convert("RGB")), self._labels[at]
 
 
-def loader_sides(config: Config, world: World, workers: int) -> dict[str, Side]:
-    """Both deliver normalised float batches of random resized crops of the training images."""
+def loader_sides(config: Config, world: World, workers: int, *, as_bytes: bool) -> dict[str, Side]:
+    """Both deliver random crops of the training images: normalised floats, or plain bytes."""
     split = open_split(config.data)
-    images = config.train.global_batch
+    images, mean, std = config.train.global_batch, config.data.mean, config.data.std
     ours = open_loader(
         config.data, split, seed=config.seed, global_batch=images, rank_batch=images, world=world
     )
     stream = iter(ours.train(range(1, 1_000_000)).__enter__())
-    normalize = Normalized(torch.nn.Identity(), mean=config.data.mean, std=config.data.std).to(
-        world.device
-    )
-    plain = _endless(_plain_loader(config, split.train, workers))
+    normalize = Normalized(torch.nn.Identity(), mean=mean, std=std).to(world.device)
+    plain = _endless(_plain_loader(config, split.train, workers, as_bytes=as_bytes))
 
     def run_ours(batches: int) -> None:
         for batch in islice(stream, batches):
-            normalize(batch.images)
+            if not as_bytes:
+                normalize(batch.images)
 
     def run_plain(batches: int) -> None:
         for pixels, _labels in islice(plain, batches):
@@ -138,7 +144,7 @@ def loader_sides(config: Config, world: World, workers: int) -> dict[str, Side]:
     return {"DALI": run_ours, f"torchvision DataLoader, {workers} workers": run_plain}
 
 
-def _plain_loader(config: Config, index: Index, workers: int) -> DataLoader[Any]:
+def _plain_loader(config: Config, index: Index, workers: int, *, as_bytes: bool) -> DataLoader[Any]:
     from torchvision import transforms
 
     match config.data.train:
@@ -146,14 +152,10 @@ def _plain_loader(config: Config, index: Index, workers: int) -> DataLoader[Any]
             crop = transforms.RandomResizedCrop(size, scale=scale, ratio=ratio)
         case PadCrop(size=size, pad=pad):
             crop = transforms.RandomCrop(size, padding=pad)
-    transform = transforms.Compose(
-        [
-            crop,
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(config.data.mean, config.data.std),
-        ]
-    )
+    normalize = transforms.Normalize(config.data.mean, config.data.std)
+    floats = [transforms.ToTensor(), normalize]
+    deliver = [transforms.PILToTensor()] if as_bytes else floats
+    transform = transforms.Compose([crop, transforms.RandomHorizontalFlip(), *deliver])
     return DataLoader(
         PlainImages(index, transform),
         batch_size=config.train.global_batch,
@@ -216,7 +218,8 @@ def _bare_loop(config: Config, split: Split) -> Side:
         loss = torch.zeros(())
         for _ in range(batches):
             with torch.autocast(device.type, dtype, enabled=enabled):
-                logits = network((images.permute(0, 3, 1, 2) - mean) / std).float()
+                pixels = images.permute(0, 3, 1, 2).float().sub_(mean).div_(std)
+                logits = network(pixels).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=config.train.label_smoothing)
             loss.backward()
             optimizer.step()

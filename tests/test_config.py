@@ -208,3 +208,11 @@ def test_the_last_override_wins(recipe: Path) -> None:
     assert load(recipe, ["seed=1", "seed=2"]).seed == 2
     assert load(recipe, ["train={nonsense: 1}", "train={steps: 1, global_batch: 2}"]).train.steps
     assert load(recipe, ["train.ema={decay: 0.5}", "train.ema=null"]).train.ema is None
+
+
+def test_settings_without_a_name_are_of_the_default_kind() -> None:
+    config = load(CONFIGS / "resnet50.yaml", ["data.loader.threads=3", "data.train.size=96"])
+    assert isinstance(config.data.loader, Dali)
+    assert config.data.loader.threads == 3
+    assert isinstance(config.data.train, RandomResizedCrop)
+    assert config.data.train.size == 96

@@ -14,9 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.document import FLOAT, INTEGER, TAG, Document, Fault, Place, show
 from pipeline.config.explain import explain
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, Dali, RandomResizedCrop
 
 ADAPTER = TypeAdapter(Config)
+DEFAULT_KINDS = {"train": RandomResizedCrop().name, "loader": Dali().name}
+"""Choices under `data` that need no name to be the default one."""
 
 
 class ConfigError(ValueError):
@@ -69,9 +71,24 @@ def flatten(config: Config) -> dict[str, str | int | float | bool]:
 def _validate(document: Document) -> Config | list[Fault]:
     # JSON is where pydantic's strict mode still takes lists for tuples and words for paths.
     try:
-        return ADAPTER.validate_json(json.dumps(document.data), strict=True)
+        return ADAPTER.validate_json(json.dumps(_with_names(document.data)), strict=True)
     except ValidationError as error:
         return [explain(detail, document) for detail in error.errors(include_url=False)]
+
+
+def _with_names(data: Any) -> Any:
+    """Name the default kind of a choice whose settings come without one: data.loader.threads=8."""
+    chosen = _mapping(_mapping(data).get("data"))
+    named = {
+        key: {"name": kind, **_mapping(chosen[key])}
+        for key, kind in DEFAULT_KINDS.items()
+        if isinstance(chosen.get(key), dict)
+    }
+    return {**data, "data": chosen | named} if named else data
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _plain(config: Config) -> Any:
