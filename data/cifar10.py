@@ -4,8 +4,6 @@ Pixels of the original files are written as PNGs, which lose nothing; they are n
 pickle's own loader.
 """
 
-import tarfile
-import zlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data.archive import unpack
 from data.cifar_batches import BATCHES, META, read_batch, read_classes
 from data.imagefolder import Folders, read_folders, refuse_inside
 from data.images import progress_bar
@@ -54,7 +53,7 @@ class Rules:
     source: Path
     """What the person gave: it stands for folders of passing names in messages."""
     partial: bool
-    """Accept other counts than CIFAR-10's."""
+    """Accept batch files with other counts than CIFAR-10's."""
     skip_bad: bool
     workers: int
 
@@ -63,7 +62,8 @@ def prepare(out: Path, rules: Rules) -> Dataset:
     """Index CIFAR-10 from a folder or an archive; its `test` becomes the split `val`.
 
     Class folders stay where they are. Batch files, and what comes in an archive, are written under
-    `out/images`. Raise `ValueError` unless all 60,000 images are there (or `rules.partial`).
+    `out/images`. Raise `ValueError` unless all 60,000 images are there in batch files (or
+    `rules.partial`); of class folders a part is a dataset as good, and other counts are noted.
     """
     source = rules.source
     if not source.exists():
@@ -102,11 +102,7 @@ def _unpacked(archive: Path, out: Path) -> Generator[Path, None, None]:
     """Unpack a tar archive into a passing folder in `out`; refuse members that lead elsewhere."""
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out, prefix=".unpacked-") as folder:
-        try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-        except (tarfile.TarError, EOFError, zlib.error) as error:
-            raise ValueError(f"{archive} cannot be unpacked ({error}); fetch it again") from error
+        unpack(archive, Path(folder))
         yield Path(folder)
 
 
@@ -126,9 +122,8 @@ def _below(folder: str, samples: Sequence[Sample]) -> list[Sample]:
 
 def _read_folders(root: Path, folders: Mapping[str, str], rules: Rules) -> Folders:
     found = read_folders(root, folders, workers=rules.workers, skip_bad=rules.skip_bad)
-    counts = {split: len(samples) for split, samples in found.splits.items()}
-    _check(counts, len(found.classes), rules)
-    return found
+    difference = _difference(found.splits, len(found.classes))
+    return replace(found, notes=(*found.notes, difference)) if difference else found
 
 
 def _dataset(found: Folders, root: str) -> Dataset:
@@ -148,8 +143,11 @@ def _write_batches(root: Path, out: Path, rules: Rules) -> Dataset:
                     file = f"{split}/{classes[label]}/{len(splits[split]):05d}.png"
                     splits[split].append(add_image(store, _png(pixels), file=file, label=label))
                     progress.advance(task)
-        counts = {split: len(samples) for split, samples in splits.items()}
-        _check(counts, len(classes), rules)
+        difference = _difference(splits, len(classes))
+        if difference and not rules.partial:
+            raise ValueError(
+                f"{rules.source} holds {difference}; fetch it again, or accept it with --partial"
+            )
     return Dataset("cifar10", classes, ".", splits)
 
 
@@ -159,14 +157,14 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return content.getvalue()
 
 
-def _check(counts: Mapping[str, int], classes: int, rules: Rules) -> None:
-    if rules.partial or (counts == COUNTS and classes == CLASSES):
-        return
-    train, val = counts["train"], counts["val"]
-    raise ValueError(
-        f"{rules.source} holds {train:,} + {val:,} images of {classes} classes, "
-        f"CIFAR-10 has {COUNTS['train']:,} + {COUNTS['val']:,} of {CLASSES}; fetch it again, "
-        "or accept it with --partial"
+def _difference(splits: Mapping[str, Sequence[Sample]], classes: int) -> str:
+    """Say what is there and what CIFAR-10 has, where the two differ in counts; else nothing."""
+    counts = {split: len(samples) for split, samples in splits.items()}
+    if counts == COUNTS and classes == CLASSES:
+        return ""
+    return (
+        f"{counts['train']:,} + {counts['val']:,} images of {classes} classes, "
+        f"CIFAR-10 has {COUNTS['train']:,} + {COUNTS['val']:,} of {CLASSES}"
     )
 
 
@@ -178,7 +176,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="a folder with train/ and test/, or with the original batches, or either as a tar",
     )
     parser.add_argument(
-        "--partial", action="store_true", help="accept other counts than 50,000 + 10,000"
+        "--partial",
+        action="store_true",
+        help="accept original batches with other counts than 50,000 + 10,000",
     )
     add_reading_arguments(parser)
 

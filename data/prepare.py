@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for a checkout that is not installed
+
 from data import cifar10, digits, imagefolder
 from data.source import Dataset, Source
 from pipeline.dataset.index import Manifest, read_manifest, write_dataset

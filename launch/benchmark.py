@@ -17,6 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+# So that it also runs from a checkout that is not installed.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import torch
 from PIL import Image
 from torch.nn import functional as F

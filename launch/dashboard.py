@@ -21,6 +21,9 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+# So that it also runs from a checkout that is not installed.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from pipeline.tracking.sidecar import unshipped_runs
 from pipeline.tracking.store import ARTIFACTS_DIR, default_uri, sqlite_file, without_password
 

@@ -1,11 +1,11 @@
 """Everything about a run that can be checked and foretold before a single process is started."""
 
+import shutil
 from dataclasses import dataclass
 
 import torch
 
-from pipeline.config.schema import Config, Cosine, Polynomial, StepDecay
-from pipeline.dataset.index import Index
+from pipeline.config.schema import Config, Cosine, Dali, Polynomial, StepDecay
 from pipeline.loaders import Split
 from pipeline.loaders.faults import ImageError
 from pipeline.loaders.reader import missing_files
@@ -14,6 +14,8 @@ from pipeline.optim import peak_rate
 from pipeline.plan import Plan, make_plan
 from pipeline.schedule import warmup_steps
 from pipeline.train import open_split
+
+COMPILERS = ("c++", "g++", "clang++")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Preflight:
         ]
 
 
+def count_gpus() -> int:
+    """Return how many GPUs this machine lets us see."""
+    return torch.cuda.device_count()
+
+
 def check(config: Config, *, ranks: int) -> Preflight:
     """Check dataset, files, batch and network; raise `ValueError` with the first that is wrong."""
     split = open_split(config.data)
@@ -52,14 +59,25 @@ def check(config: Config, *, ranks: int) -> Preflight:
         faults = [fault for index in (split.train, split.val) for fault in missing_files(index)]
         if faults:
             raise ImageError(faults)
+    classes = len(split.train.manifest.classes)
     with torch.device("meta"):
-        network = build(config.model, classes=class_count(split.train), generator_seed=config.seed)
+        network = build(config.model, classes=classes, generator_seed=config.seed)
     return Preflight(config, ranks, split, plan, count_parameters(network))
 
 
-def class_count(index: Index) -> int:
-    """Return the number of classes of the dataset that `index` is a part of."""
-    return len(index.manifest.classes)
+def check_machine(config: Config, *, gpus: int) -> None:
+    """Raise `ValueError` if the configuration needs what the ranks do not have on this machine."""
+    loader = config.data.loader
+    if isinstance(loader, Dali) and loader.decode == "mixed" and gpus == 0:
+        raise ValueError(
+            "data.loader.decode=mixed decodes on GPUs, but the ranks have none here;"
+            " use data.loader.decode=auto, and no more ranks than the machine has GPUs"
+        )
+    if config.train.compile is True and not any(map(shutil.which, COMPILERS)):
+        raise ValueError(
+            f"train.compile=true needs a C++ compiler, but none of {', '.join(COMPILERS)} is on"
+            " PATH; install one, or use train.compile=false"
+        )
 
 
 def describe_rate(config: Config, plan: Plan) -> str:

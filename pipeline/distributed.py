@@ -18,6 +18,10 @@ START_TIMEOUT_MINUTES = 30
 """How long a collective may take: rank 0 may build an index or a graph while the others wait."""
 
 
+class LocalError(ValueError):
+    """A mistake of the user's that only this rank has met, so that this rank must tell of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """This process's place among the `size` processes of the run."""
@@ -80,11 +84,6 @@ class World:
             dist.all_gather_object(values, value)
         return values
 
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
-        if self.size > 1:
-            dist.barrier()
-
 
 @contextmanager
 def join_world() -> Generator[World]:
@@ -109,10 +108,8 @@ def join_world() -> Generator[World]:
         world_size=size,
         timeout=timedelta(minutes=START_TIMEOUT_MINUTES),
     )
-    try:
-        yield world
-    finally:
-        dist.destroy_process_group()
+    yield world
+    dist.destroy_process_group()  # after an error, NCCL might wait here for ranks that are gone
 
 
 def _environment_integer(name: str, default: int) -> int:
@@ -127,7 +124,7 @@ def _pick_device(local_rank: int) -> torch.device:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         have = torch.cuda.device_count()
-        raise ValueError(
+        raise LocalError(
             f"local rank {local_rank} has no GPU of its own: {have} visible; start {have} ranks"
         )
     torch.cuda.set_device(local_rank)

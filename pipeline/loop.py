@@ -36,6 +36,7 @@ class Run:
 def fit(run: Run) -> Counts:
     """Train from where `run.progress` stands to the end of the plan; return the last evaluation."""
     counts = None
+    run.meter.restart()
     steps = range(run.progress.step + 1, run.plan.last_step + 1)  # empty if the run is finished
     with run.loader.train(steps) as batches:
         for step in steps:
@@ -127,8 +128,8 @@ def save(run: Run) -> None:
 def resume(run: Run, snapshot: Snapshot) -> None:
     """Take over a checkpoint: training goes on at the step after it."""
     tensors = snapshot.tensors
-    momentum = tensors.get("momentum", {})
-    run.engine.load(EngineState(tensors["model"], momentum, snapshot.progress.scaler))
+    scaler = snapshot.progress.scaler
+    run.engine.load(EngineState(tensors["model"], tensors["momentum"], scaler))
     if run.average:
         run.average.load(tensors["ema"])
     run.progress = snapshot.progress

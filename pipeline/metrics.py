@@ -59,8 +59,7 @@ class Meter:
         if not math.isfinite(loss):
             raise LossError(
                 f"the loss became {loss} between step {step - steps + 1} and step {step};"
-                " lower optim.lr, lengthen the warm-up, or use train.precision=fp32"
-                " (the last checkpoint is from before)"
+                " lower optim.lr, lengthen the warm-up, or use a wider train.precision"
             )
         elapsed = time.perf_counter() - self._started
         reading = Reading(

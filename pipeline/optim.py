@@ -1,5 +1,6 @@
 """The optimiser: SGD over two groups of parameters, with and without weight decay."""
 
+import torch
 from torch import nn
 from torch.optim import SGD
 
@@ -20,13 +21,17 @@ def build_optimizer(network: nn.Module, spec: Sgd) -> SGD:
         {"params": decayed, "weight_decay": spec.weight_decay},
         {"params": exempt, "weight_decay": 0.0},
     ]
-    return SGD(
+    optimizer = SGD(
         [group for group in groups if group["params"]],
         lr=spec.lr,
         momentum=spec.momentum,
         nesterov=spec.nesterov,
         fused=True,
     )
+    # The fused SGD leaves new momentum uninitialised where fp16 overflows in the very first step.
+    for parameter in [*decayed, *exempt]:
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -5,38 +5,63 @@ import json
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from pipeline.config.load import dump
-from pipeline.config.schema import Config
+from pipeline.config.load import ConfigError, dump, flatten, load
+from pipeline.config.schema import Checkpoint, Config, Ddp, Evaluate, Tracking
 from pipeline.durable import write_whole
 
 CONFIG_FILE = "config.yaml"
 RESULT = "result.json"
 LOCK = "lock"
+KEYS_SHOWN = 3
 
 
 @contextmanager
 def hold_run_folder(config: Config) -> Generator[Path]:
     """Yield the folder of this run, locked for the length of the block.
 
-    It is `run_dir` if given, else an unfinished run of just this configuration under `runs_dir`
-    that nobody holds, else a new folder. The lock goes with the process, however it ends.
+    It is `run_dir` if given, else an unfinished run with the same `decisive` configuration under
+    `runs_dir` that nobody holds, else a new folder. The configuration in it is then `config`,
+    unless the run is finished. The lock goes with the process, however it ends.
     Raises `ValueError` if `run_dir` belongs to another configuration or a running process.
     """
-    text = dump(config)
     if config.run_dir:
-        folder, lock = _claim(config.run_dir, text)
+        folder, lock = _claim(config.run_dir, config)
     else:
-        folder, lock = _find_or_make(text, config.name, config.runs_dir)
+        folder, lock = _find_or_make(config)
     try:
-        if not (folder / CONFIG_FILE).exists():
-            write_whole(folder / CONFIG_FILE, text.encode())
+        if not (folder / RESULT).exists():
+            write_whole(folder / CONFIG_FILE, dump(config).encode())
         (folder / "checkpoints").mkdir(exist_ok=True)
         yield folder
     finally:
         lock.close()
+
+
+def decisive(config: Config) -> Config:
+    """Return `config` with all that may change between two attempts at a run set to one value.
+
+    Left out is what does not decide the result, so that a run can go on elsewhere, faster or under
+    another watch: where the run and its images lie, and how these are loaded and checked;
+    accumulation, compilation and the engine; and how often the run is logged, evaluated, saved and
+    tracked. The kind of loader stays in: random images train another network.
+    """
+    data, train = config.data, config.train
+    loader = type(data.loader)()
+    return replace(
+        config,
+        data=replace(data, root=None, loader=loader, verify="off"),
+        train=replace(train, accumulation=1, compile=False, log_every_steps=1),
+        engine=Ddp(),
+        evaluate=Evaluate(),
+        checkpoint=Checkpoint(),
+        tracking=Tracking(),
+        runs_dir=Path(),
+        run_dir=None,
+    )
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -46,7 +71,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _claim(folder: Path, config_text: str) -> tuple[Path, TextIO]:
+def _claim(folder: Path, config: Config) -> tuple[Path, TextIO]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
@@ -54,18 +79,19 @@ def _claim(folder: Path, config_text: str) -> tuple[Path, TextIO]:
         raise ValueError(f"run_dir={folder} cannot be made or locked: {error.strerror}") from error
     if lock is None:
         raise ValueError(f"run_dir={folder} is in use by a running process; wait for it or stop it")
-    if (folder / CONFIG_FILE).exists() and not _same_config(folder, config_text):
+    difference = _difference(folder, config) if (folder / CONFIG_FILE).exists() else ""
+    if difference:
         lock.close()
         raise ValueError(
-            f"run_dir={folder} belongs to another configuration ({folder / CONFIG_FILE});"
+            f"run_dir={folder} belongs to another configuration ({difference});"
             " give the same one to continue it, or another run_dir"
         )
     return folder, lock
 
 
-def _find_or_make(config_text: str, name: str, runs_dir: Path) -> tuple[Path, TextIO]:
-    for folder in sorted(runs_dir.glob(f"{name}-*")):
-        if not _same_config(folder, config_text):
+def _find_or_make(config: Config) -> tuple[Path, TextIO]:
+    for folder in sorted(config.runs_dir.glob(f"{config.name}-*")):
+        if _difference(folder, config):
             continue
         lock = None
         with suppress(OSError):  # a folder of somebody else's
@@ -75,19 +101,23 @@ def _find_or_make(config_text: str, name: str, runs_dir: Path) -> tuple[Path, Te
         if not (folder / RESULT).exists():  # asked under the lock: a run writes it while it holds
             return folder, lock
         lock.close()
-    return _claim(runs_dir / f"{name}-{secrets.token_hex(3)}", config_text)
+    return _claim(config.runs_dir / f"{config.name}-{secrets.token_hex(3)}", config)
 
 
-def _same_config(folder: Path, config_text: str) -> bool:
-    with suppress(OSError):
-        return _without_places((folder / CONFIG_FILE).read_text()) == _without_places(config_text)
-    return False
-
-
-def _without_places(config_text: str) -> list[str]:
-    """Leave out where the run lies: the same run may be found by another path."""
-    places = ("run_dir:", "runs_dir:")
-    return [line for line in config_text.splitlines() if not line.startswith(places)]
+def _difference(folder: Path, config: Config) -> str:
+    """Say in which decisive keys the run in `folder` is another than `config`; empty if in none."""
+    try:
+        theirs = flatten(decisive(load(folder / CONFIG_FILE)))
+    except ConfigError as error:
+        return f"its own is no longer valid: {str(error).splitlines()[0]}"
+    ours = flatten(decisive(config))
+    keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    more = [f"{len(keys) - KEYS_SHOWN} more"] if len(keys) > KEYS_SHOWN else []
+    shown = [
+        f"{key} is {theirs.get(key, 'not set')} there and {ours.get(key, 'not set')} here"
+        for key in keys[:KEYS_SHOWN]
+    ]
+    return ", ".join(shown + more)
 
 
 def _lock(folder: Path) -> TextIO | None:

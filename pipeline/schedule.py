@@ -16,14 +16,9 @@ def learning_rate(
 ) -> Rate:
     """Return the rate of each step: a linear warm-up to `peak`, then the schedule's decay.
 
-    Raises `ValueError` if the warm-up leaves no step to train at the peak.
+    A run that is cut shorter than its warm-up ends on the way up.
     """
     warmup = warmup_steps(schedule, steps_per_epoch)
-    if warmup >= last_step:
-        raise ValueError(
-            f"schedule: the warm-up takes {warmup} steps and the run only {last_step};"
-            " shorten the warm-up or lengthen the run"
-        )
     decay = _decay(schedule, warmup, last_step, steps_per_epoch)
 
     def rate(step: int) -> float:

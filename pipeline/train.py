@@ -29,7 +29,7 @@ from pipeline.checkpoint import (
 from pipeline.config.load import dump, flatten, load
 from pipeline.config.schema import Config, Data
 from pipeline.dataset.index import Index
-from pipeline.distributed import World, join_world
+from pipeline.distributed import LocalError, World, join_world
 from pipeline.durable import write_whole
 from pipeline.ema import WeightAverage
 from pipeline.engines import Trainee, open_engine
@@ -87,12 +87,13 @@ def train(config: Config) -> dict[str, Any]:
 def run_job(job: Job, folder: Path) -> dict[str, Any]:
     """Train in `folder` under the eyes of the trackers, who hear how it ended, too."""
     loader = open_images(job)
-    with open_tracker(job.config.tracking, folder, is_main=job.world.is_main) as tracker:
+    with open_tracker(job.config, folder, is_main=job.world.is_main) as tracker:
         try:
             with open_checkpoints(job, folder, tracker) as checkpoints:
                 run = assemble(job, loader, checkpoints, tracker)
                 restore(run, folder, tracker)
-                announce(job, run, folder, tracker)
+                if job.world.is_main:
+                    announce(job, run, folder, tracker)
                 counts = fit_or_fail(run)
             return finish(job, run, counts, folder, tracker)
         except KeyboardInterrupt:
@@ -107,10 +108,10 @@ def fit_or_fail(run: Run) -> Counts:
     """Call `fit`; what is wrong there is the user's mistake only if an image is."""
     try:
         return fit(run)
-    except ImageError:
-        raise
+    except ImageError as error:
+        raise LocalError(str(error)) from error
     except ValueError as error:
-        raise RuntimeError("the training failed") from error
+        raise RuntimeError(f"the training failed: {error}") from error
 
 
 def set_up_torch(*, deterministic: bool, world: World) -> None:
@@ -119,7 +120,7 @@ def set_up_torch(*, deterministic: bool, world: World) -> None:
     if deterministic:  # asked only then: merely asking loads the compiler, which takes seconds
         torch.use_deterministic_algorithms(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if world.device.type == "cpu":
+    if world.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(world.cpu_threads)
 
 
@@ -185,7 +186,12 @@ def assemble(job: Job, loader: Loader, checkpoints: Checkpoints, tracker: Tracke
         world=world,
         plan=plan,
         engine=open_engine(
-            config.engine, trainee, config.train, micro_batch=plan.micro_batch, world=world
+            config.engine,
+            trainee,
+            config.train,
+            micro_batch=plan.micro_batch,
+            image_size=config.data.train.size,
+            world=world,
         ),
         average=WeightAverage(network, decay=ema.decay, every_steps=ema.every_steps)
         if ema
@@ -252,7 +258,7 @@ def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -
         "world_size": job.world.size,
         "device": job.world.device.type,
         "dataset_fingerprint": job.fingerprint,
-        "run_dir": str(folder),
+        "run_dir": str(folder.resolve()),
         "mlflow_run_id": tracker.mlflow_run_id(timeout),
     }
     if job.world.is_main:
@@ -274,7 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         train(load(options.config, options.overrides))
     except ValueError as error:
-        print(f"{'' if rank == '0' else f'[rank {rank}] '}{error}", file=sys.stderr)
+        if rank == "0" or isinstance(error, LocalError):
+            print(error if rank == "0" else f"[rank {rank}] {error}", file=sys.stderr)
         return 2
     except LossError as error:
         print(error, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 from pathlib import Path
 from typing import Literal
 
@@ -96,6 +97,13 @@ def test_verify_lists_every_fault_of_both_splits(tmp_path: Path, size: int) -> N
 
 def test_verify_finds_nothing_in_a_sound_dataset(tmp_path: Path) -> None:
     assert dali(make_damaged(tmp_path, {})).verify() == []
+
+
+@pytest.mark.parametrize("error", [ImageError(["a", "b"]), ImageError(["a"] * 20, "Mend them.")])
+def test_an_error_is_the_same_on_every_rank(error: ImageError) -> None:
+    received = pickle.loads(pickle.dumps(error))
+    assert type(received) is ImageError
+    assert (str(received), received.faults) == (str(error), error.faults)
 
 
 # ----------------------------------------------------------------------------- on_corrupt=skip

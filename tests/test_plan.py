@@ -160,10 +160,9 @@ def test_epochs_and_steps_mean_the_same(steps_per_epoch: int, warmup: int, step:
 
 
 @pytest.mark.parametrize("warmup", [{"warmup_steps": 100}, {"warmup_epochs": 10.0}])
-def test_a_warm_up_as_long_as_the_run_is_refused(warmup: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="the warm-up takes 100 steps and the run only 100"):
-        rate(Cosine(**warmup), last=100)
-    rate(Cosine(**warmup), last=101)
+def test_a_run_shorter_than_its_warm_up_ends_on_the_way_up(warmup: dict[str, Any]) -> None:
+    short, long = rate(Cosine(**warmup), last=30), rate(Cosine(**warmup), last=200)
+    assert [short(step) for step in range(1, 31)] == [long(step) for step in range(1, 31)]
 
 
 def test_the_peak_scales_with_the_batch_where_asked() -> None:

@@ -209,10 +209,11 @@ class Train:
     accumulation: Count = 1
     """Micro batches that a rank adds up in one step."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Autocast dtype; the weights stay in fp32, and fp16 scales the loss."""
+    """Autocast dtype; the weights stay in fp32, and fp16 scales the loss. On GPUs that have it,
+    convolutions in fp32 use TF32, as is PyTorch's default."""
     channels_last: bool = True
-    compile: bool = False
-    """torch.compile the network: slow to start, faster on GPUs."""
+    compile: bool | Literal["auto"] = False
+    """torch.compile the network: slow to start, then faster on GPUs; `auto` is on GPUs only."""
     deterministic: bool = False
     """Bitwise repeatable kernels on GPUs, somewhat slower; on the CPU runs always repeat."""
     label_smoothing: Fraction = 0.0
@@ -220,6 +221,12 @@ class Train:
     log_every_steps: Count = 50
     """Steps between two reports of loss, rate and throughput; the loss is read from the device
     then and only then."""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> "Train":
+        if self.compile is not False and self.accumulation > 4:
+            raise ValueError("compile does not go with accumulation over 4; set one of them lower")
+        return self
 
     @model_validator(mode="after")
     def _length(self) -> "Train":
@@ -380,5 +387,5 @@ class Config:
     runs_dir: Path = Path("runs")
     """Folder that holds the runs."""
     run_dir: Path | None = None
-    """This run's own folder. By default an unfinished run of the same configuration under
-    `runs_dir` is continued, and else a new folder is made."""
+    """This run's own folder. By default an unfinished run under `runs_dir` whose configuration
+    gives the same result is continued, and else a new folder is made."""

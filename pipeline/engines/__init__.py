@@ -35,7 +35,7 @@ class EngineState:
     model: Tensors
     """Parameters and buffers of the network, by their names in it."""
     momentum: Tensors
-    """The optimiser's momentum, by the parameter's name; empty before the first step."""
+    """The optimiser's momentum, by the parameter's name."""
     scaler: dict[str, float] = field(default_factory=dict[str, float])
     """The state of fp16's loss scale; empty in other precisions."""
 
@@ -65,11 +65,13 @@ class Engine(Protocol):
 
 
 def open_engine(
-    spec: Ddp, trainee: Trainee, train: Train, *, micro_batch: int, world: World
+    spec: Ddp, trainee: Trainee, train: Train, *, micro_batch: int, image_size: int, world: World
 ) -> Engine:
-    """Return the engine that `spec` names."""
+    """Return the engine that `spec` names; training images are squares of `image_size` pixels."""
     match spec:
         case Ddp():
             from pipeline.engines.ddp import DdpEngine
 
-            return DdpEngine(spec, trainee, train, micro_batch=micro_batch, world=world)
+            return DdpEngine(
+                spec, trainee, train, micro_batch=micro_batch, image_size=image_size, world=world
+            )

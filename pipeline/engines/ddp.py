@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -29,16 +29,29 @@ class DdpEngine:
     """See `Engine`."""
 
     def __init__(
-        self, spec: Ddp, trainee: Trainee, train: Train, *, micro_batch: int, world: World
+        self,
+        spec: Ddp,
+        trainee: Trainee,
+        train: Train,
+        *,
+        micro_batch: int,
+        image_size: int,
+        world: World,
     ) -> None:
         self._trainee, self._world = trainee, world
         self._micro_batch, self._smoothing = micro_batch, train.label_smoothing
         self._dtype = AUTOCAST_DTYPES[train.precision]
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
-        if train.compile:
-            trainee.module.compile()
-        self._replica = _replicate(trainee.module, spec, world, train.accumulation)
         self._statistics = RunningStatistics(trainee.network)
+        self._replica = _replicate(trainee.module, spec, world, train.accumulation)
+        self._forward: Predict = self._replica or trainee.module
+        self._evaluate: Predict = trainee.module
+        if is_compiled(train.compile, world.device):
+            # Around DDP, so that its all-reduces still overlap with the backward pass.
+            self._forward = torch.compile(self._forward)
+            self._evaluate = torch.compile(self._evaluate)
+        if self._replica:
+            self._settle_buckets(image_size)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, *, lr: float) -> torch.Tensor:
         """See `Engine`."""
@@ -66,7 +79,7 @@ class DdpEngine:
         module.eval()
         try:
             with torch.no_grad():
-                yield lambda images: self._logits(module, images)
+                yield lambda images: self._logits(self._evaluate, images)
         finally:
             module.train()
 
@@ -83,25 +96,40 @@ class DdpEngine:
         """See `Engine`."""
         write_state(state, self._trainee, self._scaler)
 
+    def _settle_buckets(self, image_size: int) -> None:
+        """Let DDP regroup its gradients, which it does after its first step, before ours.
+
+        Else a run that resumes would add up its next step in another order than one that went on.
+        """
+        network, shape = self._trainee.network, (self._micro_batch, image_size, image_size, 3)
+        images = torch.zeros(shape, dtype=torch.uint8, device=self._world.device)
+        labels = torch.zeros(self._micro_batch, dtype=torch.int64, device=self._world.device)
+        before = [buffer.clone() for buffer in network.buffers()]
+        for _ in range(2):
+            self._loss(images, labels).backward()
+            self._trainee.optimizer.zero_grad(set_to_none=True)
+        for buffer, value in zip(network.buffers(), before, strict=True):
+            buffer.copy_(value)
+
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = self._logits(self._replica, images)
+        logits = self._logits(self._forward, images)
         return F.cross_entropy(logits, labels, label_smoothing=self._smoothing)
 
-    def _logits(self, module: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    def _logits(self, forward: Predict, images: torch.Tensor) -> torch.Tensor:
         enabled = self._dtype != torch.float32
         with torch.autocast(self._world.device.type, self._dtype, enabled=enabled):
-            return module(images).float()
+            return forward(images).float()
 
     def _local_gradients(self) -> AbstractContextManager[None]:
         """Keep gradients on this rank: only a step's last micro batch pays for the all-reduce."""
-        if isinstance(self._replica, DistributedDataParallel):
-            return self._replica.no_sync()
-        return nullcontext()
+        return self._replica.no_sync() if self._replica else nullcontext()
 
 
-def _replicate(module: nn.Module, spec: Ddp, world: World, accumulation: int) -> nn.Module:
+def _replicate(
+    module: nn.Module, spec: Ddp, world: World, accumulation: int
+) -> DistributedDataParallel | None:
     if world.size == 1:
-        return module
+        return None
     return DistributedDataParallel(
         module,
         device_ids=[world.device.index] if world.device.type == "cuda" else None,
@@ -110,3 +138,8 @@ def _replicate(module: nn.Module, spec: Ddp, world: World, accumulation: int) ->
         static_graph=accumulation == 1,  # which does not go together with no_sync
         bucket_cap_mb=spec.bucket_megabytes,
     )
+
+
+def is_compiled(setting: bool | Literal["auto"], device: torch.device) -> bool:
+    """Whether the network is compiled: `auto` is on GPUs only, where it pays."""
+    return device.type == "cuda" if setting == "auto" else setting

@@ -7,21 +7,21 @@ from pipeline.engines import EngineState, Tensors, Trainee
 
 def read_state(trainee: Trainee, scaler: torch.amp.GradScaler) -> EngineState:
     """Return the live state of what is trained."""
-    momentum: Tensors = {}
-    for name, parameter in trainee.network.named_parameters():
-        buffer = trainee.optimizer.state[parameter].get("momentum_buffer")
-        if buffer is not None:
-            momentum[name] = buffer
-    return EngineState(trainee.network.state_dict(), momentum, scaler.state_dict())
+    return EngineState(trainee.network.state_dict(), _momentum(trainee), scaler.state_dict())
 
 
 @torch.no_grad()
 def write_state(state: EngineState, trainee: Trainee, scaler: torch.amp.GradScaler) -> None:
     """Copy a saved state into what is trained; memory formats and devices stay as they are."""
     trainee.network.load_state_dict(state.model)
-    for name, parameter in trainee.network.named_parameters():
-        if name in state.momentum:
-            buffer = torch.empty_like(parameter).copy_(state.momentum[name])
-            trainee.optimizer.state[parameter]["momentum_buffer"] = buffer
+    for name, buffer in _momentum(trainee).items():
+        buffer.copy_(state.momentum[name])
     if state.scaler and scaler.is_enabled():
         scaler.load_state_dict(dict(state.scaler))
+
+
+def _momentum(trainee: Trainee) -> Tensors:
+    return {
+        name: trainee.optimizer.state[parameter]["momentum_buffer"]
+        for name, parameter in trainee.network.named_parameters()
+    }

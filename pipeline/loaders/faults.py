@@ -19,10 +19,15 @@ class ImageError(ValueError):
 
     def __init__(self, faults: list[str], remedy: str = REPAIR_OR_SKIP) -> None:
         self.faults = faults
+        self.remedy = remedy
         shown = "".join(f"\n  {fault}" for fault in faults[:MOST_LISTED])
         more = f"\n  ... and {len(faults) - MOST_LISTED} more" if len(faults) > MOST_LISTED else ""
         what = "an image" if len(faults) == 1 else f"{len(faults)} images"
         super().__init__(f"{what} of the dataset cannot be used:{shown}{more}\n{remedy}")
+
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[list[str], str]]:
+        # By default an error is made again from its message; this one goes to all ranks, whole.
+        return type(self), (self.faults, self.remedy)
 
 
 def describe_fault(index: Index, sample: int, reason: str) -> str:

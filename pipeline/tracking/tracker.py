@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 
-from pipeline.config.schema import Tracking
+from pipeline.config.schema import Config
 from pipeline.tracking.console import Console
 from pipeline.tracking.events import Event, Listener, Warned
 from pipeline.tracking.jsonl import METRICS, Jsonl
@@ -44,7 +44,7 @@ class Tracker:
 
 
 @contextmanager
-def open_tracker(tracking: Tracking, run_dir: Path, *, is_main: bool) -> Generator[Tracker]:
+def open_tracker(config: Config, run_dir: Path, *, is_main: bool) -> Generator[Tracker]:
     """Open the listeners of the run in `run_dir`; ranks that are not the main one stay silent."""
     if not is_main:
         yield Tracker([], None, "")
@@ -54,8 +54,8 @@ def open_tracker(tracking: Tracking, run_dir: Path, *, is_main: bool) -> Generat
             stack.enter_context(Jsonl(run_dir / METRICS)),
             stack.enter_context(Console()),
         ]
-        sidecar, uri = None, default_uri(run_dir.parent, tracking.uri)
-        if tracking.mlflow:
-            sidecar = Sidecar.start(run_dir, uri=uri, experiment=tracking.experiment)
+        sidecar, uri = None, default_uri(config.runs_dir, config.tracking.uri)
+        if config.tracking.mlflow:
+            sidecar = Sidecar.start(run_dir, uri=uri, experiment=config.tracking.experiment)
             listeners.append(stack.enter_context(sidecar))
         yield Tracker(listeners, sidecar, without_password(uri))

@@ -23,15 +23,15 @@ data:
   loader: {{name: dali, threads: 1}}
 model: {{name: cifar_resnet8, batch_norm_group: 8}}
 train:
-  steps: 240
+  steps: 120
   global_batch: 16
   precision: fp32
   ema: {{decay: 0.9}}
   log_every_steps: 5
 optim: {{lr: 0.05}}
 schedule: {{name: cosine, warmup_steps: 4}}
-evaluate: {{every_steps: 80, rank_batch: 7}}
-checkpoint: {{every_steps: 20}}
+evaluate: {{every_steps: 40, rank_batch: 7}}
+checkpoint: {{every_steps: 10}}
 tracking: {{mlflow: false}}
 """
 
@@ -53,7 +53,7 @@ def start(*arguments: object, ranks: int = 1) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
 
 

@@ -18,20 +18,21 @@ from tests.multiprocess.runs import (
 )
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_a_killed_run_ends_with_the_weights_of_the_unbroken_one(tmp_path: Path, ranks: int) -> None:
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=90, val=23))
+    batch = f"train.global_batch={48 if ranks == 3 else 16}"
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start(recipe, f"run_dir={whole}", ranks=ranks))
+    finish(start(recipe, f"run_dir={whole}", batch, ranks=ranks))
 
     for attempt in range(2):
-        process = start(recipe, f"run_dir={broken}", ranks=ranks)
+        process = start(recipe, f"run_dir={broken}", batch, ranks=ranks)
         reached = kill_between_checkpoints(process, broken, seed=attempt)
-        assert 0 < reached < 240, "the kill came too late to show anything"
-    finish(start(recipe, f"run_dir={broken}", ranks=ranks))
+        assert 0 < reached < 120, "the kill came too late to show anything"
+    finish(start(recipe, f"run_dir={broken}", batch, ranks=ranks))
 
     expected, found = state(whole), state(broken)
-    assert newest(whole) == newest(broken) == 240
+    assert newest(whole) == newest(broken) == 120
     assert expected.keys() == found.keys()
     assert any(name.startswith("momentum/") for name in expected)
     assert any(name.startswith("ema/") for name in expected)
@@ -53,7 +54,7 @@ def test_the_same_command_continues_the_run_that_was_killed(tmp_path: Path) -> N
     assert list(tmp_path.glob("runs/tiny-*")) == found
     first_steps = [event["first_step"] for event in events(found[0], "run_started")]
     assert first_steps == [1, reached + 1]
-    assert result(found[0])["steps"] == 240
+    assert result(found[0])["steps"] == 120
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:

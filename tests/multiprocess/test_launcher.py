@@ -1,0 +1,239 @@
+"""Ranks on one machine start together, end together, and none outlives its launcher."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from launch.local import run_ranks
+
+WAIT = "import time\nready()\ntime.sleep(100)\n"
+REPORT = """
+import os, sys, time
+from pathlib import Path
+
+HERE, RANK = Path(__file__).parent, int(os.environ["RANK"])
+
+def ready():
+    (HERE / f"new-{RANK}").write_text(str(os.getpid()))
+    (HERE / f"new-{RANK}").rename(HERE / f"rank-{RANK}")
+
+def await_others():
+    while len(list(HERE.glob("rank-*"))) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.01)
+
+"""
+LAUNCH = """
+import sys
+from launch.local import run_ranks
+sys.exit(run_ranks({}, ranks={}, cpu_only=True))
+"""
+SECONDS = 20
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Make a module of some lines that ranks can run; return its name."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+    def write(lines: str) -> str:
+        (tmp_path / "program.py").write_text(REPORT + lines)
+        return "program"
+
+    return write
+
+
+def launch(module: str, ranks: int = 2, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH.format([module], ranks)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def await_ranks(folder: Path, ranks: int = 2) -> list[psutil.Process]:
+    """Wait until every rank runs."""
+    deadline = time.monotonic() + SECONDS
+    files = [folder / f"rank-{rank}" for rank in range(ranks)]
+    while not all(file.exists() for file in files):
+        assert time.monotonic() < deadline, "the ranks did not start"
+        time.sleep(0.01)
+    return [psutil.Process(int(file.read_text())) for file in files]
+
+
+def assert_gone(ranks: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(ranks, timeout=SECONDS)
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+
+
+# ------------------------------------------------------------------------------------- in peace
+
+
+def test_ranks_learn_who_they_are(
+    tmp_path: Path, program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]
+    names += ["OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"]
+    module = program(
+        f"values = [os.environ[name] for name in {names}]\n"
+        "(HERE / f'seen-{RANK}').write_text(' '.join([*values, *sys.argv[1:]]))\n"
+    )
+    assert run_ranks([module, "a", "b=c"], ranks=3, cpu_only=True) == 0
+    seen = [(tmp_path / f"seen-{rank}").read_text().split(" ") for rank in range(3)]
+    threads = max(1, len(os.sched_getaffinity(0)) // 3)
+    for rank, values in enumerate(seen):
+        assert values[:5] == [str(rank), str(rank), "3", "3", "127.0.0.1"]
+        assert values[6:] == [str(threads), "", "a", "b=c"]
+    assert len({values[5] for values in seen}) == 1
+    assert int(seen[0][5]) > 1023
+
+
+def test_the_module_need_not_be_installed_nor_the_folder_be_ours(tmp_path: Path) -> None:
+    """A folder of the user's that is called pipeline is not taken for ours."""
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit(7)")
+    root = str(Path(__file__).parents[2])
+    module = "pipeline.tracking.events"
+    assert (
+        subprocess.run(
+            [sys.executable, "-P", "-c", LAUNCH.format([module], 1)],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": root},
+            check=False,
+        ).returncode
+        == 0
+    )
+
+
+def test_handlers_of_signals_are_put_back(program: Callable[[str], str]) -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    run_ranks([program("")], ranks=1, cpu_only=True)
+    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+
+# ------------------------------------------------------------------------------------- failures
+
+
+@pytest.mark.parametrize(
+    ("failing", "code"),
+    [("sys.exit(2)", 2), ("sys.exit(1)", 1), ("os.kill(os.getpid(), 9)", 1), ("1 / 0", 1)],
+)
+def test_one_failure_ends_all(
+    tmp_path: Path, program: Callable[[str], str], failing: str, code: int
+) -> None:
+    module = program(
+        f"ready()\nawait_others()\nif RANK == 1:\n    {failing}\nimport time; time.sleep(100)\n"
+    )
+    started = time.monotonic()
+    assert run_ranks([module], ranks=2, cpu_only=True) == code
+    assert time.monotonic() - started < 8
+    assert not psutil.pid_exists(int((tmp_path / "rank-0").read_text()))
+
+
+def test_a_mistake_found_late_still_gives_2(program: Callable[[str], str]) -> None:
+    """One rank notices that another is gone before that one has said why."""
+    module = program("import time\nif RANK == 0: sys.exit(1)\ntime.sleep(0.5)\nsys.exit(2)\n")
+    assert run_ranks([module], ranks=2, cpu_only=True) == 2
+
+
+def test_a_rank_that_ignores_sigterm_is_killed(
+    program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.local.GRACE_SECONDS", 0.5)
+    module = program(
+        "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nready()\nawait_others()\n"
+        "if RANK == 0: sys.exit(3)\ntime.sleep(100)\n"
+    )
+    assert run_ranks([module], ranks=2, cpu_only=True) == 3
+
+
+def test_a_rank_killed_from_outside_ends_all(tmp_path: Path, program: Callable[[str], str]) -> None:
+    launcher = launch(program(WAIT))
+    ranks = await_ranks(tmp_path)
+    ranks[0].kill()
+    launcher.communicate(timeout=SECONDS)
+    assert launcher.returncode == 1
+    assert_gone(ranks)
+
+
+# ------------------------------------------------------------------------------- being stopped
+
+
+def test_no_rank_survives_a_launcher_that_is_killed(
+    tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    launcher = launch(program(WAIT))
+    ranks = await_ranks(tmp_path)
+    launcher.kill()
+    launcher.communicate(timeout=SECONDS)
+    assert_gone(ranks)
+
+
+@pytest.mark.parametrize("to_the_group", [False, True], ids=["alone", "group"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_a_signal_is_passed_on_once_and_awaited(
+    tmp_path: Path, program: Callable[[str], str], number: signal.Signals, to_the_group: bool
+) -> None:
+    """Ctrl-C reaches the whole foreground group; a rank still hears it once, and may clean up."""
+    module = program(
+        "import signal, time\n"
+        "def hear(number, frame):\n"
+        "    with (HERE / f'heard-{RANK}').open('a') as file: file.write(f'{number} ')\n"
+        "    time.sleep(0.5)\n"
+        "    sys.exit(130)\n"
+        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, hear)\n" + WAIT
+    )
+    launcher = launch(module, process_group=0)
+    ranks = await_ranks(tmp_path)
+    (os.killpg if to_the_group else os.kill)(launcher.pid, number)
+    output, _ = launcher.communicate(timeout=SECONDS)
+    assert launcher.returncode == 128 + number
+    assert output == ""
+    assert [(tmp_path / f"heard-{rank}").read_text() for rank in (0, 1)] == [f"{number:d} "] * 2
+    assert_gone(ranks)
+
+
+def test_ctrl_z_pauses_the_ranks_too(tmp_path: Path, program: Callable[[str], str]) -> None:
+    launcher = launch(program(WAIT), process_group=0)
+    everyone = [psutil.Process(launcher.pid), *await_ranks(tmp_path)]
+
+    def await_stopped(*, stopped: bool) -> None:
+        deadline = time.monotonic() + SECONDS
+        while any((p.status() == psutil.STATUS_STOPPED) != stopped for p in everyone):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    launcher.send_signal(signal.SIGTSTP)
+    await_stopped(stopped=True)
+    launcher.send_signal(signal.SIGCONT)
+    await_stopped(stopped=False)
+    launcher.send_signal(signal.SIGINT)
+    launcher.communicate(timeout=SECONDS)
+    assert_gone(everyone[1:])
+
+
+@pytest.mark.parametrize("trouble", ["", "raise RuntimeError('connection closed by peer')"])
+def test_ctrl_c_prints_no_traceback(
+    tmp_path: Path, program: Callable[[str], str], trouble: str
+) -> None:
+    """Neither of the interrupt, nor of a rank that misses one that was quicker to leave."""
+    module = program(
+        f"import time\nready()\ntry: time.sleep(100)\nfinally:\n    if RANK: {trouble or 'pass'}\n"
+    )
+    launcher = launch(module)
+    ranks = await_ranks(tmp_path)
+    launcher.send_signal(signal.SIGINT)
+    output, _ = launcher.communicate(timeout=SECONDS)
+    assert launcher.returncode == 130
+    assert output == ""
+    assert_gone(ranks)
