@@ -2,6 +2,7 @@
 
 import os
 
-# Read when torch is loaded. By default its threads wait for each other by spinning, on cores that
-# DALI needs to decode images: on a shared CPU, training was 1.5 to 3.5 times slower that way.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch is loaded. Its CPU threads wait for each other by spinning for milliseconds, on
+# cores that others need; this short, waiting costs next to nothing alone (see BENCHMARKS.md) and
+# leaves a shared machine twice as fast.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
