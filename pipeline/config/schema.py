@@ -212,8 +212,8 @@ class Train:
     """Autocast dtype; the weights stay in fp32, and fp16 scales the loss. On GPUs that have it,
     convolutions in fp32 use TF32, as is PyTorch's default."""
     channels_last: bool = True
-    compile: bool | Literal["auto"] = False
-    """torch.compile the network: slow to start, then faster on GPUs; `auto` is on GPUs only."""
+    compile: bool | None = False
+    """torch.compile the network: slow to start, then faster on GPUs; null is on GPUs only."""
     deterministic: bool = False
     """Bitwise repeatable kernels on GPUs, somewhat slower; on the CPU runs always repeat."""
     label_smoothing: Fraction = 0.0

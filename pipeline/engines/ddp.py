@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -140,6 +140,6 @@ def _replicate(
     )
 
 
-def is_compiled(setting: bool | Literal["auto"], device: torch.device) -> bool:
-    """Whether the network is compiled: `auto` is on GPUs only, where it pays."""
-    return device.type == "cuda" if setting == "auto" else setting
+def is_compiled(setting: bool | None, device: torch.device) -> bool:
+    """Whether the network is compiled: None is on GPUs only, where it pays."""
+    return device.type == "cuda" if setting is None else setting
