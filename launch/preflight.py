@@ -7,13 +7,11 @@ import torch
 
 from pipeline.config.schema import Config, Cosine, Dali, Polynomial, StepDecay
 from pipeline.loaders import Split
-from pipeline.loaders.faults import ImageError
-from pipeline.loaders.reader import missing_files
 from pipeline.models import build, count_parameters
 from pipeline.optim import peak_rate
 from pipeline.plan import Plan, make_plan
 from pipeline.schedule import warmup_steps
-from pipeline.train import open_split
+from pipeline.train import expect_files, open_split
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -55,10 +53,7 @@ def check(config: Config, *, ranks: int) -> Preflight:
     """Check dataset, files, batch and network; raise `ValueError` with the first that is wrong."""
     split = open_split(config.data)
     plan = make_plan(config, samples=len(split.train), world_size=ranks)
-    if config.data.verify != "off" and config.data.on_corrupt == "fail":
-        faults = [fault for index in (split.train, split.val) for fault in missing_files(index)]
-        if faults:
-            raise ImageError(faults)
+    expect_files(config.data, split)
     classes = len(split.train.manifest.classes)
     with torch.device("meta"):
         network = build(config.model, classes=classes, generator_seed=config.seed)

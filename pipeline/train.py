@@ -144,14 +144,21 @@ def open_images(job: Job) -> Loader:
         rank_batch=config.evaluate.rank_batch,
         world=world,
     )
-    if config.data.verify == "off" or config.data.on_corrupt == "skip":
-        return loader
-    faults = world.from_main(lambda: missing_files(split.train) + missing_files(split.val))
-    if not faults and config.data.verify == "decode":
+    world.from_main(lambda: expect_files(config.data, split))
+    if config.data.verify == "decode" and config.data.on_corrupt == "fail":
         faults = [fault for share in world.gather(loader.verify()) for fault in share]
-    if faults:
-        raise ImageError(list(dict.fromkeys(faults)))
+        if faults:
+            raise ImageError(list(dict.fromkeys(faults)))
     return loader
+
+
+def expect_files(data: Data, split: Split) -> None:
+    """Raise `ImageError` if files of the dataset are missing or cut, unless that is allowed."""
+    if data.verify == "off" or data.on_corrupt == "skip":
+        return
+    faults = missing_files(split.train) + missing_files(split.val)
+    if faults:
+        raise ImageError(faults)
 
 
 def open_checkpoints(job: Job, folder: Path, tracker: Tracker) -> Checkpoints:
