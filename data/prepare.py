@@ -16,11 +16,23 @@ from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for a checkout that is not installed
 
-from data import cifar10, digits, imagefolder
-from data.source import Dataset, Source
-from pipeline.dataset.index import Manifest, read_manifest, write_dataset
+from data.reading.source import Source, Survey
+from data.reading.survey import Rules, carry_out, request_of
+from data.reading.units import forget_journal
+from data.sources import cifar10, digits, imagefolder, imagenet, kaggle, parquet, shards, webdataset
+from pipeline.dataset.index import Index, Manifest, read_manifest
+from pipeline.dataset.writing import Dataset, write_dataset
 
-SOURCES: tuple[Source, ...] = (digits.SOURCE, imagefolder.SOURCE, cifar10.SOURCE)
+SOURCES: tuple[Source, ...] = (
+    imagenet.SOURCE,
+    kaggle.SOURCE,
+    webdataset.SOURCE,
+    parquet.SOURCE,
+    imagefolder.SOURCE,
+    cifar10.SOURCE,
+    digits.SOURCE,
+    shards.SOURCE,
+)
 USER_MISTAKE = 2
 INTERRUPTED = 130
 
@@ -35,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _refuse(_explained(error, arguments.out))
     except KeyboardInterrupt:
-        _say("prepare.py: interrupted; the dataset is not written", sys.stderr)
+        _say("prepare.py: interrupted; give the same command again to go on", sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -55,11 +67,17 @@ def _prepare(source: Source, arguments: Namespace) -> None:
     out: Path = arguments.out
     started = time.monotonic()
     _require_writable(out)
-    before = _fingerprint(out)
+    before = _valid_manifest(out)
     dataset = source.prepare(arguments)
-    manifest = write_dataset(
-        out, name=dataset.name, classes=dataset.classes, root=dataset.root, splits=dataset.splits
-    )
+    if isinstance(dataset, Survey):
+        rules = Rules.of(arguments)
+        if before and before.request == request_of(dataset, rules):
+            forget_journal(out)
+            _say(f"nothing to do: {out} holds all of it\n{_next(out)}", sys.stdout)
+            return
+        dataset = carry_out(dataset, rules, out=out)
+    manifest = write_dataset(out, dataset)
+    forget_journal(out)
     for note in dataset.notes:
         _say(f"note: {note}", sys.stdout)
     seconds = time.monotonic() - started
@@ -75,29 +93,40 @@ def _require_writable(out: Path) -> None:
         raise ValueError(f"--out {out}: no right to write in {nearest}; choose another folder")
 
 
-def _fingerprint(out: Path) -> str | None:
+def _valid_manifest(out: Path) -> Manifest | None:
+    """Return the manifest of the dataset that `out` holds already, if all of it is sound."""
     try:
-        return read_manifest(out).fingerprint
+        manifest = read_manifest(out)
+        for split in manifest.samples:
+            Index.open(out, split)
     except ValueError:
         return None
+    return manifest
 
 
 def _summary(
-    dataset: Dataset, manifest: Manifest, *, out: Path, before: str | None, seconds: float
+    dataset: Dataset, manifest: Manifest, *, out: Path, before: Manifest | None, seconds: float
 ) -> str:
     classes = dataset.classes
-    changed = {None: "", manifest.fingerprint: " (as before)"}.get(before, " (it was another)")
+    changed = ""
+    if before:
+        same = before.fingerprint == manifest.fingerprint
+        changed = " (as before)" if same else " (it was another)"
     lines = [f"{dataset.name}: {len(classes):,} classes, {classes[0]} .. {classes[-1]}"]
     for split, samples in dataset.splits.items():
-        size = sum(sample.size for sample in samples)
+        size = int(samples.columns["size"].sum())
         lines.append(f"  {split:<6} {len(samples):>10,} images {size:>16,} bytes")
     images = (out / dataset.root).resolve()
     lines += [
         f"fingerprint {manifest.fingerprint}{changed}",
         f"index in {out}, images in {images}, {seconds:.1f} s",
-        f"next: python launch/submit.py CONFIG data.dir={shlex.quote(str(out))}",
+        _next(out),
     ]
     return "\n".join(lines)
+
+
+def _next(out: Path) -> str:
+    return f"next: python launch/submit.py CONFIG data.dir={shlex.quote(str(out))}"
 
 
 def _explained(error: OSError, out: Path) -> str:

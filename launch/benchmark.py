@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from pipeline.config.load import load
 from pipeline.config.schema import Config, PadCrop, RandomResizedCrop, Synthetic
 from pipeline.dataset.index import Index
 from pipeline.distributed import World, join_world
-from pipeline.engines.ddp import AUTOCAST_DTYPES
+from pipeline.engines.autocast import AUTOCAST_DTYPES
 from pipeline.loaders import Split, open_loader
 from pipeline.loop import report, train_step
 from pipeline.models import build
@@ -110,18 +111,20 @@ def _images_per_second(side: Side, batches: int, images: int) -> float:
 
 
 class PlainImages(Dataset[Any]):
-    """The same files as ImageFolder would read them: PIL, one image at a time."""
+    """The same images as ImageFolder would read them: PIL, one at a time."""
 
     def __init__(self, index: Index, transform: Callable[[Image.Image], torch.Tensor]) -> None:
-        self._paths = [str(index.path(sample)) for sample in range(len(index))]
-        self._labels, self._transform = index.labels.tolist(), transform
+        self._index, self._transform = index, transform
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._index)
 
     def __getitem__(self, at: int) -> tuple[torch.Tensor, int]:
-        with Image.open(self._paths[at]) as image:
-            return self._transform(image.convert("RGB")), self._labels[at]
+        with self._index.path(at).open("rb", buffering=0) as stream:
+            stream.seek(int(self._index.offsets[at]))
+            content = stream.read(int(self._index.sizes[at]))
+        with Image.open(BytesIO(content)) as image:
+            return self._transform(image.convert("RGB")), int(self._index.labels[at])
 
 
 def loader_sides(config: Config, world: World, workers: int, *, as_bytes: bool) -> dict[str, Side]:
@@ -165,7 +168,7 @@ def _plain_loader(config: Config, index: Index, workers: int, *, as_bytes: bool)
         shuffle=True,
         drop_last=True,
         num_workers=workers,
-        persistent_workers=True,
+        persistent_workers=workers > 0,
     )
 
 

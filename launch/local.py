@@ -13,6 +13,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
+from pipeline.signals import STOPPED, STOPS
+from pipeline.watchdog import HUNG
+
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 1.0
 """After a failure: time for ranks that fail for the same reason to say so themselves."""
@@ -20,7 +23,7 @@ GRACE_SECONDS = 10.0
 """After a failure: from SIGTERM to SIGKILL."""
 STOP_SECONDS = 60.0
 """After a stop that was asked for: from its signal to SIGKILL; a checkpoint may be on its way."""
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PASSED_ON = (signal.SIGINT, signal.SIGHUP, *STOPS)
 
 Rank = subprocess.Popen[bytes]
 
@@ -30,8 +33,9 @@ def run_ranks(command: Sequence[str], *, ranks: int, cpu_only: bool) -> int:
 
     It is 0 if all end with 0; 2 if a rank found a mistake of the user's, even where others noticed
     no more than its absence; else that of the first to fail (1 if a signal killed it), which the
-    others then do not outlive for long. SIGINT, SIGTERM and SIGHUP are passed on, awaited, and
-    give 128 + their number. Call it from the main thread.
+    others then do not outlive for long. SIGINT, SIGTERM, SIGUSR2 and SIGHUP are passed on, awaited,
+    and give 128 + their number, or what says more: 75 if the run stopped as it should, 86 if the
+    watchdog had to end it. Call it from the main thread.
     """
     heard: list[signal.Signals] = []
     with noting_signals(heard.append), ExitStack() as stack:
@@ -67,7 +71,7 @@ def noting_signals(note: Callable[[signal.Signals], None]) -> Generator[None]:
     def handle(number: int, _frame: FrameType | None) -> None:
         note(signal.Signals(number))
 
-    wanted = (*STOPS, signal.SIGTSTP)
+    wanted = (*PASSED_ON, signal.SIGTSTP)
     noted = [number for number in wanted if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in noted}
     try:
@@ -85,19 +89,22 @@ def _supervise(ranks: Sequence[Rank], heard: list[signal.Signals]) -> int:
             heard.remove(signal.SIGTSTP)
             _pause(running)
         elif heard and asked is None:
-            asked = heard[0]
+            asked = heard.pop(0)
             due = [(now, asked), (now + STOP_SECONDS, signal.SIGKILL)]
+        elif heard:
+            again = heard.pop(0)
+            if again in STOPS:  # the second one ends a rank at once
+                _send(running, again)
         elif first_code == 0 and (first_code := _worst(ranks)) and asked is None:
-            due = [
-                (now + SETTLE_SECONDS, signal.SIGTERM),
-                (now + SETTLE_SECONDS + GRACE_SECONDS, signal.SIGKILL),
-            ]
+            # Ranks that stop because one of them was asked to do so together, all by themselves.
+            end = now + (STOP_SECONDS if first_code == STOPPED else SETTLE_SECONDS)
+            due = [(end, signal.SIGTERM), (end + GRACE_SECONDS, signal.SIGKILL)]
         if due and due[0][0] <= now:
             _send(running, due.pop(0)[1])
         time.sleep(POLL_SECONDS)
     last_code = _worst(ranks)
     if asked is not None and last_code:
-        return 128 + asked
+        return last_code if last_code in (STOPPED, HUNG) else 128 + asked
     return 2 if last_code == 2 else first_code or last_code
 
 

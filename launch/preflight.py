@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.config.schema import Config, Cosine, Dali, Polynomial, StepDecay
+from pipeline.job import expect_files, open_split
 from pipeline.loaders import Split
+from pipeline.loaders.staging import stage_root, staged_bytes
 from pipeline.models import build, count_parameters
 from pipeline.optim import peak_rate
 from pipeline.plan import Plan, make_plan
 from pipeline.schedule import warmup_steps
-from pipeline.train import expect_files, open_split
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -41,7 +42,14 @@ class Preflight:
             ("steps per epoch", f"{float(plan.steps_per_epoch):,.2f}"),
             ("length", f"{plan.last_step:,} steps, {plan.epoch(plan.last_step):.2f} epochs"),
             ("learning rate", describe_rate(self.config, plan)),
+            *self._staging(),
         ]
+
+    def _staging(self) -> list[tuple[str, str]]:
+        if self.config.data.stage is None:
+            return []
+        size = f"{staged_bytes(self.split) / 1e9:,.1f} GB"
+        return [("on each node", f"{size} in {stage_root(self.config.data, self.split)}")]
 
 
 def count_gpus() -> int:
@@ -53,7 +61,9 @@ def check(config: Config, *, ranks: int) -> Preflight:
     """Check dataset, files, batch and network; raise `ValueError` with the first that is wrong."""
     split = open_split(config.data)
     plan = make_plan(config, samples=len(split.train), world_size=ranks)
-    expect_files(config.data, split)
+    expect_files(config.data, split)  # those that would be staged: that happens on the nodes
+    if config.data.stage:
+        stage_root(config.data, split)
     classes = len(split.train.manifest.classes)
     with torch.device("meta"):
         network = build(config.model, classes=classes, generator_seed=config.seed)

@@ -17,6 +17,9 @@ CPU = torch.device("cpu")
 START_TIMEOUT_MINUTES = 30
 """How long a collective may take: rank 0 may build an index or a graph while the others wait."""
 
+STAGING_TIMEOUT_HOURS = 12
+"""How long one node may take to copy its data while others wait for it."""
+
 
 class LocalError(ValueError):
     """A mistake of the user's that only this rank has met, so that this rank must tell of it."""
@@ -76,6 +79,44 @@ class World:
         if box[1] is not None:
             raise box[1]
         return box[0]
+
+    @contextmanager
+    def hours_apart(self) -> Generator[None]:
+        """Let ranks take hours over this block, each its own time; all leave it together."""
+        if self.size == 1:
+            yield
+            return
+        # A group of its own has a timeout of its own; the block must not use the others.
+        group = dist.new_group(backend="gloo", timeout=timedelta(hours=STAGING_TIMEOUT_HOURS))
+        assert isinstance(group, dist.ProcessGroup), "every rank belongs to it"
+        yield
+        dist.barrier(group)
+
+    def begin_maximum(self, values: Sequence[int]) -> Callable[[], list[int]]:
+        """Begin to find the maximum of each value over all ranks, in the background, on the CPU.
+
+        Call what is returned to wait for it; every rank must have begun, too.
+        """
+        assert self.size > 1
+        tensor = torch.tensor(values, dtype=torch.int64)
+        work = dist.all_reduce(tensor, dist.ReduceOp.MAX, async_op=True)
+        assert work is not None, "this rank belongs to the group"
+
+        def finish() -> list[int]:
+            work.wait()
+            return [int(value) for value in tensor]
+
+        return finish
+
+    def expect_answers_within(self, minutes: float) -> None:
+        """Let collectives that begin from now on fail if a rank is missing for so long."""
+        if self.size == 1:
+            return
+        timeout = timedelta(minutes=minutes)
+        if hasattr(dist, "set_timeout"):  # from torch 2.15 on
+            dist.set_timeout(timeout)
+        else:
+            dist.distributed_c10d._set_pg_timeout(timeout)  # pyright: ignore[reportPrivateUsage, reportDeprecated]
 
     def gather(self, value: T) -> list[T]:
         """Return every rank's `value`, in the order of ranks."""

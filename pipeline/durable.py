@@ -1,16 +1,28 @@
 """Files that are whole or not there, and that a power cut does not take back."""
 
+import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
 
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS}
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write `content` and return once it is on disk; the file may be seen half-written before."""
-    with path.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+
+def write_durably(path: Path, content: bytes | Iterable[memoryview]) -> None:
+    """Write `content`, whole or part by part, and return once it is on disk.
+
+    The file may be seen half-written before.
+    """
+    parts = [memoryview(content)] if isinstance(content, bytes) else content
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        for part in parts:
+            written = 0
+            while written < part.nbytes:  # a disk that fills up takes the beginning
+                written += os.write(descriptor, part[written:])
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -28,7 +40,9 @@ def sync_folder(folder: Path) -> None:
     """Return once the names in `folder` are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems cannot, and are no worse for it
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:  # some network file systems, and no worse for it
+            raise
     finally:
         os.close(descriptor)

@@ -1,19 +1,25 @@
 """The training loop, as prose."""
 
+import json
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 
-from pipeline.checkpoint import Checkpoints, Progress, Snapshot
+from pipeline.checkpoint import CheckpointError, Checkpoints, Progress, Snapshot
 from pipeline.distributed import World
 from pipeline.ema import WeightAverage
 from pipeline.engines import Engine, EngineState
 from pipeline.evaluate import Counts, evaluate
-from pipeline.loaders import Loader, Stream
+from pipeline.loaders import Batch, Loader, Stream
 from pipeline.metrics import Meter
 from pipeline.plan import Plan
+from pipeline.stopping import Stopped, Stopping
 from pipeline.tracking import events
+from pipeline.watchdog import Watchdog
+
+ANSWER_MINUTES = 2.0
+"""How much longer than the watchdog a rank waits for others: the watchdog tells more."""
 
 
 @dataclass
@@ -31,25 +37,42 @@ class Run:
     meter: Meter
     emit: Callable[[events.Event], None]
     progress: Progress
+    stopping: Stopping
+    watchdog: Watchdog
+    documents: dict[str, str] = field(default_factory=dict[str, str])
+    """Texts that each checkpoint holds, by their file names."""
+    synchronized_step: int = 0
+    """The step whose running statistics are one and the same on all ranks."""
 
 
 def fit(run: Run) -> Counts:
-    """Train from where `run.progress` stands to the end of the plan; return the last evaluation."""
-    counts = None
+    """Train from where `run.progress` stands to the end of the plan; return the last evaluation.
+
+    Raises `Stopped` if the run is asked to stop; all is saved then, but the write may go on.
+    """
+    counts = take_stock(run, run.progress.step) if owes_evaluation(run) else None
     run.meter.restart()
     steps = range(run.progress.step + 1, run.plan.last_step + 1)  # empty if the run is finished
     with run.loader.train(steps) as batches:
         for step in steps:
             train_step(run, batches, step)
-            if not run.plan.reports(step):
+            attend(run, first=step == steps.start)
+            if not (run.plan.reports(step) or run.stopping.agreed):
                 continue
             report(run, step, replaced=batches.replaced)
-            counts = count_validation(run, step) if step in run.plan.evaluate else None
-            improved = advance(run, step, counts)
-            if step in run.plan.save or (improved and run.checkpoints.keep_best):
-                save(run)
+            counts = take_stock(run, step)
             run.meter.restart()
-    return counts or count_validation(run, run.progress.step)
+    run.stopping.end()
+    counts = counts or count_validation(run, run.progress.step)
+    assert counts is not None, "nobody can ask any more"
+    return counts
+
+
+def owes_evaluation(run: Run) -> bool:
+    """Whether the run was stopped when an evaluation was due, or under way."""
+    progress = run.progress
+    due = progress.step > 0 and progress.step in run.plan.evaluate
+    return due and progress.top1_error_percent is None
 
 
 def train_step(run: Run, batches: Stream, step: int) -> None:
@@ -59,6 +82,14 @@ def train_step(run: Run, batches: Stream, step: int) -> None:
     run.meter.add(loss)
     if run.average:
         run.average.update(step)
+
+
+def attend(run: Run, *, first: bool) -> None:
+    """A step is done: tell the watchdog, and vote with the other ranks on whether to stop."""
+    run.watchdog.expect_step()
+    if first and run.watchdog.minutes:
+        run.world.expect_answers_within(run.watchdog.minutes + ANSWER_MINUTES)
+    run.stopping.vote()
 
 
 def report(run: Run, step: int, *, replaced: int) -> None:
@@ -77,13 +108,42 @@ def report(run: Run, step: int, *, replaced: int) -> None:
     )
 
 
-def count_validation(run: Run, step: int) -> Counts:
-    """Evaluate the network, or the average of its weights where one is kept."""
+def take_stock(run: Run, step: int) -> Counts | None:
+    """Evaluate, note that `step` is done, and save, each if it is due; then stop if that is agreed.
+
+    A stop does not wait for an evaluation: the run begins with it when it goes on.
+    """
+    due = step in run.plan.evaluate and not run.stopping.agreed
+    counts = count_validation(run, step) if due else None
+    improved = advance(run, step, counts)
+    stop = run.stopping.agreed
+    if stop or step in run.plan.save or (improved and run.checkpoints.keep_best):
+        save(run)
+    if stop:
+        raise Stopped(f"stopped after step {step:,}; run the same command again to go on")
+    return counts
+
+
+def count_validation(run: Run, step: int) -> Counts | None:
+    """Evaluate the network, or the average of its weights where one is kept.
+
+    None if the run is asked to stop meanwhile.
+    """
     started = time.perf_counter()
-    synchronize(run)
+    run.watchdog.expect_other()
+    synchronize(run, step)
     averaged = run.average.applied() if run.average else nullcontext()
-    with averaged, run.engine.evaluating() as predict, run.loader.evaluate() as batches:
+    counts = None
+    with (
+        suppress(Stopped),
+        averaged,
+        run.engine.evaluating() as predict,
+        run.loader.evaluate() as stream,
+    ):
+        batches = until_stopped(run, stream)
         counts = evaluate(predict, batches, samples=run.validation_images, world=run.world)
+    if counts is None:
+        return None
     run.emit(
         events.Evaluated(
             step=step,
@@ -96,6 +156,21 @@ def count_validation(run: Run, step: int) -> Counts:
         )
     )
     return counts
+
+
+def until_stopped(run: Run, stream: Stream) -> Iterator[Batch]:
+    """Yield batches to the end, or until this rank is asked to stop; then vote with the others.
+
+    Raises `Stopped`, on all ranks, if one of them was asked: the batches are not all there.
+    """
+    for batch in stream:
+        run.watchdog.expect_other()
+        if run.stopping.asked():
+            break
+        yield batch
+    run.stopping.vote_now()
+    if run.stopping.agreed:
+        raise Stopped
 
 
 def advance(run: Run, step: int, counts: Counts | None) -> bool:
@@ -115,28 +190,59 @@ def advance(run: Run, step: int, counts: Counts | None) -> bool:
 
 def save(run: Run) -> None:
     """Hand the state to the checkpoints; only the copy to host memory is waited for."""
-    synchronize(run)
+    step = run.progress.step
+    synchronize(run, step)
+    state = run.engine.state()
     if not run.world.is_main:
         return
-    state = run.engine.state()
     tensors = {"model": state.model, "momentum": state.momentum}
     if run.average:
         tensors["ema"] = run.average.average
-    run.checkpoints.save(Snapshot(tensors, replace(run.progress, scaler=state.scaler)))
+    progress = replace(run.progress, scaler=state.scaler)
+    documents = run.documents | {"schedule.json": describe_schedule(run)}
+    last = run.stopping.agreed or step == run.plan.last_step
+    run.checkpoints.save(Snapshot(tensors, progress, documents), last=last)
+
+
+def describe_schedule(run: Run) -> str:
+    """Return as JSON what `run.progress` means in epochs and rates, and on how many ranks."""
+    step, plan = run.progress.step, run.plan
+    schedule = {
+        "step": step,
+        "last_step": plan.last_step,
+        "epoch": plan.epoch(step),
+        "last_epoch": plan.epoch(plan.last_step),
+        "next_lr": plan.rate(step + 1) if step < plan.last_step else None,
+        "world_size": run.world.size,
+    }
+    return json.dumps(schedule, indent=2) + "\n"
 
 
 def resume(run: Run, snapshot: Snapshot) -> None:
-    """Take over a checkpoint: training goes on at the step after it."""
+    """Take over a checkpoint: training goes on at the step after it.
+
+    Raise `CheckpointError` if it lacks what this run needs.
+    """
     tensors = snapshot.tensors
+    needed = {"model", "momentum", *(["ema"] if run.average else [])}
+    if missing := needed - tensors.keys():
+        raise CheckpointError(
+            f"the newest checkpoint holds no {' and no '.join(sorted(missing))} (is it an average,"
+            " to use and not to resume?); remove it, or give another run_dir"
+        )
     scaler = snapshot.progress.scaler
     run.engine.load(EngineState(tensors["model"], tensors["momentum"], scaler))
     if run.average:
         run.average.load(tensors["ema"])
     run.progress = snapshot.progress
+    run.synchronized_step = run.progress.step
 
 
-def synchronize(run: Run) -> None:
-    """Average running statistics over the ranks: each has seen other images."""
+def synchronize(run: Run, step: int) -> None:
+    """Average running statistics over the ranks, once a step: each has seen other images."""
+    if run.synchronized_step == step:
+        return
     run.engine.synchronize()
     if run.average:
         run.average.synchronize(run.world)
+    run.synchronized_step = step

@@ -12,7 +12,8 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # pyright:
 def build_optimizer(network: nn.Module, spec: Sgd) -> SGD:
     """Return an SGD over `network`; its rate is set anew before each step, as `schedule` says.
 
-    It is the fused one: the only one that takes fp16's loss scale without asking the host.
+    On GPUs it is the fused one. On a CPU that rounds a tensor's last elements otherwise than the
+    rest, so that results would depend on how an engine cuts parameters up.
     """
     decayed, exempt = split_parameters(network)
     if spec.decay_norm_and_bias:
@@ -21,12 +22,14 @@ def build_optimizer(network: nn.Module, spec: Sgd) -> SGD:
         {"params": decayed, "weight_decay": spec.weight_decay},
         {"params": exempt, "weight_decay": 0.0},
     ]
+    on_gpu = any(parameter.is_cuda for parameter in network.parameters())
     optimizer = SGD(
         [group for group in groups if group["params"]],
         lr=spec.lr,
         momentum=spec.momentum,
         nesterov=spec.nesterov,
-        fused=True,
+        fused=on_gpu,
+        foreach=not on_gpu,
     )
     # The fused SGD leaves new momentum uninitialised where fp16 overflows in the very first step.
     for parameter in [*decayed, *exempt]:

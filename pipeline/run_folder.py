@@ -47,15 +47,18 @@ def decisive(config: Config) -> Config:
     Left out is what does not decide the result, so that a run can go on elsewhere, faster or under
     another watch: where the run and its images lie, and how these are loaded and checked;
     accumulation, compilation and the engine; and how often the run is logged, evaluated, saved and
-    tracked. The kind of loader stays in: random images train another network.
+    tracked. What changes the numbers stays in: the kind of loader (random images train another
+    network), and whether the engine rounds gradients.
     """
     data, train = config.data, config.train
     loader = type(data.loader)()
     return replace(
         config,
-        data=replace(data, root=None, loader=loader, verify="off"),
-        train=replace(train, accumulation=1, compile=False, log_every_steps=1),
-        engine=Ddp(),
+        data=replace(data, root=None, stage=None, loader=loader, verify="off"),
+        train=replace(
+            train, accumulation=1, compile=False, log_every_steps=1, watchdog_minutes=None
+        ),
+        engine=Ddp(gradient_compression=config.engine.gradient_compression),
         evaluate=Evaluate(),
         checkpoint=Checkpoint(),
         tracking=Tracking(),

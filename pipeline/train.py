@@ -6,13 +6,19 @@ write down the result.
 """
 
 import argparse
+
+# Loading torch takes seconds, and who asks to stop meanwhile shall find the program ready.
+if __name__ == "__main__":
+    from pipeline.signals import leave_at_once
+
+    leave_at_once()
+
 import json
-import math
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,60 +31,56 @@ from pipeline.checkpoint import (
     expect_same_stream,
     newest_checkpoint,
     read_checkpoint,
+    recover_checkpoints,
 )
 from pipeline.config.load import dump, flatten, load
-from pipeline.config.schema import Config, Data
-from pipeline.dataset.index import Index
+from pipeline.config.schema import Config
 from pipeline.distributed import LocalError, World, join_world
 from pipeline.durable import write_whole
 from pipeline.ema import WeightAverage
 from pipeline.engines import Trainee, open_engine
 from pipeline.evaluate import Counts
-from pipeline.loaders import Loader, Split, open_loader
+from pipeline.job import Job, open_images, open_split
+from pipeline.loaders import Loader
 from pipeline.loaders.faults import ImageError
-from pipeline.loaders.reader import missing_files
+from pipeline.loaders.staging import stage_on_each_node
 from pipeline.loop import Run, fit, resume
 from pipeline.metrics import LossError, Meter
 from pipeline.models import build, count_parameters
 from pipeline.models.normalized import Normalized
 from pipeline.optim import build_optimizer
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import make_plan
 from pipeline.provenance import describe_run
-from pipeline.run_folder import RESULT, hold_run_folder, read_result
+from pipeline.result import describe_result
+from pipeline.run_folder import CONFIG_FILE, RESULT, hold_run_folder, read_result
+from pipeline.schedule import in_steps
+from pipeline.signals import STOPPED, StopSignals
+from pipeline.stopping import Stopped, Stopping
 from pipeline.tracking import events
 from pipeline.tracking.console import final_table
 from pipeline.tracking.tracker import Tracker, open_tracker
-
-
-@dataclass(frozen=True)
-class Job:
-    """A configuration on this dataset and in this world; everything about it is in order."""
-
-    config: Config
-    world: World
-    split: Split
-    plan: Plan
-
-    @property
-    def fingerprint(self) -> str:
-        return self.split.train.manifest.fingerprint
+from pipeline.watchdog import Watchdog
 
 
 def train(config: Config) -> dict[str, Any]:
     """Train as `config` says, from wherever an earlier attempt came to; return the result.
 
-    Raises `ValueError` for what the user can mend: configuration, dataset, images, run folder.
+    Raises `ValueError` for what the user can mend: configuration, dataset, images, run folder; and
+    `Stopped` if it was asked to stop.
     """
     with ExitStack() as stack:
+        signals = stack.enter_context(StopSignals())
+        watchdog = stack.enter_context(Watchdog(config.train.watchdog_minutes))
         world = stack.enter_context(join_world())
         set_up_torch(deterministic=config.train.deterministic, world=world)
         split = open_split(config.data)
         plan = make_plan(config, samples=len(split.train), world_size=world.size)
-        job = Job(config, world, split, plan)
+        job = Job(config, world, split, plan, signals, watchdog)
         folder = world.from_main(lambda: stack.enter_context(hold_run_folder(config)))
         result = world.from_main(lambda: read_result(folder))
         if result is None:
-            return run_job(job, folder)
+            staged = stage_on_each_node(config.data, split, world)
+            return run_job(replace(job, split=staged), folder)
         if world.is_main:
             rich.print(final_table(result))
         return result
@@ -88,6 +90,8 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
     """Train in `folder` under the eyes of the trackers, who hear how it ended, too."""
     loader = open_images(job)
     with open_tracker(job.config, folder, is_main=job.world.is_main) as tracker:
+        stacks = folder / "stacks" / f"rank-{job.world.rank}.txt"
+        job.watchdog.watch(stacks, lambda why: tracker.emit(events.RunEnded("failed", why)))
         try:
             with open_checkpoints(job, folder, tracker) as checkpoints:
                 run = assemble(job, loader, checkpoints, tracker)
@@ -99,8 +103,16 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
         except KeyboardInterrupt:
             tracker.emit(events.RunEnded("interrupted", "run the same command again to go on"))
             raise
+        except Stopped as stop:
+            tracker.emit(events.RunEnded("interrupted", str(stop)))
+            job.world.gather(None)  # a rank that left now would end those that still write
+            raise
         except BaseException as error:
-            tracker.emit(events.RunEnded("failed", str(error) or type(error).__name__))
+            why = str(error) or type(error).__name__
+            if job.signals.heard and isinstance(error, Exception):  # others were quicker to leave
+                tracker.emit(events.RunEnded("interrupted", f"asked to stop; meanwhile: {why}"))
+                raise Stopped(why) from error
+            tracker.emit(events.RunEnded("failed", why))
             raise
 
 
@@ -112,6 +124,8 @@ def fit_or_fail(run: Run) -> Counts:
         raise LocalError(str(error)) from error
     except ValueError as error:
         raise RuntimeError(f"the training failed: {error}") from error
+    finally:
+        run.watchdog.expect_other()
 
 
 def set_up_torch(*, deterministic: bool, world: World) -> None:
@@ -124,49 +138,15 @@ def set_up_torch(*, deterministic: bool, world: World) -> None:
         torch.set_num_threads(world.cpu_threads)
 
 
-def open_split(data: Data) -> Split:
-    """Open both halves of the dataset; raise `ValueError` if one is missing or empty."""
-    split = Split(Index.open(data.dir, "train", data.root), Index.open(data.dir, "val", data.root))
-    for index in (split.train, split.val):
-        if len(index) == 0:
-            raise ValueError(f"{data.dir}: split {index.split!r} is empty; prepare it again")
-    return split
-
-
-def open_images(job: Job) -> Loader:
-    """Open the loader, and check the images as `data.verify` asks, each rank its share."""
-    config, split, world = job.config, job.split, job.world
-    loader = open_loader(
-        config.data,
-        split,
-        seed=config.seed,
-        global_batch=config.train.global_batch,
-        rank_batch=config.evaluate.rank_batch,
-        world=world,
-    )
-    world.from_main(lambda: expect_files(config.data, split))
-    if config.data.verify == "decode" and config.data.on_corrupt == "fail":
-        faults = [fault for share in world.gather(loader.verify()) for fault in share]
-        if faults:
-            raise ImageError(list(dict.fromkeys(faults)))
-    return loader
-
-
-def expect_files(data: Data, split: Split) -> None:
-    """Raise `ImageError` if files of the dataset are missing or cut, unless that is allowed."""
-    if data.verify == "off" or data.on_corrupt == "skip":
-        return
-    faults = missing_files(split.train) + missing_files(split.val)
-    if faults:
-        raise ImageError(faults)
-
-
 def open_checkpoints(job: Job, folder: Path, tracker: Tracker) -> Checkpoints:
     """Open the run's checkpoints; the trackers hear of each that is saved."""
+    keep = job.config.checkpoint
+    every = keep.keep_every_epochs
     return Checkpoints(
         folder / "checkpoints",
-        keep_last=job.config.checkpoint.keep_last,
-        keep_best=job.config.checkpoint.keep_best,
+        keep_last=keep.keep_last,
+        keep_best=keep.keep_best,
+        keep_every_steps=in_steps(every, job.plan.steps_per_epoch) if every else None,
         saved=lambda step, path, seconds: tracker.emit(
             events.CheckpointSaved(step, str(path), seconds)
         ),
@@ -215,12 +195,19 @@ def assemble(job: Job, loader: Loader, checkpoints: Checkpoints, tracker: Tracke
             seed=config.seed,
             global_batch=plan.global_batch,
         ),
+        stopping=Stopping(world, job.signals),
+        watchdog=job.watchdog,
     )
 
 
 def restore(run: Run, folder: Path, tracker: Tracker) -> None:
     """Go on from the newest checkpoint that is whole, if there is one; all ranks from the same."""
-    path = run.world.from_main(lambda: newest_checkpoint(folder / "checkpoints", tracker.warn))
+
+    def find() -> Path | None:
+        recover_checkpoints(folder / "checkpoints")
+        return newest_checkpoint(folder / "checkpoints", tracker.warn)
+
+    path = run.world.from_main(find)
     if path is None:
         return
     snapshot = read_checkpoint(path)
@@ -229,8 +216,10 @@ def restore(run: Run, folder: Path, tracker: Tracker) -> None:
 
 
 def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
-    """Tell the trackers what starts, or goes on, and where it came from."""
+    """Tell the trackers, and each checkpoint, what starts, or goes on, and where it came from."""
     text = dump(job.config)
+    tags = describe_run(text, job.fingerprint)
+    run.documents = {CONFIG_FILE: text, "provenance.json": json.dumps(tags, indent=2) + "\n"}
     tracker.emit(
         events.RunStarted(
             name=job.config.name,
@@ -240,34 +229,16 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
             last_epoch=job.plan.epoch(job.plan.last_step),
             world_size=job.world.size,
             params=flatten(job.config),
-            tags=describe_run(text, job.fingerprint),
+            tags=tags,
         )
     )
 
 
 def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -> dict[str, Any]:
     """Write result.json, and let the trackers have the last word."""
-    seconds = run.progress.seconds
     timeout = job.config.tracking.drain_timeout_seconds
-    result: dict[str, Any] = {
-        "name": job.config.name,
-        "top1_error_percent": counts.top1_error_percent,
-        "top5_error_percent": counts.top5_error_percent,
-        "validation_loss": counts.loss if math.isfinite(counts.loss) else None,
-        "images_evaluated": counts.images,
-        "best_top1_error_percent": run.progress.best_top1_error_percent,
-        "steps": job.plan.last_step,
-        "epochs": job.plan.epoch(job.plan.last_step),
-        "images_per_second": job.plan.last_step * job.plan.global_batch / seconds,
-        "seconds": seconds,
-        "parameters": run.parameters,
-        "classes": len(job.split.train.manifest.classes),
-        "world_size": job.world.size,
-        "device": job.world.device.type,
-        "dataset_fingerprint": job.fingerprint,
-        "run_dir": str(folder.resolve()),
-        "mlflow_run_id": tracker.mlflow_run_id(timeout),
-    }
+    result = describe_result(run, counts, name=job.config.name, manifest=job.split.train.manifest)
+    result |= {"run_dir": str(folder.resolve()), "mlflow_run_id": tracker.mlflow_run_id(timeout)}
     if job.world.is_main:
         write_whole(folder / RESULT, json.dumps(result, indent=2).encode() + b"\n")
     tracker.emit(events.RunEnded("finished", result=result))
@@ -276,7 +247,10 @@ def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; return the exit code: 0 done, 2 user's mistake, 1 failure."""
+    """Run from the command line; return the exit code.
+
+    0 done, 2 user's mistake, 1 failure, 75 stopped when asked to, 86 ended by the watchdog.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.train", description="Train a network."
     )
@@ -293,6 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LossError as error:
         print(error, file=sys.stderr)
         return 1
+    except Stopped:
+        return STOPPED
     except KeyboardInterrupt:
         return 130
     return 0

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.dataset.index import Sample, digest, write_dataset
+from pipeline.dataset.samples import Sample, StoredFile, collect, digest
+from pipeline.dataset.writing import Dataset, write_dataset
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,21 @@ def write_pictures(
     folder: Path, splits: Mapping[str, Sequence[Picture]], *, classes: int = 1
 ) -> Path:
     """Store each picture as a file of its own under folder/images, and index them in `folder`."""
-    samples: dict[str, list[Sample]] = {}
+    splits_samples = {}
     for split, pictures in splits.items():
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)
-        samples[split] = []
+        rows: list[Sample] = []
+        files: list[StoredFile] = []
         for picture in pictures:
             file = f"{split}/{picture.name}"
-            (folder / "images" / file).write_bytes(picture.content)
+            path = folder / "images" / file
+            path.write_bytes(picture.content)
             content, (width, height) = picture.content, picture.size
-            samples[split].append(
+            rows.append(
                 Sample(file, 0, len(content), picture.label, width, height, digest(content))
             )
-    names = [f"class{number}" for number in range(classes)]
-    write_dataset(folder, name="test", classes=names, root="images", splits=samples)
+            files.append(StoredFile(file, len(content), path.stat().st_mtime_ns))
+        splits_samples[split] = collect(rows, files)
+    names = tuple(f"class{number}" for number in range(classes))
+    write_dataset(folder, Dataset("test", names, "images", splits_samples))
     return folder

@@ -9,9 +9,11 @@ import numpy as np
 from PIL import Image
 
 from data import prepare
-from pipeline.dataset.index import Index
+from pipeline.dataset.index import MANIFEST, Index, split_files
 
 ROOT = Path(__file__).parents[1]
+INDEX_FILES = {MANIFEST, *split_files("train"), *split_files("val")}
+"""All that preparing in place leaves behind."""
 
 
 def run(*arguments: object) -> int:

@@ -1,16 +1,15 @@
 """A checkpoint comes back bit for bit, and is whole or not there, whenever its writer dies."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 from pipeline.checkpoint import (
     CheckpointError,
@@ -22,14 +21,24 @@ from pipeline.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
     verify_checkpoint,
+    write_checkpoint,
 )
-from tests.snapshots import PROGRESS_AT_1, newest_step, open_checkpoints, save_all, snapshot, steps
+from tests.snapshots import (
+    PROGRESS_AT_1,
+    flip_a_bit,
+    newest_step,
+    open_checkpoints,
+    save_all,
+    snapshot,
+    steps,
+)
 
 # ---------------------------------------------------------------------------------- round trip
 
 
 def test_comes_back_bit_for_bit(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
+    documents = {"config.yaml": "name: é\n", "schedule.json": json.dumps({"epoch": 1.5})}
     photograph = torch.randn(2, 3, 5, 7, generator=generator)
     model = {
         "channels_last": photograph.to(memory_format=torch.channels_last),
@@ -57,9 +66,10 @@ def test_comes_back_bit_for_bit(tmp_path: Path) -> None:
         scaler={"scale": 65536.0, "growth_interval": 2000, "backoff_factor": 0.1},
     )
     groups = {"model": model, "momentum": {}, "ema": {"a.b": torch.ones(2)}}
-    assert save_all(tmp_path, [Snapshot(groups, progress)]) == []
+    assert save_all(tmp_path, [Snapshot(groups, progress, documents)]) == []
     loaded = read_checkpoint(tmp_path / "step-00000012")
     assert loaded.progress == progress
+    assert loaded.documents == documents
     assert type(loaded.progress.scaler["growth_interval"]) is int
     assert loaded.tensors.keys() == groups.keys()
     for group, tensors in groups.items():
@@ -69,6 +79,21 @@ def test_comes_back_bit_for_bit(tmp_path: Path) -> None:
             assert (copy.dtype, copy.shape) == (tensor.dtype, tensor.shape)
             bits = [value.detach().contiguous().reshape(-1) for value in (copy, tensor)]
             assert torch.equal(*(value.view(torch.uint8) for value in bits)), name
+
+
+def test_other_programs_read_it(tmp_path: Path) -> None:
+    """Aligned, as they may map it into memory."""
+    odd = {f"{n}": torch.arange(n, dtype=torch.uint8) for n in range(1, 20)}
+    wide = {f"w{n}": torch.full((n,), 1 / 3, dtype=torch.float64) for n in range(1, 4)}
+    path = write_checkpoint(tmp_path, Snapshot({"model": odd | wide}, PROGRESS_AT_1))
+    with safe_open(path / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == odd.keys() | wide.keys()
+        for name, tensor in (odd | wide).items():
+            assert torch.equal(file.get_tensor(name), tensor)
+    content = (path / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    for name, entry in json.loads(content[8 : 8 + length]).items():
+        assert (8 + length + entry["data_offsets"][0]) % (8 if name.startswith("w") else 1) == 0
 
 
 def test_training_may_go_on_while_it_is_written(tmp_path: Path) -> None:
@@ -136,6 +161,69 @@ def test_keeps_the_last_and_the_best(
     assert len(list(folder.iterdir())) == len(steps(folder))
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    saved=st.lists(st.integers(1, 60), min_size=1, max_size=12, unique=True).map(sorted),
+    interval=st.fractions(min_value=1, max_value=20, max_denominator=7),
+)
+def test_keeps_the_first_of_each_stretch(
+    tmp_path_factory: pytest.TempPathFactory, saved: list[int], interval: Fraction
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    warnings: list[str] = []
+    with Checkpoints(
+        folder,
+        keep_last=1,
+        keep_best=False,
+        keep_every_steps=interval,
+        saved=lambda *_: None,
+        warn=warnings.append,
+    ) as checkpoints:
+        for step in saved:
+            checkpoints.save(snapshot(step))
+    milestones = {
+        min((step for step in saved if step >= n * interval), default=saved[-1])
+        for n in range(1, 61)
+        if n * interval <= saved[-1]
+    }
+    assert set(steps(folder)) == milestones | {saved[-1]}
+    assert warnings == []
+
+
+def test_the_one_just_written_is_read_back_before_others_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that takes all and keeps something else."""
+    assert save_all(tmp_path, [snapshot(1)]) == []
+
+    def write_badly(folder: Path, one: Snapshot) -> Path:
+        flip_a_bit(path := write_checkpoint(folder, one))
+        return path
+
+    monkeypatch.setattr("pipeline.checkpoint.saving.write_checkpoint", write_badly)
+    warnings = save_all(tmp_path, [snapshot(2)], keep_last=1)
+    assert len(warnings) == 1
+    assert "old checkpoints are not deleted" in warnings[0]
+    assert newest_step(tmp_path) == 1
+
+
+def identity(path: Path) -> list[tuple[str, int]]:
+    return sorted((file.name, file.stat().st_ino) for file in path.iterdir())
+
+
+def test_one_that_is_there_already_is_not_written_again(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, snapshot(5, 10.0))
+    before = identity(path)
+    assert write_checkpoint(tmp_path, snapshot(5, 10.0)) == path
+    assert identity(path) == before
+    flip_a_bit(path)
+    write_checkpoint(tmp_path, snapshot(5, 10.0))
+    verify_checkpoint(path)
+    write_checkpoint(tmp_path, snapshot(5, 9.0))  # evaluated after all
+    assert read_checkpoint(path).progress.top1_error_percent == 9.0
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
 def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
     leftover = tmp_path / ".step-00000001.12345.tmp"
     leftover.mkdir()
@@ -143,123 +231,3 @@ def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path, pytest.fail) is None
     assert save_all(tmp_path, [snapshot(2)]) == []
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
-
-
-# ------------------------------------------------------------------------------ writes that fail
-
-
-def test_a_write_that_fails_warns_and_the_next_one_succeeds(tmp_path: Path) -> None:
-    folder, aside = tmp_path / "checkpoints", tmp_path / "aside"
-    assert save_all(folder, [snapshot(1)]) == []
-    folder.rename(aside)
-    folder.write_text("in the way")
-    warnings: list[str] = []
-    with open_checkpoints(folder, warnings.append) as checkpoints:
-        checkpoints.save(snapshot(2))
-        checkpoints.wait()
-        assert len(warnings) == 1
-        assert "the checkpoint of step 2 could not be written" in warnings[0]
-        folder.unlink()
-        aside.rename(folder)
-        assert newest_step(folder) == 1
-        checkpoints.save(snapshot(3))
-    assert len(warnings) == 1
-    assert newest_step(folder) == 3
-
-
-FULL_DISK = """
-import json, resource, sys
-from pathlib import Path
-from tests.snapshots import newest_step, save_all, snapshot
-
-folder = Path(sys.argv[1])
-assert save_all(folder, [snapshot(1)]) == []
-hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the model takes 1,200 bytes
-warnings = save_all(folder, [snapshot(2), snapshot(3)])
-names = [path.name for path in folder.iterdir()]
-resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-print(json.dumps([warnings, names, newest_step(folder)]))
-"""
-
-
-def run_script(script: str, *arguments: str) -> Any:
-    """Run a script in a process of its own; return the JSON that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    )
-    return json.loads(done.stdout)
-
-
-def test_a_full_disk_costs_no_more_than_the_checkpoint(tmp_path: Path) -> None:
-    warnings, names, newest = run_script(FULL_DISK, str(tmp_path))
-    assert [warning.split(" could not be written")[0] for warning in warnings] == [
-        "the checkpoint of step 2",
-        "the checkpoint of step 3",
-    ]
-    assert names == ["step-00000001"]  # and what was begun takes no room
-    assert newest == 1
-
-
-KILLS = """
-import json, os, sys
-from pathlib import Path
-from tests.snapshots import flip_a_bit, newest_step, save_all, snapshot
-from pipeline.checkpoint import write_checkpoint
-
-CALLS = ("mkdir", "open", "fsync", "rename", "replace", "unlink", "rmdir")
-
-def dying(name, countdown):
-    call = getattr(os, name)
-    def wrapped(*arguments, **keywords):
-        if countdown[0] == 0:
-            os._exit(9)
-        countdown[0] -= 1
-        return call(*arguments, **keywords)
-    return wrapped
-
-def saves_until(folder, k):
-    # Whether a process lives to save step 2, if it is killed right before its k-th call.
-    child = os.fork()
-    if child == 0:
-        countdown = [k]
-        for name in CALLS:
-            setattr(os, name, dying(name, countdown))
-        save_all(folder, [snapshot(2)], keep_last=1, keep_best=False)
-        os._exit(0)
-    return os.waitpid(child, 0)[1] == 0
-
-seen = []
-for damaged in (False, True):
-    for k in range(1000):
-        folder = Path(sys.argv[1]) / f"{damaged}-{k}"
-        write_checkpoint(folder, snapshot(1))
-        if damaged:  # an earlier attempt at the same step is in the way
-            flip_a_bit(write_checkpoint(folder, snapshot(2)))
-        lived = saves_until(folder, k)
-        first = newest_step(folder)
-        assert save_all(folder, [snapshot(3)], keep_last=1) == []
-        left = [path.name for path in folder.iterdir()]
-        seen.append([damaged, k, lived, first, newest_step(folder), left])
-        if lived:
-            break
-print(json.dumps(seen))
-"""
-
-
-def test_killed_at_any_moment_the_old_one_is_whole_or_the_new_one_is(tmp_path: Path) -> None:
-    seen = run_script(KILLS, str(tmp_path))
-    for damaged in (False, True):
-        newest = [entry[3] for entry in seen if entry[0] == damaged]
-        assert len(newest) > 10
-        assert set(newest) == {1, 2}
-        assert newest == sorted(newest)  # once the new one is there it stays
-        assert newest[-1] == 2
-    for *_, after, left in seen:
-        assert after == 3
-        assert left == ["step-00000003"]
-    assert [entry[2] for entry in seen].count(True) == 2

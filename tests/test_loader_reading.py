@@ -8,11 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dataset.index import Sample, digest, write_dataset
 from pipeline.loaders import Batch
-from pipeline.loaders.reader import ReadAhead, missing_files
+from pipeline.loaders.faults import ImageError
+from pipeline.loaders.reader import ReadAhead
+from tests.archives import spoil, write_archives
 from tests.images import make_dataset, make_images, write_pictures
-from tests.loading import assert_equal, dali, evaluated, native_threads, open_split, trained
+from tests.loading import (
+    assert_equal,
+    dali,
+    evaluated,
+    native_threads,
+    open_split,
+    places,
+    trained,
+)
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -28,33 +37,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_images_inside_an_archive_load_as_files_do(tmp_path: Path) -> None:
     pictures = make_images(20, classes=20, size=(40, 32), seed=1)
     files = write_pictures(tmp_path / "files", {"train": pictures, "val": pictures[:9]}, classes=20)
-    samples: list[Sample] = []
-    archive = bytearray(b"header")
-    for picture in reversed(pictures):
-        content, (width, height) = picture.content, picture.size
-        offset, size = len(archive), len(content)
-        samples.append(
-            Sample("all.bin", offset, size, picture.label, width, height, digest(content))
-        )
-        archive += content + b"padding"
-    folder = tmp_path / "archive"
-    folder.mkdir()
-    (folder / "all.bin").write_bytes(archive)
-    splits = {"train": samples, "val": samples[-9:]}
-    names = [str(number) for number in range(20)]
-    write_dataset(folder, name="archive", classes=names, root=".", splits=splits)
+    splits = {"train": {"all.bin": pictures[::-1]}, "val": {"all.bin": pictures[8::-1]}}
+    folder = write_archives(tmp_path / "archive", splits, classes=20)
     assert_equal(trained(dali(folder), 1, 4), trained(dali(files), 1, 4))
     assert_equal(evaluated(dali(folder)), evaluated(dali(files)))
 
 
-def test_missing_and_cut_files_are_listed_without_reading_them(tmp_path: Path) -> None:
-    index = open_split(make_dataset(tmp_path, train=9, val=1)).train
-    index.path(1).unlink()
-    os.truncate(index.path(4), 99)
-    index.path(6).write_bytes(b"x" * int(index.sizes[6]))  # only decoding can tell
-    missing, short = sorted(missing_files(index), key=lambda line: "bytes" in line)
-    assert missing == f"{index.path(1)}: No such file or directory"
-    assert short.startswith(f"{index.path(4)}: has 99 bytes, but the index needs ")
+def test_an_image_that_is_not_the_one_indexed_is_corrupt(tmp_path: Path) -> None:
+    """One bit is enough, whether or not decoders mind it."""
+    pictures = make_images(9, classes=9, size=(40, 32), seed=1)
+    splits = {"train": {"all.bin": pictures}, "val": {"all.bin": pictures[:1]}}
+    folder = write_archives(tmp_path, splits, classes=9)
+    index = open_split(folder).train
+    path = index.path(0)
+    spoil(path, int(index.offsets[4]) + int(index.sizes[4]) // 2)
+    named = f"{path} at offset {index.offsets[4]} ({index.sizes[4]} bytes): its bytes are not those"
+    with pytest.raises(ImageError) as caught:
+        trained(dali(folder), 1, 2)
+    assert [fault.startswith(named) for fault in caught.value.faults] == [True]
+    batches = trained(dali(folder, on_corrupt="skip"), 1, 3)
+    asked = [places(folder, step).samples.tolist() for step in range(1, 4)]
+    assert any(4 in samples for samples in asked)
+    for batch, samples in zip(batches, asked, strict=True):
+        assert batch.labels.tolist() == [5 if sample == 4 else sample for sample in samples]
 
 
 def test_a_dataset_of_many_files_is_read_with_few_open(tmp_path: Path) -> None:

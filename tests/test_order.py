@@ -88,6 +88,16 @@ def test_the_stream_has_no_gaps(samples: int, seed: int, batch: int) -> None:
         assert one == order(samples, seed=seed, epoch=epoch).tolist()
 
 
+def test_the_order_that_runs_were_trained_in_stays_the_same() -> None:
+    """A run resumed by a later release goes on in the order in which it began."""
+    assert order(10, seed=7, epoch=3).tolist() == [3, 4, 7, 5, 2, 8, 9, 6, 0, 1]
+    assert order(1000, seed=2**40 + 1, epoch=2**33)[:5].tolist() == [180, 875, 393, 690, 467]
+    imagenet = training_places(5, samples=1_281_167, seed=0, global_batch=4)
+    assert imagenet.samples.tolist() == [1145931, 572248, 728537, 114168]
+    small = training_places(3, samples=11, seed=2**63 - 1, global_batch=9)
+    assert joined([small]) == ([8, 6, 1, 5, 4, 8, 9, 7, 0], [1, 1, 1, 1, 2, 2, 2, 2, 2])
+
+
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     seen = {order(50, seed=seed, epoch=epoch).tobytes() for seed in range(30) for epoch in range(9)}
     seen |= {order(50, seed=seed << 32).tobytes() for seed in range(1, 30)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data.archive import unpack
+from data.formats.archive import unpack
 from tests.preparing import run
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.dataset.index import MANIFEST, Index, read_manifest
-from tests.preparing import contents, make_source, picture, run, save
+from tests.preparing import INDEX_FILES, contents, make_source, picture, run, save
 
 
 class Python2Pickler(pickle._Pickler):
@@ -100,7 +100,7 @@ def test_cifar_is_the_same_from_archive_folder_and_parent(batches: Path, tmp_pat
         assert cifar(source, tmp_path / str(number), "--partial") == 0
         prints.add(read_manifest(tmp_path / str(number)).fingerprint)
         made = {path.name for path in (tmp_path / str(number)).iterdir()}
-        assert made == {MANIFEST, "train.arrow", "val.arrow", "images"}, "nothing is left over"
+        assert made == {*INDEX_FILES, "images"}, "nothing is left over"
     assert len(prints) == 1
 
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from data.archive import unpack
-from pipeline.dataset.index import MANIFEST, Index, read_manifest
-from tests.preparing import ROOT, contents, folder, make_source, picture, run, save
+from data.formats.archive import unpack
+from pipeline.dataset.index import Index, read_manifest
+from tests.preparing import INDEX_FILES, ROOT, contents, folder, make_source, picture, run, save
 
 IMAGENET_SAMPLE = ROOT.parent / "shared" / "data" / "imagenet-sample.tar"
 
@@ -41,7 +41,7 @@ def test_nothing_is_copied_and_other_files_are_counted(
 ) -> None:
     assert folder(source, tmp_path / "out") == 0
     made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert made == {MANIFEST, "train.arrow", "val.arrow"}
+    assert made == INDEX_FILES
     assert "1 files not named as images ignored: train/ant/readme.txt" in capsys.readouterr().out
 
 

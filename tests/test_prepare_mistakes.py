@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dataset.index import Sample, digest, read_manifest, write_dataset
+from pipeline.dataset.index import read_manifest
+from pipeline.dataset.samples import Sample, StoredFile, collect, digest
+from pipeline.dataset.writing import Dataset, write_dataset
 from tests.preparing import folder, make_source, picture, python, save
 
 
@@ -33,7 +35,7 @@ def test_bad_files_are_listed_all_at_once(
 ) -> None:
     assert folder(spoilt, tmp_path / "out") == 2
     message = capsys.readouterr().err
-    assert "7 of 13 image files cannot be used" in message
+    assert "7 of 13 images cannot be used" in message
     assert "--skip-bad" in message
     for name in ("empty.jpg: empty", "text.jpg", "cut.jpg", "nowhere.jpg", "pipe.jpg", "UTF-8"):
         assert name in message
@@ -57,7 +59,7 @@ def test_bad_files_can_be_left_out(
     spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert folder(spoilt, tmp_path / "out", "--skip-bad") == 0
-    assert "7 bad image files left out" in capsys.readouterr().out
+    assert "7 bad images left out" in capsys.readouterr().out
     assert read_manifest(tmp_path / "out").samples == {"train": 4, "val": 2}
 
 
@@ -66,7 +68,7 @@ def test_a_class_that_is_all_bad_is_not_left_out(
 ) -> None:
     (source / "train/cat/4.jpg").write_bytes(b"")
     assert folder(source, tmp_path / "out", "--skip-bad") == 2
-    assert "1 classes without an image" in capsys.readouterr().err
+    assert "1 classes have no training image: cat" in capsys.readouterr().err
 
 
 Spoil = Callable[[Path], object]
@@ -140,7 +142,7 @@ def test_a_refused_index_leaves_the_old_dataset_whole(source: Path, tmp_path: Pa
     out = tmp_path / "out"
     assert folder(source, out) == 0
     before = read_manifest(out)
-    stray = Sample("x.jpg", 0, 1, 3, 1, 1, digest(b"x"))
+    stray, file = Sample("x.jpg", 0, 1, 3, 1, 1, digest(b"x")), StoredFile("x.jpg", 1, 0)
     with pytest.raises(ValueError, match="label 3 is not in"):
-        write_dataset(out, name="x", classes="abc", root=".", splits={"train": [stray]})
+        write_dataset(out, Dataset("x", ("a", "b", "c"), ".", {"train": collect([stray], [file])}))
     assert read_manifest(out) == before

@@ -58,6 +58,7 @@ INDECISIVE: list[dict[str, Any]] = [
     {"checkpoint": Checkpoint(every_steps=5, keep_best=False)},
     {"tracking": Tracking(mlflow=False)},
     {"engine": Ddp(bucket_megabytes=50)},
+    {"data": Data(dir=Path("somewhere"), stage=Path("local"))},
 ]
 
 

@@ -1,6 +1,7 @@
 """The contract of the training command: its exit codes, its words, and the files it leaves."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -45,11 +46,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe for a dataset with one image that is not one, at its recorded size."""
+    """A recipe for a dataset with one image that is not one, of its recorded size and time."""
     folder = tmp_path_factory.mktemp("damaged")
     recipe = write_recipe(folder, make_dataset(folder / "data", train=30, val=9))
     image = folder / "data" / "images" / "train" / DAMAGED
-    image.write_bytes(b"x" * image.stat().st_size)
+    before = image.stat()
+    image.write_bytes(b"x" * before.st_size)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
     return recipe
 
 

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +14,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.document import FLOAT, INTEGER, TAG, Document, Fault, Place, show
 from pipeline.config.explain import explain
-from pipeline.config.schema import Config, Dali, RandomResizedCrop
+from pipeline.config.schema import Config, Dali, Ddp, RandomResizedCrop, Shuffled
 
 ADAPTER = TypeAdapter(Config)
-DEFAULT_KINDS = {"train": RandomResizedCrop().name, "loader": Dali().name}
-"""Choices under `data` that need no name to be the default one."""
+DEFAULT_KINDS = {
+    "data": {
+        "train": RandomResizedCrop().name,
+        "order": Shuffled().name,
+        "loader": Dali().name,
+    },
+    "engine": Ddp().name,
+}
+"""Choices that need no name to be the default one."""
 
 
 class ConfigError(ValueError):
@@ -76,19 +83,15 @@ def _validate(document: Document) -> Config | list[Fault]:
         return [explain(detail, document) for detail in error.errors(include_url=False)]
 
 
-def _with_names(data: Any) -> Any:
+def _with_names(data: Any, kinds: str | Mapping[str, Any] = DEFAULT_KINDS) -> Any:
     """Name the default kind of a choice whose settings come without one: data.loader.threads=8."""
-    chosen = _mapping(_mapping(data).get("data"))
-    named = {
-        key: {"name": kind, **_mapping(chosen[key])}
-        for key, kind in DEFAULT_KINDS.items()
-        if isinstance(chosen.get(key), dict)
-    }
-    return {**data, "data": chosen | named} if named else data
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+    if not isinstance(data, dict):
+        return data
+    settings = cast("dict[str, Any]", data)
+    if isinstance(kinds, str):
+        return {"name": kinds, **settings}
+    named = {key: _with_names(settings[key], kinds[key]) for key in kinds if key in settings}
+    return settings | named
 
 
 def _plain(config: Config) -> Any:

@@ -9,7 +9,14 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, cast, dataclass_transform
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from pipeline.config.architecture import Architecture
@@ -137,6 +144,29 @@ class Synthetic:
 
 
 @firm
+class Shuffled:
+    """Each epoch is shuffled as a whole: for local disks, and for what fits into memory."""
+
+    name: Literal["shuffled"] = "shuffled"
+
+
+@firm
+class Windowed:
+    """Shuffled in windows that are read ahead in long runs: for network and spinning disks."""
+
+    name: Literal["windowed"] = "windowed"
+    shard_images: Count = 32
+    """Consecutive images on disk that are read in one run. Images sorted by class need short ones,
+    for batches in which the classes mix; shards of images that were shuffled may be long."""
+    window_shards: Count = 512
+    """Shards whose images are shuffled together; two windows of each lane should fit into the
+    page cache."""
+    lanes: Count = 1
+    """Slices of the global batch, each of which goes through shards of its own; it must divide
+    `train.global_batch`. With a lane for each node, no two nodes read the same shard."""
+
+
+@firm
 class Data:
     """Which images, how they are cut for training and evaluation, and who loads them."""
 
@@ -144,6 +174,9 @@ class Data:
     """A dataset made by data/prepare.py: manifest.json and one index for each split."""
     root: Path | None = None
     """Where the images lie, if they moved since the dataset was prepared."""
+    stage: Path | None = None
+    """A folder on a disk of each node's own: the images are copied there once, each is checked, and
+    all are read from there. Copies are used again by later runs, until somebody deletes them."""
     train: Annotated[RandomResizedCrop | PadCrop, Field(discriminator="name")] = field(
         default_factory=RandomResizedCrop
     )
@@ -154,10 +187,15 @@ class Data:
     """Mean of each channel (red, green, blue), on a scale of 0 to 1."""
     std: Annotated[Channels, AfterValidator(_all_positive)] = (0.229, 0.224, 0.225)
     """Standard deviation of each channel, on a scale of 0 to 1."""
+    order: Annotated[Shuffled | Windowed, Field(discriminator="name")] = field(
+        default_factory=Shuffled
+    )
+    """In which order the images come: shuffled anew in each epoch, either way."""
     loader: Annotated[Dali | Synthetic, Field(discriminator="name")] = field(default_factory=Dali)
     verify: Literal["off", "files", "decode"] = "files"
-    """Checked before step 1: `files`, that every file is there at its recorded size; `decode`, that
-    every image also decodes (reads the whole dataset once)."""
+    """Checked before step 1: `files`, that every file is there at its recorded size, and that some
+    images of those modified since are what they were; `decode`, that every image also decodes
+    (reads the whole dataset once)."""
     on_corrupt: Literal["fail", "skip"] = "fail"
     """An image that cannot be read or decoded stops the run, or the next sample takes its place
     and the replacement is counted."""
@@ -217,10 +255,16 @@ class Train:
     deterministic: bool = False
     """Bitwise repeatable kernels on GPUs, somewhat slower; on the CPU runs always repeat."""
     label_smoothing: Fraction = 0.0
+    clip_norm: Positive | None = None
+    """Gradients are scaled down to this norm, taken over all parameters, where it is larger."""
     ema: Ema | None = None
     log_every_steps: Count = 50
     """Steps between two reports of loss, rate and throughput; the loss is read from the device
     then and only then."""
+    watchdog_minutes: Annotated[float, Field(ge=0)] | None = 10.0
+    """A rank that completes no step for so long is ended, with exit code 86, and its stacks are
+    written to RUN_DIR/stacks. Before the first step, and in what is no step, it has 30 minutes or
+    more; 0 or null is never."""
 
     @model_validator(mode="after")
     def _compiles(self) -> "Train":
@@ -309,6 +353,9 @@ class Polynomial(_WarmUp):
     """The rate that the decay ends at, as a share of the peak."""
 
 
+Compression = Literal["none", "bf16"]
+
+
 @firm
 class Ddp:
     """PyTorch's DistributedDataParallel."""
@@ -316,6 +363,32 @@ class Ddp:
     name: Literal["ddp"] = "ddp"
     bucket_megabytes: Positive = 25.0
     """Gradients that travel together in one all-reduce."""
+    gradient_compression: Compression = "none"
+    """Gradients travel as they are, or rounded to bf16: half the traffic, and another result."""
+
+
+@firm
+class DeepSpeed:
+    """DeepSpeed, whose ZeRO cuts the optimiser's state up over the ranks."""
+
+    name: Literal["deepspeed"] = "deepspeed"
+    zero_stage: Literal[0, 1, 2] = 0
+    """What is cut up over the ranks: 0 nothing, 1 the momentum, 2 the reduced gradients too."""
+    bucket_megabytes: Positive | None = None
+    """Gradients that travel together, at stages 1 and 2 (by default 100); at stage 0 all do."""
+    overlap: bool = False
+    """Share gradients out while the backward pass runs, at stages 1 and 2; the host then waits for
+    the GPU in every step."""
+    gradient_compression: Compression = "none"
+    """Gradients travel as they are, or rounded to bf16: half the traffic, and another result."""
+
+    @model_validator(mode="after")
+    def _stage_has_it(self) -> "DeepSpeed":
+        if self.zero_stage == 0 and self.bucket_megabytes is not None:
+            raise ValueError("bucket_megabytes needs zero_stage 1 or 2: stage 0 has one bucket")
+        if self.zero_stage == 0 and self.overlap:
+            raise ValueError("overlap needs zero_stage 1 or 2, or the engine ddp, which overlaps")
+        return self
 
 
 # -------------------------------------------------------------------------- around the training
@@ -347,6 +420,8 @@ class Checkpoint:
     keep_last: Count = 2
     keep_best: bool = True
     """Also keep the checkpoint with the lowest validation top-1 error."""
+    keep_every_epochs: Positive | None = None
+    """Also keep the first checkpoint at or after each multiple of so many epochs."""
 
     @model_validator(mode="after")
     def _one_cadence(self) -> "Checkpoint":
@@ -380,7 +455,7 @@ class Config:
     train: Train
     optim: Sgd
     schedule: Annotated[StepDecay | Cosine | Polynomial, Field(discriminator="name")]
-    engine: Ddp = field(default_factory=Ddp)
+    engine: Annotated[Ddp | DeepSpeed, Field(discriminator="name")] = field(default_factory=Ddp)
     evaluate: Evaluate = field(default_factory=Evaluate)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracking: Tracking = field(default_factory=Tracking)
@@ -389,3 +464,28 @@ class Config:
     run_dir: Path | None = None
     """This run's own folder. By default an unfinished run under `runs_dir` whose configuration
     gives the same result is continued, and else a new folder is made."""
+
+    @field_validator("engine")
+    @classmethod
+    def _overlaps(cls, engine: Ddp | DeepSpeed, info: ValidationInfo) -> Ddp | DeepSpeed:
+        train = info.data.get("train")
+        match engine:
+            case DeepSpeed(zero_stage=2, overlap=True) if train and train.accumulation > 1:
+                raise ValueError(
+                    "overlap does not go with train.accumulation over 1 at zero_stage 2: gradients"
+                    " are shared out once, after the last micro batch; set one of the three lower"
+                )
+            case _:
+                return engine
+
+    @model_validator(mode="after")
+    def _lanes_divide_the_batch(self) -> "Config":
+        order, batch = self.data.order, self.train.global_batch
+        if isinstance(order, Windowed) and batch % order.lanes:
+            down = batch - batch % order.lanes
+            tries = " or ".join(str(n) for n in (down, down + order.lanes) if n)
+            raise ValueError(
+                f"data.order.lanes={order.lanes} does not divide train.global_batch={batch};"
+                f" choose lanes that do, or a global batch of {tries}"
+            )
+        return self

@@ -1,56 +1,44 @@
 """The index of a dataset: for each sample the file, byte range, label, size in pixels and digest.
 
-A dataset is a folder with `manifest.json` and one memory-mapped Arrow file for each split. The
-images stay where they are: whole files, or ranges of bytes inside archives. Samples are kept in the
-order of (label, digest), so the same images give the same index whatever they were packed in.
+A dataset is a folder with `manifest.json` and, for each split, two memory-mapped Arrow files: its
+samples and the files that they lie in. The images stay where they are: whole files, or ranges of
+bytes inside archives. Samples are kept in the order of (label, digest), so the same images give the
+same index whatever they were packed in.
 """
 
-import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow
+import xxhash
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from pipeline.durable import sync_folder, write_durably
+from pipeline.dataset.samples import DIGEST_BYTES, SCHEMA, as_numpy, chunk
 
 pa: Any = pyarrow  # it ships no types
 
 Number = TypeVar("Number", np.int32, np.int64)
 
 MANIFEST = "manifest.json"
-FORMAT = 1
-DIGEST_BYTES = 16
-SCHEMA = pa.schema(
+MOST_AT_ONCE = 1_000_000
+"""Samples that are compared at a time, so that opening takes no memory to speak of."""
+FORMAT = 2
+SPLIT_SCHEMA = SCHEMA.append(pa.field("stored", pa.int64(), False))
+"""Row k of `stored` is the sample that lies k-th on disk, in the order of (file, offset)."""
+FILES_SCHEMA = pa.schema(
     [
-        pa.field("file", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("digest", pa.binary(DIGEST_BYTES), nullable=False),
+        pa.field("name", pa.large_string(), False),
+        pa.field("size", pa.int64(), False),
+        pa.field("mtime_ns", pa.int64(), False),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image as it lies on disk; `digest` is the first 16 bytes of its SHA-256."""
-
-    file: str
-    offset: int
-    size: int
-    label: int
-    width: int
-    height: int
-    digest: bytes
+"""The files of a split, sorted by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +47,38 @@ class Manifest:
 
     name: str
     classes: tuple[str, ...]
+    """What a label stands for: a WordNet id, or the name of a folder."""
     samples: dict[str, int]
     """Number of samples of each split."""
     fingerprint: str
-    """SHA-256 over the class names and every split's labels and digests."""
+    """SHA-256 over every split's labels and digests: the same images have the same one, whatever
+    they are packed in and whatever their classes are called."""
     root: str
+    checksums: dict[str, str]
+    """XXH3-128 of each Arrow file, in hexadecimal digits."""
+    class_names: tuple[str, ...] = ()
+    """The classes in words, if they are known."""
+    request: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What the dataset was prepared from: asked again, there is nothing to do."""
     format: int = FORMAT
 
 
-def digest(content: bytes) -> bytes:
-    """The 16 bytes that stand for an image's content."""
-    return hashlib.sha256(content).digest()[:DIGEST_BYTES]
+def split_files(split: str) -> tuple[str, str]:
+    """The names of the Arrow files of a split: its samples, and the files that they lie in."""
+    return f"{split}.arrow", f"{split}.files.arrow"
 
 
 @dataclass(frozen=True)
 class Index:
-    """One split, memory-mapped: opening it reads no sample, and processes share its pages."""
+    """One split, memory-mapped: processes that open it share its pages."""
 
     split: str
     root: Path
     manifest: Manifest
     table: Any
-    """A pyarrow Table of `SCHEMA`."""
+    """A pyarrow Table of `SPLIT_SCHEMA`."""
+    file_table: Any
+    """A pyarrow Table of `FILES_SCHEMA`."""
 
     @staticmethod
     def open(folder: Path, split: str, root: Path | None = None) -> "Index":
@@ -89,152 +87,148 @@ class Index:
         if split not in manifest.samples:
             have = ", ".join(manifest.samples)
             raise ValueError(f"{folder} has no split {split!r} (it has {have})")
-        path = folder / f"{split}.arrow"
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        except (OSError, pa.ArrowException) as error:
-            raise ValueError(f"{path} is no readable index ({error}); prepare it again") from error
-        if table.schema != SCHEMA or table.num_rows != manifest.samples[split]:
-            raise ValueError(f"{path} does not match {folder / MANIFEST}; prepare it again")
-        return Index(split, root or folder / manifest.root, manifest, table)
+        samples, files = split_files(split)
+        table = _open_table(folder / samples, SPLIT_SCHEMA, manifest)
+        file_table = _open_table(folder / files, FILES_SCHEMA, manifest)
+        index = Index(split, root or folder / manifest.root, manifest, table, file_table)
+        fault = index.fault()
+        if fault:
+            raise ValueError(f"{folder / samples} is damaged: {fault}; prepare it again")
+        return index
 
     def __len__(self) -> int:
         return self.table.num_rows
 
+    def fault(self) -> str | None:
+        """Say what makes this index impossible, should it not be from our own hand."""
+        return next(self._faults(), None)
+
+    def _faults(self) -> Iterator[str]:
+        """Yield faults; what comes after the first relies on there being none before."""
+        count, classes = self.manifest.samples[self.split], len(self.manifest.classes)
+        names = len(self.manifest.class_names)
+        if len(self) != count:
+            yield f"{len(self)} samples, where {MANIFEST} has {count}"
+        if names not in (0, classes):
+            yield f"{names} names of {classes} classes"
+        if count == 0:
+            return
+        bounds = {
+            "file": (self.file_ids, len(self.file_table)),
+            "label": (self.labels, classes),
+            "stored": (self.stored, count),
+        }
+        for name, (values, bound) in bounds.items():
+            if values.min() < 0 or values.max() >= bound:
+                yield f"a {name} is not in 0..{bound - 1}"
+        seen = np.zeros(count, np.bool_)
+        seen[self.stored] = True
+        if not seen.all():
+            yield "a sample is stored twice"
+        if min(self.sizes.min(), self.offsets.min(), self.file_sizes.min()) < 0:
+            yield "an offset or size is negative"
+        for some in (slice(at, at + MOST_AT_ONCE) for at in range(0, count, MOST_AT_ONCE)):
+            last = self.file_sizes[self.file_ids[some]] - self.sizes[some]
+            if (self.offsets[some] > last).any():
+                yield "an image goes beyond its file"
+        if min(self.widths.min(), self.heights.min()) < 1:
+            yield "an image has no pixels"
+
     @cached_property
     def labels(self) -> NDArray[np.int32]:
-        return _values(self._chunk("label"), np.int32)
+        return _values(self.table, "label", np.int32)
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """Bytes of each image."""
-        return _values(self._chunk("size"), np.int64)
+        return _values(self.table, "size", np.int64)
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        return _values(self._chunk("offset"), np.int64)
+        return _values(self.table, "offset", np.int64)
 
     @cached_property
     def widths(self) -> NDArray[np.int32]:
-        return _values(self._chunk("width"), np.int32)
+        return _values(self.table, "width", np.int32)
 
     @cached_property
     def heights(self) -> NDArray[np.int32]:
-        return _values(self._chunk("height"), np.int32)
+        return _values(self.table, "height", np.int32)
+
+    @cached_property
+    def digests(self) -> NDArray[np.uint8]:
+        """The digest of each image: uint8 of shape (samples, 16)."""
+        return as_numpy(self.table, "digest").reshape(-1, DIGEST_BYTES)
+
+    @cached_property
+    def stored(self) -> NDArray[np.int64]:
+        """The samples in the order in which they lie on disk, file by file."""
+        return _values(self.table, "stored", np.int64)
 
     @cached_property
     def file_ids(self) -> NDArray[np.int32]:
         """For each sample, the place of its file in `files`."""
-        return _values(self._chunk("file").indices, np.int32)
+        return _values(self.table, "file", np.int32)
 
     @cached_property
     def files(self) -> Any:
-        """A pyarrow string array: the paths that samples lie in, relative to `root` or absolute."""
-        return self._chunk("file").dictionary
+        """A pyarrow string array: the paths that samples lie in, below `root`."""
+        return chunk(self.file_table, "name")
+
+    @cached_property
+    def file_sizes(self) -> NDArray[np.int64]:
+        """Bytes of each file when it was indexed."""
+        return _values(self.file_table, "size", np.int64)
+
+    @cached_property
+    def file_mtimes_ns(self) -> NDArray[np.int64]:
+        """When each file had last been modified then, in nanoseconds since 1970."""
+        return _values(self.file_table, "mtime_ns", np.int64)
 
     def path(self, sample: int) -> Path:
         """The file that holds sample number `sample`."""
         return self.root / self.files[int(self.file_ids[sample])].as_py()
 
-    def _chunk(self, name: str) -> Any:
-        column = self.table.column(name)
-        assert column.num_chunks <= 1, "an index is written as one record batch"
-        return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+def _open_table(path: Path, schema: Any, manifest: Manifest) -> Any:
+    """Map a table into memory, provided that its bytes are those that the manifest vouches for."""
+    try:
+        content = pa.memory_map(str(path)).read_buffer()
+        if xxhash.xxh3_128_hexdigest(content) != manifest.checksums[path.name]:
+            raise ValueError(f"{path} is not the one that {MANIFEST} speaks of; prepare it again")
+        reader = pa.ipc.open_file(content)
+        if not reader.schema.equals(schema) or reader.num_record_batches > 1:
+            raise ValueError(f"{path} has other columns than an index; prepare it again")
+        table = reader.read_all()
+        table.validate(full=True)
+        if any(column.null_count for column in table.columns):
+            raise ValueError(f"{path} has gaps; prepare it again")
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is no readable index ({error}); prepare it again") from error
+    return table
 
 
-def _values(array: Any, kind: type[Number]) -> NDArray[Number]:
-    """View a pyarrow array as numpy's, without a copy (pyarrow's own way would load pandas)."""
-    _validity, data = array.buffers()
-    if data is None:
-        return np.empty(0, kind)
-    return np.frombuffer(
-        data, kind, count=len(array), offset=array.offset * np.dtype(kind).itemsize
-    )
+def _values(table: Any, name: str, kind: type[Number]) -> NDArray[Number]:
+    return as_numpy(table, name).view(kind)
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of the dataset in `folder`; raise `ValueError` if there is none."""
     path = folder / MANIFEST
     try:
-        raw: dict[str, Any] = json.loads(path.read_text())
+        raw: Any = json.loads(path.read_text())
     except FileNotFoundError as error:
         remedy = f"make one: python data/prepare.py SOURCE ... --out {folder}"
         raise ValueError(f"no dataset at {folder} ({MANIFEST} is missing); {remedy}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); prepare it again") from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:  # pyright: ignore[reportUnknownMemberType]
+        raise ValueError(f"{path} is not of format {FORMAT}; prepare it again")
     try:
-        if raw["format"] != FORMAT:
-            raise ValueError(f"{path} is not of format {FORMAT}; prepare it again")
-        raw["classes"] = tuple(raw["classes"])
-        return Manifest(**raw)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}); prepare it again") from error
-
-
-def write_dataset(
-    folder: Path,
-    *,
-    name: str,
-    classes: Sequence[str],
-    root: str,
-    splits: Mapping[str, Sequence[Sample]],
-) -> Manifest:
-    """Write a dataset's indexes and, last and atomically, the manifest that makes it valid.
-
-    What `folder` held before stays valid until all of the new dataset is on disk beside it.
-    """
-    fingerprint = hashlib.sha256(json.dumps(list(classes)).encode())
-    counts: dict[str, int] = {}
-    files: dict[str, bytes] = {}
-    for split, samples in sorted(splits.items()):
-        ordered = _in_order(samples, len(classes))
-        fingerprint.update(f"{split}:{len(ordered)}:".encode())
-        fingerprint.update(np.array([s.label for s in ordered], "<i4").tobytes())
-        fingerprint.update(b"".join(s.digest for s in ordered))
-        counts[split] = len(ordered)
-        files[f"{split}.arrow"] = _ipc(_table(ordered))
-    manifest = Manifest(name, tuple(classes), counts, fingerprint.hexdigest(), root)
-    files[MANIFEST] = json.dumps(asdict(manifest), indent=2).encode() + b"\n"
-    _replace_all(folder, files)
-    return manifest
-
-
-def _in_order(samples: Sequence[Sample], classes: int) -> list[Sample]:
-    ordered = sorted(samples, key=lambda s: (s.label, s.digest, s.file, s.offset))
-    for sample in ordered:
-        if not 0 <= sample.label < classes:
-            raise ValueError(f"{sample.file}: label {sample.label} is not in 0..{classes - 1}")
-    return ordered
-
-
-def _table(samples: Sequence[Sample]) -> Any:
-    columns = {field.name: [getattr(s, field.name) for s in samples] for field in SCHEMA}
-    columns["file"] = pa.array(columns["file"], pa.string()).dictionary_encode()
-    return pa.table(columns, SCHEMA).combine_chunks()
-
-
-def _ipc(table: Any) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, SCHEMA) as writer:
-        writer.write_table(table, max_chunksize=max(1, table.num_rows))
-    return sink.getvalue().to_pybytes()
-
-
-def _replace_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Put whole files in place; between the old manifest and the new one there is none."""
-    assert list(files)[-1] == MANIFEST, "the manifest is there only with all that it speaks of"
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = {name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
-    try:
-        for name, temporary in staged.items():
-            write_durably(temporary, files[name])
-        (folder / MANIFEST).unlink(missing_ok=True)
-        sync_folder(folder)
-        for name, temporary in staged.items():
-            if name == MANIFEST:
-                sync_folder(folder)
-            temporary.replace(folder / name)
-        sync_folder(folder)
-    finally:
-        for temporary in staged.values():
-            temporary.unlink(missing_ok=True)
+        return TypeAdapter(Manifest).validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{path} is damaged ({place}: {first['msg']}); prepare it again"
+        ) from error

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from pipeline.config.schema import Ddp, Train
+from pipeline.config.schema import Ddp, DeepSpeed, Train
 from pipeline.distributed import World
 
 Tensors = dict[str, torch.Tensor]
@@ -56,18 +56,27 @@ class Engine(Protocol):
         ...
 
     def state(self) -> EngineState:
-        """Return the live state, not a copy."""
+        """Return the whole state, on every rank; part of it may be live. A collective."""
         ...
 
     def load(self, state: EngineState) -> None:
-        """Take over a saved state."""
+        """Take over a saved state, of whatever engine and number of ranks."""
         ...
 
 
 def open_engine(
-    spec: Ddp, trainee: Trainee, train: Train, *, micro_batch: int, image_size: int, world: World
+    spec: Ddp | DeepSpeed,
+    trainee: Trainee,
+    train: Train,
+    *,
+    micro_batch: int,
+    image_size: int,
+    world: World,
 ) -> Engine:
-    """Return the engine that `spec` names; training images are squares of `image_size` pixels."""
+    """Return the engine that `spec` names; training images are squares of `image_size` pixels.
+
+    Raises `ValueError` if it is not installed.
+    """
     match spec:
         case Ddp():
             from pipeline.engines.ddp import DdpEngine
@@ -75,3 +84,7 @@ def open_engine(
             return DdpEngine(
                 spec, trainee, train, micro_batch=micro_batch, image_size=image_size, world=world
             )
+        case DeepSpeed():
+            from pipeline.engines.deepspeed import open_deepspeed
+
+            return open_deepspeed(spec, trainee, train, micro_batch=micro_batch, world=world)

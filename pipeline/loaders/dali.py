@@ -5,7 +5,7 @@ enters as input, so DALI holds no randomness and no position: a stream can start
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -13,14 +13,24 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pipeline.config.schema import Dali, Data, PadCrop, RandomResizedCrop, ResizeCenterCrop
+from pipeline.config.schema import (
+    Dali,
+    Data,
+    PadCrop,
+    RandomResizedCrop,
+    ResizeCenterCrop,
+    Shuffled,
+    Windowed,
+)
 from pipeline.dataset.augment import Views, evaluation_views, training_views
 from pipeline.dataset.index import Index
 from pipeline.dataset.order import Places, evaluation_places, training_places
+from pipeline.dataset.windows import WindowedOrder, storage_places
 from pipeline.distributed import World
 from pipeline.loaders import Split
 from pipeline.loaders.faults import ImageError
 from pipeline.loaders.stream import Decode, Encoded, OnCorrupt, RepairingStream
+from pipeline.loaders.window_reader import WindowReader, share_of_lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +133,7 @@ class DaliLoader:
         """See `Loader`."""
         index, cut = self._split.train, self._data.train
         views = partial(_training_cut, index, cut, self._seed)
-        places = (
-            training_places(
-                step,
-                samples=len(index),
-                seed=self._seed,
-                global_batch=self._global_batch,
-                part=self._world.part,
-            )
-            for step in steps
-        )
+        places, companion = self._course(steps)
         return RepairingStream(
             index,
             places,
@@ -140,6 +141,7 @@ class DaliLoader:
             decoder=replace(self._decoder, size=cut.size, cuts=_stages(views)),
             batch=self._global_batch // self._world.size,
             policy="fail" if self._data.on_corrupt == "fail" else "replace",
+            companion=companion,
         )
 
     def evaluate(self) -> RepairingStream:
@@ -163,13 +165,42 @@ class DaliLoader:
                 faults |= dict.fromkeys(stream.faults)
         return list(faults)
 
+    def _course(self, steps: range) -> tuple[Iterator[Places], WindowReader | None]:
+        """Return the places of `steps`, and who reads ahead of them, if anybody does."""
+        index, part = self._split.train, self._world.part
+        seed, batch = self._seed, self._global_batch
+        match self._data.order:
+            case Shuffled():
+                places_of = partial(
+                    training_places, samples=len(index), seed=seed, global_batch=batch, part=part
+                )
+                return map(places_of, steps), None
+            case Windowed() as spec:
+                order = WindowedOrder(index.stored, spec, seed, batch)
+                reader = WindowReader(
+                    index,
+                    order.windows(steps, part=part),
+                    share=partial(share_of_lane, lanes=spec.lanes, world=self._world),
+                    read_threads=self._decoder.read_threads,
+                )
+                return map(partial(order.training_places, part=part), reader.follow(steps)), reader
+
+    def _share(self, index: Index) -> list[Places]:
+        """This rank's batches of a whole split."""
+        part, batch = self._world.part, self._rank_batch
+        match self._data.order:
+            case Shuffled():
+                return evaluation_places(len(index), part=part, batch=batch)
+            case Windowed():
+                return storage_places(index.stored, part=part, batch=batch)
+
     def _whole(self, index: Index, policy: OnCorrupt) -> RepairingStream:
         """Stream this rank's share of a whole split as evaluation sees it."""
         cut = self._data.eval
         views = partial(_evaluation_cut, index, cut)
         return RepairingStream(
             index,
-            evaluation_places(len(index), part=self._world.part, batch=self._rank_batch),
+            self._share(index),
             views,
             decoder=replace(
                 self._decoder,

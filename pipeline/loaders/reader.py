@@ -14,13 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dataset.index import Index
+from pipeline.dataset.samples import digest
+from pipeline.loaders.descriptors import OpenFiles, grant_open_files
 
 T = TypeVar("T")
 Content = NDArray[np.uint8]
 
-MOST_OPEN_FILES = 256
-"""Archives are kept open, within the usual limit of 1024 for a process that trains and evaluates; a
-split of more files than this is one of single images, each opened when it is read."""
+SAMPLES_OF_AN_ARCHIVE = 2
+"""A file of fewer samples than this, on average, is opened when it is read, and not kept open."""
+
+
+class ContentError(OSError):
+    """What was read is not the image that was indexed."""
 
 
 class SampleReader(AbstractContextManager["SampleReader"]):
@@ -29,11 +34,11 @@ class SampleReader(AbstractContextManager["SampleReader"]):
     def __init__(self, index: Index, threads: int) -> None:
         self.index = index
         self._pool = ThreadPoolExecutor(threads, "read")
-        self._keep_open = len(index.files) <= MOST_OPEN_FILES
-        self._open: dict[int, int] = {}
+        archives = len(index) >= SAMPLES_OF_AN_ARCHIVE * len(index.files)
+        self._files = OpenFiles(self._path, grant_open_files(len(index.files)) if archives else 0)
 
     def read(self, samples: NDArray[np.int64]) -> list[Content | OSError]:
-        """Return the bytes of each sample, or the error that kept them from being read."""
+        """Return the bytes of each sample, as indexed, or the error that kept them from it."""
         return list(self._pool.map(self._read_one, samples.tolist()))
 
     def __exit__(
@@ -43,42 +48,31 @@ class SampleReader(AbstractContextManager["SampleReader"]):
         at: TracebackType | None,
     ) -> None:
         self._pool.shutdown()
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
+        self._files.close()
+
+    def _path(self, file: int) -> Path:
+        return self.index.root / self.index.files[file].as_py()
 
     def _read_one(self, sample: int) -> Content | OSError:
+        size, offset = int(self.index.sizes[sample]), int(self.index.offsets[sample])
         try:
-            content = self._read_range(sample)
+            with self._files.lend(int(self.index.file_ids[sample])) as descriptor:
+                content = read_range(descriptor, size, offset)
         except OSError as error:
             return error
-        wanted = int(self.index.sizes[sample])
-        if len(content) < wanted:
-            return OSError(f"only {len(content)} of {wanted} bytes are there")
-        if wanted == 0:
+        if len(content) < size:
+            return OSError(f"only {len(content)} of {size} bytes are there")
+        if size == 0:
             return OSError("the image is empty")
+        if digest(content) != self.index.digests[sample].tobytes():
+            return ContentError(
+                "its bytes are not those that were indexed: the file changed, or the disk returned"
+                " something else"
+            )
         return np.frombuffer(content, np.uint8)
 
-    def _read_range(self, sample: int) -> bytes:
-        size, offset = int(self.index.sizes[sample]), int(self.index.offsets[sample])
-        if self._keep_open:
-            return _read_all(self._descriptor(sample), size, offset)
-        descriptor = os.open(self.index.path(sample), os.O_RDONLY)
-        try:
-            return _read_all(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
 
-    def _descriptor(self, sample: int) -> int:
-        file = int(self.index.file_ids[sample])
-        if file not in self._open:
-            opened = os.open(self.index.path(sample), os.O_RDONLY)
-            if self._open.setdefault(file, opened) != opened:  # another thread was quicker
-                os.close(opened)
-        return self._open[file]
-
-
-def _read_all(descriptor: int, size: int, offset: int) -> bytes:
+def read_range(descriptor: int, size: int, offset: int) -> bytes:
     """Read up to the end of the range or of the file: some file systems return less at a time."""
     content = os.pread(descriptor, size, offset)
     while len(content) < size:
@@ -141,27 +135,3 @@ class ReadAhead(AbstractContextManager["ReadAhead[T]"], Generic[T]):
                 self._queue.put(item, timeout=0.1)
                 return True
         return False
-
-
-def missing_files(index: Index) -> list[str]:
-    """Check that each file is there and long enough; say what is wrong, a line for each fault."""
-    ends = index.offsets + index.sizes
-    needed = np.zeros(len(index.files), np.int64)
-    np.maximum.at(needed, index.file_ids, ends)
-    faults: list[str] = []
-    for name, end in zip(index.files.to_pylist(), needed.tolist(), strict=True):
-        path = index.root / name
-        fault = _file_fault(path, end)
-        if fault:
-            faults.append(f"{path}: {fault}")
-    return faults
-
-
-def _file_fault(path: Path, end: int) -> str | None:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        return error.strerror or str(error)
-    if size < end:
-        return f"has {size} bytes, but the index needs {end}: it was cut or replaced"
-    return None

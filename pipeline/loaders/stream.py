@@ -6,7 +6,7 @@ of (dataset, seed, step) whatever the number of ranks and wherever it was resume
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol
@@ -78,7 +78,9 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         decoder: Decoder,
         batch: int,
         policy: OnCorrupt,
+        companion: AbstractContextManager[object] | None = None,
     ) -> None:
+        """`companion` works for as long as the stream is open; `places` may wait for it."""
         self.replaced = 0
         self.faults: list[str] = []
         self._index, self._cut, self._policy = index, cut, policy
@@ -86,6 +88,8 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         self._again: deque[Request] = deque()
         self._under_way: deque[Request] = deque()
         self._decode = self._start()  # first: if it cannot be, no thread is left behind
+        self._companion = companion or nullcontext()
+        self._companion.__enter__()
         self._reader = SampleReader(index, decoder.read_threads)
         self._ahead = ReadAhead(map(self._read, places), decoder.prefetch_batches)
 
@@ -110,6 +114,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         at: TracebackType | None,
     ) -> None:
         del self._decode  # its threads end with it
+        self._companion.__exit__(kind, error, at)
         self._ahead.__exit__(kind, error, at)
         self._reader.__exit__(kind, error, at)
 

@@ -1,0 +1,98 @@
+"""Every image decoded, whole, by the decoder that training uses: which ones does it refuse?"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from data.checking.examination import StoredImage
+from data.checking.flaws import Flaw
+from pipeline.distributed import CPU
+from pipeline.loaders.dali import DaliDecoder
+from pipeline.loaders.faults import first_reason
+from pipeline.loaders.stream import Decode, Encoded
+
+Batch = Sequence[StoredImage]
+
+
+def undecodable(batches: Iterator[Batch], *, most: int, threads: int) -> Iterator[Flaw]:
+    """Decode batches of one to `most` images on the CPU; yield a flaw for each that is corrupt."""
+    under_way: deque[Batch] = deque()
+    again: deque[Batch] = deque()
+
+    def feed() -> Encoded:
+        batch = again.popleft() if again else next(batches)
+        under_way.append(batch)
+        return _encoded(batch)
+
+    decode = _start(feed, batch=most, threads=threads)
+    while True:
+        try:
+            decode()
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            flaws = _one_by_one(under_way.popleft(), error)
+            yield from flaws
+            again.extendleft(reversed(under_way))
+            under_way.clear()
+            decode = _start(feed, batch=most, threads=threads)
+        else:
+            under_way.popleft()
+
+
+def _one_by_one(batch: Batch, error: RuntimeError) -> list[Flaw]:
+    """Find out which images made a batch fail with `error`; raise it if it was none of them."""
+    flaws: list[Flaw] = []
+    todo = iter(batch)
+    current = batch[0]
+
+    def feed() -> Encoded:
+        nonlocal current
+        current = next(todo)
+        return _encoded([current])
+
+    decode = None
+    while True:
+        decode = decode or _start(feed, batch=1, threads=1, prefetch_batches=1)
+        try:
+            decode()
+        except StopIteration:
+            break
+        except RuntimeError as reason:
+            if not _is_about_an_image(reason):
+                raise
+            flaws.append(Flaw(current.sample, "corrupt", first_reason(str(reason))))
+            decode = None  # a pipeline that has failed is of no more use
+    if not flaws:
+        raise error
+    return flaws
+
+
+def _start(
+    feed: Callable[[], Encoded], *, batch: int, threads: int, prefetch_batches: int = 2
+) -> Decode:
+    """Start training's decoder; of each decoded image one pixel is kept, for nobody looks at it."""
+    decoder = DaliDecoder(
+        device=CPU,
+        decode="cpu",
+        region_decode=False,  # else damage below the region passes unnoticed
+        threads=threads,
+        read_threads=1,
+        prefetch_batches=prefetch_batches,
+        fill=(0, 0, 0),
+        size=1,
+        cuts=("region_start", "region_shape"),
+    )
+    return decoder.start(feed, batch=batch, prefetch_batches=prefetch_batches)
+
+
+def _encoded(batch: Batch) -> Encoded:
+    corner = np.zeros((len(batch), 2), np.int64)
+    contents = [np.frombuffer(image.content, np.uint8) for image in batch]
+    return Encoded(contents, {"region_start": corner, "region_shape": corner + 1})
+
+
+def _is_about_an_image(error: RuntimeError) -> bool:
+    """Whether DALI names an image decoder as the place of the error."""
+    return "fn.decoders" in str(error)

@@ -1,0 +1,77 @@
+"""An image looked at from outside, by its header: is it what the index says, and is it odd?"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from data.checking.flaws import LARGE_PIXELS, LARGE_TIMES_MEDIAN, SMALL_SIDE_PIXELS, Flaw
+from data.formats.image_header import image_size
+from data.formats.image_kind import JPEG, image_kind, jpeg_channels
+from pipeline.dataset.index import Index
+
+MOST_DECODED_PIXELS = 1_000_000_000
+"""Three gigabytes of pixels; a damaged header may ask for more than there is memory."""
+
+
+class StoredImage(NamedTuple):
+    """The bytes of a sample."""
+
+    sample: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From how many pixels on an image of a split is large."""
+
+    large_pixels: int
+
+    @staticmethod
+    def of(index: Index) -> "Limits":
+        """Take the median of the split into account."""
+        pixels = index.widths.astype(np.int64) * index.heights
+        median = float(np.median(pixels)) if len(pixels) else 0.0
+        return Limits(min(LARGE_PIXELS, round(LARGE_TIMES_MEDIAN * median)))
+
+
+def examine(index: Index, image: StoredImage, limits: Limits) -> tuple[str, list[Flaw]]:
+    """Return the format of an image, and its flaws: at most one fault, and any findings."""
+    sample, content = image
+    kind = image_kind(content)
+    try:
+        size = image_size(content)
+    except ValueError as error:
+        return kind, [Flaw(sample, "corrupt", f"{error}; its first bytes say: {kind}")]
+    flaws = _about_size(index, sample, size, limits)
+    if kind != JPEG:
+        flaws.append(Flaw(sample, "not-jpeg", f"its first bytes say: {kind}"))
+    elif jpeg_channels(content) == 4:
+        flaws.append(Flaw(sample, "cmyk", "a JPEG of four channels"))
+    return kind, flaws
+
+
+def drop_ordinary(flaws: Sequence[Flaw], kinds: Counter[str]) -> list[Flaw]:
+    """Leave out that images are no JPEGs where most of them are none: it is not odd there."""
+    if 2 * kinds[JPEG] > kinds.total():
+        return list(flaws)
+    return [flaw for flaw in flaws if flaw.kind != "not-jpeg"]
+
+
+def _about_size(index: Index, sample: int, size: tuple[int, int], limits: Limits) -> list[Flaw]:
+    width, height = size
+    flaws: list[Flaw] = []
+    indexed = int(index.widths[sample]), int(index.heights[sample])
+    stored = f"{width} x {height} pixels"
+    if size != indexed:
+        reason = f"{stored}, where the index has {indexed[0]} x {indexed[1]}"
+        flaws.append(Flaw(sample, "wrong-size", reason))
+    elif width * height > MOST_DECODED_PIXELS:
+        flaws.append(Flaw(sample, "corrupt", f"{stored}: too many to be decoded"))
+    if width * height > limits.large_pixels:
+        flaws.append(Flaw(sample, "large", stored))
+    if min(size) < SMALL_SIDE_PIXELS:
+        flaws.append(Flaw(sample, "small", stored))
+    return flaws

@@ -1,0 +1,100 @@
+"""A dataset made from another one by leaving images out; all others stay where they lie."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.checking.verification import Verdict
+from data.reading.source import root_for
+from data.reading.survey import shown
+from pipeline.dataset.index import Index, Manifest
+from pipeline.dataset.samples import COLUMNS, Samples, StoredFile
+from pipeline.dataset.writing import Dataset, write_dataset
+from pipeline.loaders.files import FileState
+
+COLUMN_OF = {
+    "file": "file_ids",
+    "offset": "offsets",
+    "size": "sizes",
+    "label": "labels",
+    "width": "widths",
+    "height": "heights",
+}
+assert set(COLUMN_OF) == set(COLUMNS)
+
+
+def require_place(out: Path, folder: Path) -> None:
+    """Raise `ValueError` unless `out` may become a dataset, another than the one in `folder`."""
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"--exclude {out} is the dataset itself; choose another folder")
+    nearest = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise ValueError(f"--exclude {out}: {nearest} is no folder; choose another")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"--exclude {out}: no right to write in {nearest}; choose another folder")
+
+
+def write_without(
+    out: Path, verdicts: Sequence[Verdict], *, also: frozenset[str], made_from: Mapping[str, Any]
+) -> Manifest:
+    """Write a dataset without the faulty images, and without those with a finding among `also`.
+
+    Files are recorded as they were when they were verified. Raise `ValueError` if a class is left
+    without a training image, or a split without any.
+    """
+    manifest, root = verdicts[0].index.manifest, verdicts[0].index.root
+    left_out = {verdict.index.split: verdict.samples_with(also) for verdict in verdicts}
+    for verdict in verdicts:
+        _require_images(verdict.index, left_out[verdict.index.split])
+    request = {
+        "source": "verify",
+        **made_from,
+        "fingerprint": manifest.fingerprint,
+        "also": sorted(also),
+        "left_out": {split: len(samples) for split, samples in left_out.items()},
+    }
+    splits = {
+        verdict.index.split: _without(verdict.index, left_out[verdict.index.split], verdict.states)
+        for verdict in verdicts
+    }
+    dataset = Dataset(
+        name=manifest.name,
+        classes=manifest.classes,
+        root=root_for(root, out),
+        splits=splits,
+        class_names=manifest.class_names,
+        request=request,
+    )
+    return write_dataset(out, dataset)
+
+
+def _require_images(index: Index, left_out: NDArray[np.int64]) -> None:
+    classes = index.manifest.classes
+    before = np.bincount(index.labels, minlength=len(classes))
+    after = before - np.bincount(index.labels[left_out], minlength=len(classes))
+    remedy = "fetch the files again; no dataset is written"
+    if not after.any():
+        raise ValueError(f"--exclude: split {index.split!r} has no image left; {remedy}")
+    emptied = [classes[label] for label in np.flatnonzero((before > 0) & (after == 0)).tolist()]
+    if emptied and index.split == "train":
+        raise ValueError(
+            f"--exclude: no training image is left of {shown(emptied)} "
+            f"({len(emptied):,} of {len(classes):,} classes); {remedy}"
+        )
+
+
+def _without(index: Index, left_out: NDArray[np.int64], states: Sequence[FileState]) -> Samples:
+    kept = np.ones(len(index), bool)
+    kept[left_out] = False
+    columns = {name: getattr(index, place)[kept] for name, place in COLUMN_OF.items()}
+    names: list[str] = index.files.to_pylist()
+    files = tuple(
+        # Of a file that is not there, no sample is kept.
+        StoredFile(name, *((-1, -1) if isinstance(state, str) else state))
+        for name, state in zip(names, states, strict=True)
+    )
+    return Samples(files, columns, index.digests[kept])

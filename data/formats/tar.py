@@ -1,0 +1,300 @@
+"""Tar archives walked in place: the plain files in them, and the bytes where each one lies.
+
+Nothing is unpacked and nothing trusted. An archive may itself lie inside another one.
+"""
+
+import os
+import re
+import struct
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from zlib import adler32
+
+BLOCK = 512
+READ_AHEAD = 1 << 20
+CONTENT_LIMIT = 1 << 30
+"""Bytes of the largest file that is read, for it has to fit in memory."""
+EXTENSION_LIMIT = 1 << 20
+"""Bytes of the largest long name or PAX header; Linux knows no path of more than 4 KiB."""
+SIZE_LIMIT = 1 << 50
+
+_FIELDS = struct.Struct("100s24x12s12x8sc100x6s82x155s12x").unpack
+"""Name, size, checksum, kind, magic and prefix of a header."""
+_RECORD = re.compile(rb"([1-9][0-9]{0,7}) ([^=]+)=")
+
+_LEAVE_OUT = "leave it out of the archive"
+_FETCH = "fetch the archive again"
+_DISTRUST = "fetch the archive from a source that you trust"
+_FILES = frozenset({b"0", b"\0"})
+_EXTENSIONS = frozenset({b"L", b"K", b"x", b"X"})
+_WITH_CONTENT = _FILES | _EXTENSIONS | {b"g"}
+_REFUSED = {
+    b"1": "is a hard link; pack the archive again with tar --hard-dereference",
+    b"2": "is a symbolic link; pack the archive again with tar -h",
+    **dict.fromkeys((b"3", b"4"), f"is a device; {_LEAVE_OUT}"),
+    b"6": f"is a named pipe; {_LEAVE_OUT}",
+    b"S": "is a sparse file; pack it again without --sparse",
+}
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"\xfd7zXZ\0": ("xz", "unxz"),
+    b"BZh": ("bzip2", "bunzip2"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
+    b"PK\3\4": ("zip", "unzip"),
+}
+
+
+class Member(NamedTuple):
+    """A plain file in an archive: `size` bytes from byte `offset` of the archive's file on."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def walk(
+    path: Path, *, start: int = 0, end: int | None = None
+) -> Iterator[tuple[Member, memoryview]]:
+    """Read a tar once, from front to back, and yield each plain file in it with its content.
+
+    The tar fills bytes `start` to `end` of `path`: the whole file, or an inner tar at its place.
+    A content is valid until the next step. Folders are passed over, as is all that follows the
+    archive's end. Raise `ValueError` if this is no uncompressed tar, if it is damaged, and for a
+    member that is no plain file, has a name which leads elsewhere or more than 1 GiB.
+    """
+    with _open_span(path, start, end, read_ahead=READ_AHEAD) as span:
+        for member in _members(span):
+            if member.size > CONTENT_LIMIT:
+                reason = f"has {member.size} bytes, too many to be held; {_LEAVE_OUT}"
+                raise span.fault(member.offset - BLOCK, member.name.encode(), reason)
+            yield member, span.read(member.offset, member.size)
+
+
+def list_members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[Member]:
+    """Yield the plain files in a tar as `walk` does, but read their headers only."""
+    with _open_span(path, start, end, read_ahead=BLOCK) as span:
+        yield from _members(span)
+
+
+class _Span:
+    """Bytes `start` to `end` of a file, read from front to back through one buffer."""
+
+    def __init__(self, path: Path, file: int, start: int, end: int, *, read_ahead: int) -> None:
+        self.place = str(path) if not start else f"{path} from byte {start} on"
+        self.start = start
+        self.end = end
+        self._path = path
+        self._file = file
+        self._read_ahead = read_ahead
+        self._buffer = self._view = memoryview(b"")
+        self._at = start
+        self._held = 0
+
+    def read(self, at: int, size: int) -> memoryview:
+        """Return `size` bytes from byte `at` of the file on, valid until the next call."""
+        begin = at - self._at
+        if begin + size > self._held:
+            self._fill(at, size)
+            begin = 0
+        return self._view[begin : begin + size]
+
+    def fault(self, at: int, member: bytes, reason: str) -> ValueError:
+        """Say what is wrong with the member whose header lies at byte `at`."""
+        name = member.decode(errors="surrogateescape")
+        return ValueError(f"{self.place} cannot be indexed: {name!r} at byte {at} {reason}")
+
+    def _fill(self, at: int, size: int) -> None:
+        assert self._at <= at <= at + size <= self.end, "reads go on, and end within the span"
+        rest = self._view[at - self._at : self._held]
+        if size > len(self._buffer):
+            self._buffer = memoryview(bytearray(max(size, 2 * len(self._buffer), self._read_ahead)))
+            self._view = self._buffer.toreadonly()
+        self._buffer[: len(rest)] = rest
+        self._at, self._held = at, len(rest)
+        while self._held < size:
+            self._held += self._read_on(at + self._held)
+
+    def _read_on(self, at: int) -> int:
+        free = self._buffer[self._held : self.end - self._at]
+        try:
+            count = os.preadv(self._file, [free], at)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror} at byte {at}", str(self._path)) from error
+        if not count:
+            raise ValueError(f"{self.place} was cut to {at} bytes while it was read; {_FETCH}")
+        return count
+
+
+@contextmanager
+def _open_span(
+    path: Path, start: int, end: int | None, *, read_ahead: int
+) -> Generator[_Span, None, None]:
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+        raise ValueError(f"{path} is no plain file; give the path of a tar archive")
+    with path.open("rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        end = size if end is None else end
+        assert 0 <= start <= end, f"bytes {start} to {end} are no span"
+        if end > size:
+            raise ValueError(f"{path} is truncated: it needs {end - size} bytes more; {_FETCH}")
+        yield _Span(path, stream.fileno(), start, end, read_ahead=read_ahead)
+
+
+def _members(span: _Span) -> Iterator[Member]:
+    at, kind = span.start, b""
+    own: dict[bytes, bytes] = {}  # what extensions say of the next member
+    shared: dict[bytes, bytes] = {}  # and of all members from here on
+    while header := _header(span, at):
+        kind, name, size = header
+        if kind in _FILES and (own or shared):
+            name, size = _extended(name, size, shared | own)
+        stop = _stop(span, at, name, size if kind in _WITH_CONTENT else 0)
+        match kind:
+            case b"0" | b"\0":
+                own = {}
+                yield Member(_checked(span, at, name), at + BLOCK, size)
+            case b"5":
+                own = {}
+            case b"L":
+                own.setdefault(b"path", _extension(span, at, name, size).rstrip(b"\0"))
+            case b"K":  # a link will follow, and be refused
+                pass
+            case b"x" | b"X":
+                own |= _pax(span, at, name, size)
+            case b"g":
+                shared |= _pax(span, at, name, size)
+            case _:
+                reason = _REFUSED.get(kind, f"is of unknown kind {kind!r}; {_LEAVE_OUT}")
+                raise span.fault(at, name, reason)
+        at = stop
+    if kind in _EXTENSIONS:
+        raise ValueError(f"{span.place} is truncated: a member is missing at byte {at}; {_FETCH}")
+
+
+def _header(span: _Span, at: int) -> tuple[bytes, bytes, int] | None:
+    """Return kind, name and size of the member whose header lies at byte `at`; None at the end."""
+    if span.start < at == span.end:
+        return None
+    if at + BLOCK > span.end:
+        raise _no_header(span, at)
+    block = span.read(at, BLOCK)
+    name, size, checksum, kind, magic, prefix = _FIELDS(block)
+    if not _sums_up(block, checksum):
+        if any(block):
+            raise _no_header(span, at)
+        return _check_end(span, at)
+    name = name.partition(b"\0")[0]
+    if prefix[0] and magic == b"ustar\0":  # GNU tar puts other things there
+        name = prefix.partition(b"\0")[0] + b"/" + name
+    if kind == b"\0" and name.endswith(b"/"):
+        kind = b"5"  # as it was before tar knew folders
+    return kind, name, _number(size)
+
+
+def _check_end(span: _Span, at: int) -> None:
+    """Refuse the empty block at byte `at` if one with content follows: members would be lost."""
+    if at + 2 * BLOCK <= span.end and any(span.read(at + BLOCK, BLOCK)):
+        raise ValueError(f"{span.place} is damaged: byte {at} begins an empty block; {_FETCH}")
+
+
+def _sums_up(block: memoryview, checksum: bytes) -> bool:
+    # The lower half of an Adler-32 is 1 + the sum of the bytes, modulo 65,521: more than 256 bytes
+    # can come to. `sum` takes several times as long.
+    total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
+    wanted = _number(checksum) - 8 * ord(" ")
+    if total - sum(checksum) == wanted:
+        return True
+    return sum(struct.unpack("148b8x356b", block)) == wanted  # signed, as some old tars have it
+
+
+def _number(field: bytes) -> int:
+    """Read octal digits, or a number of base 256; -1 if it is neither."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    try:
+        return int(field.partition(b"\0")[0].strip() or b"0", 8)
+    except ValueError:
+        return -1
+
+
+def _stop(span: _Span, at: int, name: bytes, size: int) -> int:
+    """Return the byte after a member's content, which fills whole blocks."""
+    if not 0 <= size <= SIZE_LIMIT:
+        raise span.fault(at, name, f"has an impossible size; {_FETCH}")
+    stop = at + BLOCK + size + -size % BLOCK
+    if stop > span.end:
+        raise span.fault(at, name, f"is truncated: it needs {stop - span.end} bytes more; {_FETCH}")
+    return stop
+
+
+def _extension(span: _Span, at: int, name: bytes, size: int) -> bytes:
+    if size > EXTENSION_LIMIT:
+        raise span.fault(at, name, f"has {size} bytes of name or PAX header; {_DISTRUST}")
+    return bytes(span.read(at + BLOCK, size))
+
+
+def _pax(span: _Span, at: int, name: bytes, size: int) -> dict[bytes, bytes]:
+    """Return the records of a PAX header that matter here: path and size."""
+    block = _extension(span, at, name, size)
+    records: dict[bytes, bytes] = {}
+    begin = 0
+    while begin < size:
+        record = _RECORD.match(block, begin)
+        stop = begin + int(record[1]) if record else 0
+        if not record or not record.end() < stop <= size or block[stop - 1] != ord("\n"):
+            raise span.fault(at, name, f"is a malformed PAX header; {_FETCH}")
+        key = record[2]
+        if key.startswith((b"GNU.sparse.", b"SCHILY.realsize")):
+            raise span.fault(at, name, _REFUSED[b"S"])
+        if key in (b"path", b"size"):
+            records[key] = block[record.end() : stop - 1]
+        begin = stop
+    return records
+
+
+def _extended(name: bytes, size: int, records: dict[bytes, bytes]) -> tuple[bytes, int]:
+    digits = records.get(b"size", b"%d" % size)
+    size = int(digits) if digits.isdigit() and len(digits) < 20 else -1
+    return records.get(b"path", name), size
+
+
+def _checked(span: _Span, at: int, name: bytes) -> str:
+    """Return a name that leads to a file below the archive's folder, and refuse any other."""
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        reason = "has a name that is not UTF-8; rename the file and pack it again"
+        raise span.fault(at, name, reason) from None
+    if reason := _mistrusted(text):
+        raise span.fault(at, name, f"{reason}; {_DISTRUST}")
+    return text
+
+
+def _mistrusted(name: str) -> str:
+    """Say what is wrong with a name; empty if nothing is."""
+    steps = name.split("/")
+    if not name:
+        return "has no name"
+    if len(name) > 4096:
+        return "has a name of more than 4,096 letters"
+    if not steps[0] or ".." in steps:
+        return "leads out of the archive's folder"
+    if steps[-1] in ("", "."):
+        return "has the name of a folder"
+    return "has a name with a NUL in it" if "\0" in name else ""
+
+
+def _no_header(span: _Span, at: int) -> ValueError:
+    if at > span.start:
+        cut = f"truncated: the header at byte {at} needs {at + BLOCK - span.end} bytes more"
+        fault = cut if at + BLOCK > span.end else f"damaged: byte {at} begins no valid header"
+        return ValueError(f"{span.place} is {fault}; {_FETCH}")
+    beginning = bytes(span.read(at, min(BLOCK, span.end - at)))
+    why = "only bytes that lie uncompressed can be indexed in place"
+    for magic, (kind, tool) in _COMPRESSED.items():
+        if beginning.startswith(magic):
+            return ValueError(f"{span.place} is compressed ({kind}); unpack it with {tool}: {why}")
+    reason = "is no tar archive: it does not begin with a valid header"
+    return ValueError(f"{span.place} {reason}; give another file, or {_FETCH}")

@@ -1,0 +1,1 @@
+"""Where datasets come from: a file for each kind of source."""

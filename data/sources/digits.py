@@ -1,0 +1,60 @@
+"""The 1,797 handwritten digits of scikit-learn as JPEGs: real images in a second, off line.
+
+They are the smallest real data that a whole training run can be tried on.
+"""
+
+from argparse import ArgumentParser, Namespace
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data.reading.source import Source
+from data.reading.store import add_image, open_store, stored
+from pipeline.dataset.samples import Sample
+from pipeline.dataset.writing import Dataset
+
+SIDE_PIXELS = 16
+BRIGHTEST = 16
+"""The grey levels of the digits are 0..16."""
+VALIDATION_EVERY = 5
+
+
+def prepare(out: Path) -> Dataset:
+    """Write the digits under `out/images`; every fifth image of each class is for validation."""
+    load_digits: Any = import_module("sklearn.datasets").load_digits
+    bunch = load_digits()
+    classes = tuple(str(name) for name in bunch.target_names)
+    splits: dict[str, list[Sample]] = {"train": [], "val": []}
+    seen = [0] * len(classes)
+    with open_store(out) as store:
+        for number, (grey, label) in enumerate(zip(bunch.images, bunch.target, strict=True)):
+            seen[label] += 1
+            split = "train" if seen[label] % VALIDATION_EVERY else "val"
+            file = f"{split}/{classes[label]}/{number:04d}.jpg"
+            splits[split].append(add_image(store, _jpeg(grey), file=file, label=int(label)))
+    return Dataset("digits", classes, ".", stored(out, splits))
+
+
+def _jpeg(grey: NDArray[np.float64]) -> bytes:
+    """A JPEG of 16 x 16 pixels from 8 x 8 levels of grey."""
+    small = Image.fromarray(np.round(grey * (255 / BRIGHTEST)).astype(np.uint8))
+    content = BytesIO()
+    large = small.resize((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.BICUBIC)
+    large.save(content, "JPEG", quality=95)
+    return content.getvalue()
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    """The digits come with scikit-learn: there is nothing to say."""
+
+
+def _run(arguments: Namespace) -> Dataset:
+    return prepare(arguments.out)
+
+
+SOURCE = Source("digits", "the handwritten digits of scikit-learn", _add_arguments, _run)

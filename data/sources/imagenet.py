@@ -1,0 +1,167 @@
+"""ImageNet (ILSVRC2012) from its official archives, indexed where they lie.
+
+The training archive is a tar of 1,000 tars, one for each class, named by its WordNet id; the
+validation archive is flat, and the development kit says which class each of its images has. Labels
+are the field's: 0..999 in the order of the sorted WordNet ids.
+"""
+
+import json
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.formats.devkit import Devkit, read_devkit
+from data.formats.tar import Member, list_members, walk
+from data.reading.archived import Archive, Gathered, find_archives
+from data.reading.source import Promise, Source, Survey, add_reading_arguments
+from data.reading.survey import shown
+from data.reading.units import Found
+
+PROMISE = Promise("ImageNet (ILSVRC2012)", {"train": 1_281_167, "val": 50_000}, classes=1000)
+VALIDATION_NAME = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTar:
+    """The images of one class: a tar at its place in the training archive."""
+
+    archive: Archive
+    tar: Member
+    wnid: str
+    label: int
+
+    @property
+    def key(self) -> str:
+        """See `Unit`."""
+        return json.dumps(["imagenet train", self.archive.key, self.tar, self.wnid, self.label])
+
+    @property
+    def size(self) -> int:
+        """See `Unit`."""
+        return self.tar.size
+
+    def read(self) -> Found:
+        """See `Unit`."""
+        gathered = Gathered(self.archive)
+        start = self.tar.offset
+        for member, content in walk(self.archive.path, start=start, end=start + self.tar.size):
+            if not member.name.rpartition("/")[2].startswith(f"{self.wnid}_"):
+                raise ValueError(
+                    f"{self.archive.path}: {self.tar.name} holds {member.name!r}, whose name does "
+                    f"not begin with {self.wnid}_; fetch the archive again"
+                )
+            gathered.add(member, content)
+        return gathered.found(self.label)
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationTar:
+    """The validation archive; `labels` are those of its images in the order of their numbers."""
+
+    archive: Archive
+    labels: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """See `Unit`."""
+        return json.dumps(["imagenet val", self.archive.key, self.labels])
+
+    @property
+    def size(self) -> int:
+        """See `Unit`."""
+        return self.archive.file.size
+
+    def read(self) -> Found:
+        """See `Unit`."""
+        gathered = Gathered(self.archive)
+        seen = np.zeros(len(self.labels), np.bool_)
+        labels: list[int] = []
+        for member, content in walk(self.archive.path):
+            number = self.number(member)
+            if seen[number]:
+                raise ValueError(f"{self.archive.path} holds {member.name!r} twice; fetch it again")
+            seen[number] = True
+            if gathered.add(member, content):
+                labels.append(self.labels[number])
+        return gathered.found(labels)
+
+    def number(self, member: Member) -> int:
+        """Return the place of an image among the validation images, from 0 on.
+
+        Raise `ValueError` if it is none of them.
+        """
+        found = VALIDATION_NAME.fullmatch(member.name)
+        number = int(found[1]) - 1 if found else -1
+        if 0 <= number < len(self.labels):
+            return number
+        raise ValueError(
+            f"{self.archive.path} holds {member.name!r}, not one of ILSVRC2012_val_00000001.JPEG "
+            f".. {len(self.labels):08}; is this the validation archive of the development kit?"
+        )
+
+
+def survey(train: Path, val: Path, *, devkit: Path, out: Path, partial: bool) -> Survey:
+    """List the classes of the training archive; raise `ValueError` if these are not ImageNet's."""
+    kit = read_devkit(devkit)
+    root, (train_archive, val_archive) = find_archives([train, val], out)
+    splits = {
+        "train": _class_tars(train_archive, kit, partial=partial),
+        "val": [_validation_tar(val_archive, kit)],
+    }
+    return Survey("imagenet", root, splits, kit.wnids, kit.class_names, promise=PROMISE)
+
+
+def _validation_tar(archive: Archive, kit: Devkit) -> ValidationTar:
+    """Look at its first image already: a wrong archive is told before the right one is read."""
+    tar = ValidationTar(archive, kit.validation_labels)
+    for member in list_members(archive.path):
+        tar.number(member)
+        break
+    return tar
+
+
+def _class_tars(archive: Archive, kit: Devkit, *, partial: bool) -> list[ClassTar]:
+    labels = {wnid: label for label, wnid in enumerate(kit.wnids)}
+    tars: dict[str, ClassTar] = {}
+    for member in list_members(archive.path):
+        wnid = member.name.rpartition("/")[2].removesuffix(".tar")
+        if wnid not in labels or not member.name.endswith(".tar"):
+            raise ValueError(
+                f"{archive.path} holds {member.name!r}, not the tar of a class of the development "
+                "kit; give ILSVRC2012_img_train.tar itself"
+            )
+        if wnid in tars:
+            raise ValueError(f"{archive.path} holds {member.name!r} twice; fetch it again")
+        tars[wnid] = ClassTar(archive, member, wnid, labels[wnid])
+    _expect_all(archive, [wnid for wnid in kit.wnids if wnid not in tars], partial=partial)
+    return list(tars.values())
+
+
+def _expect_all(archive: Archive, missing: Sequence[str], *, partial: bool) -> None:
+    if missing and not partial:
+        raise ValueError(
+            f"{archive.path} has no images of {len(missing):,} classes ({shown(missing)}); "
+            "fetch it again, or accept a part with --partial"
+        )
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    for name, file in (
+        ("train", "ILSVRC2012_img_train.tar"),
+        ("val", "ILSVRC2012_img_val.tar"),
+        ("devkit", "ILSVRC2012_devkit_t12.tar.gz"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE", help=file)
+    add_reading_arguments(parser)
+
+
+def _run(arguments: Namespace) -> Survey:
+    given = arguments
+    return survey(given.train, given.val, devkit=given.devkit, out=given.out, partial=given.partial)
+
+
+SOURCE = Source("imagenet", "ImageNet's official archives, in place", _add_arguments, _run)

@@ -1,0 +1,50 @@
+"""Checkpoints: a folder of safetensors, JSON and YAML, whole and hashed, or not there at all.
+
+    checkpoints/step-00004000/
+        model.safetensors  momentum.safetensors  ema.safetensors    tensors by their names
+        progress.json                                               step, best error, loss scale ...
+        schedule.json                                               epoch, last step, next rate ...
+        config.yaml                                                 the resolved configuration
+        provenance.json                                             code, libraries, dataset
+        manifest.json                                               SHA-256 of each file
+
+Each is written under a temporary name, flushed to disk and renamed, in the background, from a copy
+in host memory. No pickle is read or written.
+"""
+
+from pipeline.checkpoint.reading import (
+    list_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    verify_checkpoint,
+)
+from pipeline.checkpoint.retention import Retention
+from pipeline.checkpoint.saving import Checkpoints
+from pipeline.checkpoint.snapshot import (
+    MANIFEST,
+    PROGRESS,
+    CheckpointError,
+    Progress,
+    Snapshot,
+    Tensors,
+    expect_same_stream,
+)
+from pipeline.checkpoint.writing import recover_checkpoints, write_checkpoint
+
+__all__ = [
+    "MANIFEST",
+    "PROGRESS",
+    "CheckpointError",
+    "Checkpoints",
+    "Progress",
+    "Retention",
+    "Snapshot",
+    "Tensors",
+    "expect_same_stream",
+    "list_checkpoints",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "recover_checkpoints",
+    "verify_checkpoint",
+    "write_checkpoint",
+]

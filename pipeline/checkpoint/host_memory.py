@@ -1,0 +1,36 @@
+"""A copy of the training state in host memory, from which a checkpoint is written."""
+
+from collections.abc import Mapping
+
+import torch
+
+from pipeline.checkpoint.snapshot import Tensors
+
+
+class HostMemory:
+    """Keeps its memory from one copy to the next: to obtain it takes longer than to fill it."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], torch.Tensor] = {}
+
+    @torch.no_grad()
+    def copy(self, groups: Mapping[str, Tensors]) -> dict[str, Tensors]:
+        """Return contiguous copies; they are overwritten by the next call."""
+        copies = {
+            group: {name: self._like((group, name), tensor) for name, tensor in tensors.items()}
+            for group, tensors in groups.items()
+        }
+        for group, tensors in groups.items():
+            for name, tensor in tensors.items():
+                copies[group][name].copy_(tensor.detach(), non_blocking=True)
+        if any(tensor.is_cuda for tensors in groups.values() for tensor in tensors.values()):
+            torch.cuda.current_stream().synchronize()
+        return copies
+
+    def _like(self, key: tuple[str, str], tensor: torch.Tensor) -> torch.Tensor:
+        held = self._held.get(key)
+        if held is None or (held.shape, held.dtype) != (tensor.shape, tensor.dtype):
+            # Only to pinned memory does a GPU copy at full speed.
+            held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._held[key] = held
+        return held

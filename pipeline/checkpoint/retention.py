@@ -1,0 +1,46 @@
+"""Which checkpoints of a run are kept."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from pipeline.checkpoint.reading import read_progress, step_of
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The last few, the best, and one of each stretch of so many steps."""
+
+    last: int
+    best: bool
+    every_steps: Fraction | None
+
+    def kept(self, found: list[Path]) -> set[Path]:
+        """Return which of the checkpoints `found`, oldest first, stay."""
+        keep = set(found[-self.last :])
+        if self.best:
+            keep |= set(_best(found))
+        if self.every_steps is not None:
+            keep |= _first_of_each(found, self.every_steps)
+        return keep
+
+
+def _best(found: list[Path]) -> list[Path]:
+    """The one with the lowest validation top-1 error, the earliest if there are several."""
+    errors: list[tuple[float, Path]] = []
+    for path in found:
+        with suppress(OSError, ValueError):  # a damaged one is not the best
+            error = read_progress(path).top1_error_percent
+            if error is not None:
+                errors.append((error, path))
+    return [min(errors)[1]] if errors else []
+
+
+def _first_of_each(found: list[Path], interval: Fraction) -> set[Path]:
+    """The first at or after each multiple of `interval`: which that is never changes."""
+    first: dict[int, Path] = {}
+    for path in found:
+        first.setdefault(step_of(path) // interval, path)
+    first.pop(0, None)
+    return set(first.values())

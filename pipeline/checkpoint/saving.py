@@ -1,0 +1,100 @@
+"""Saving while training goes on."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+from pipeline.checkpoint.host_memory import HostMemory
+from pipeline.checkpoint.reading import list_checkpoints, step_of
+from pipeline.checkpoint.retention import Retention
+from pipeline.checkpoint.snapshot import CheckpointError, Snapshot
+from pipeline.checkpoint.writing import delete_all_but, write_checkpoint
+
+PATIENCE_SECONDS = 30.0
+"""How long training stands still for a disk that has not finished the checkpoint before."""
+
+
+class Checkpoints(AbstractContextManager["Checkpoints"]):
+    """The checkpoints of one run. One process writes; leaving the block awaits the last write."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_last: int,
+        keep_best: bool,
+        keep_every_steps: Fraction | None = None,
+        saved: Callable[[int, Path, float], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        """`keep_every_steps` keeps the first checkpoint at or after each multiple of it, too."""
+        self._folder, self._retention = folder, Retention(keep_last, keep_best, keep_every_steps)
+        self._saved, self._warn = saved, warn
+        self._memory = HostMemory()
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+        self._lost: list[int] = []
+
+    @property
+    def keep_best(self) -> bool:
+        return self._retention.best
+
+    def save(self, snapshot: Snapshot, *, last: bool = False) -> None:
+        """Copy `snapshot` to host memory and write it in the background, one at a time.
+
+        If that fails, or the write before takes too long, `warn` hears of it, and it costs no more
+        than this checkpoint. The `last` of a run waits for the one before, however long it takes.
+        """
+        try:
+            self.wait(None if last else PATIENCE_SECONDS)
+        except TimeoutError:
+            self._lose(snapshot.progress.step, "the one before is still being written")
+            return
+        copies = self._memory.copy(snapshot.tensors)
+        copy = Snapshot(copies, snapshot.progress, snapshot.documents)
+        self._pending = self._writer.submit(self._write, copy)
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return once no write is under way; raise TimeoutError after `seconds`."""
+        if self._pending is not None:
+            self._pending.result(seconds)
+            self._pending = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.wait()
+        self._writer.shutdown()
+        if self._lost:
+            found = list_checkpoints(self._folder)
+            newest = f"is of step {step_of(found[-1])}" if found else "does not exist"
+            self._warn(
+                f"{len(self._lost)} checkpoint(s) could not be written to {self._folder}, the last"
+                f" of step {self._lost[-1]}; the newest there {newest}"
+            )
+
+    def _write(self, snapshot: Snapshot) -> None:
+        started = time.perf_counter()
+        step = snapshot.progress.step
+        try:
+            path = write_checkpoint(self._folder, snapshot)
+        except (OSError, MemoryError) as error:
+            self._lose(step, str(error) or type(error).__name__)
+            return
+        self._saved(step, path, time.perf_counter() - started)
+        try:
+            found = [p for p in list_checkpoints(self._folder) if step_of(p) <= step]
+            delete_all_but(self._retention.kept(found), path)
+        except (OSError, CheckpointError) as error:
+            self._warn(f"old checkpoints are not deleted: {error}")
+
+    def _lose(self, step: int, reason: str) -> None:
+        self._lost.append(step)
+        self._warn(f"the checkpoint of step {step} could not be written: {reason}")

@@ -1,0 +1,157 @@
+"""Writing a dataset: sorted, fingerprinted, and there as a whole or not at all."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import xxhash
+from numpy.typing import NDArray
+
+from pipeline.dataset.index import FILES_SCHEMA, MANIFEST, SPLIT_SCHEMA, Manifest, split_files
+from pipeline.dataset.samples import COLUMNS, Samples, StoredFile, as_arrow
+from pipeline.durable import sync_folder, write_durably
+
+pa: Any = pyarrow  # it ships no types
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """All that an index is written from."""
+
+    name: str
+    classes: tuple[str, ...]
+    root: str
+    """The folder that the samples' files lie in: absolute, or relative to the index."""
+    splits: Mapping[str, Samples]
+    class_names: tuple[str, ...] = ()
+    """The classes in words, if they are known."""
+    notes: tuple[str, ...] = ()
+    """What the person should know, one sentence each: files ignored, images left out."""
+    request: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What it was prepared from."""
+
+
+def write_dataset(folder: Path, dataset: Dataset) -> Manifest:
+    """Write a dataset's indexes and, last and atomically, the manifest that makes it valid.
+
+    What `folder` held before stays valid until all of the new dataset is on disk beside it. Raise
+    `ValueError` for a label that no class has.
+    """
+    fingerprint = hashlib.sha256(f"{len(dataset.classes)} classes".encode())
+    counts: dict[str, int] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    with _Staging(folder) as staging:
+        for split, unsorted in sorted(dataset.splits.items()):
+            samples = _in_order(unsorted, len(dataset.classes))
+            fingerprint.update(f"{split}:{len(samples)}:".encode())
+            fingerprint.update(samples.labels.astype("<i4").tobytes())
+            fingerprint.update(samples.digests.tobytes())
+            counts[split] = len(samples)
+            of_samples, of_files = split_files(split)
+            staging.write_table(of_samples, _with_places(samples))
+            staging.write_table(of_files, _file_table(samples.files))
+        manifest = Manifest(
+            name=dataset.name,
+            classes=dataset.classes,
+            samples=counts,
+            fingerprint=fingerprint.hexdigest(),
+            root=dataset.root,
+            checksums=staging.checksums,
+            class_names=dataset.class_names,
+            request=dataset.request,
+        )
+        staging.put_in_place(json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+    return manifest
+
+
+def _in_order(samples: Samples, classes: int) -> Samples:
+    """Sort files by name, leaving out those without samples, and samples by (label, digest)."""
+    columns = samples.columns
+    wrong = np.flatnonzero((columns["label"] < 0) | (columns["label"] >= classes))
+    if len(wrong):
+        file = samples.files[columns["file"][wrong[0]]].name
+        label = columns["label"][wrong[0]]
+        raise ValueError(f"{file}: label {label} is not in 0..{classes - 1}")
+    files, numbers = _sorted_files(samples)
+    high, low = np.ascontiguousarray(samples.digests).view(">u8").astype(np.uint64).T
+    order = np.lexsort((columns["offset"], numbers, low, high, columns["label"]))
+    ordered = {name: {**columns, "file": numbers}[name][order] for name in COLUMNS}
+    return Samples(files, ordered, samples.digests[order])
+
+
+def _sorted_files(samples: Samples) -> tuple[tuple[StoredFile, ...], NDArray[np.int32]]:
+    """Return the files in use, sorted, and for each sample its file's place among them."""
+    used: list[int] = np.unique(samples.columns["file"]).tolist()
+    by_name = sorted(used, key=lambda number: samples.files[number].name)
+    renumbered = np.zeros(len(samples.files), np.int32)
+    renumbered[by_name] = np.arange(len(by_name), dtype=np.int32)
+    files = tuple(samples.files[number] for number in by_name)
+    return files, renumbered[samples.columns["file"]]
+
+
+def _with_places(samples: Samples) -> Any:
+    stored = np.lexsort((samples.columns["offset"], samples.columns["file"]))
+    arrays = [*samples.table().columns, as_arrow(stored, pa.int64())]
+    return pa.Table.from_arrays(arrays, schema=SPLIT_SCHEMA)
+
+
+def _file_table(files: Sequence[StoredFile]) -> Any:
+    columns = [[getattr(file, name) for file in files] for name in ("name", "size", "mtime_ns")]
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, FILES_SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=FILES_SCHEMA)
+
+
+class _Staging:
+    """New files beside the old ones; between the old manifest and the new one there is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checksums: dict[str, str] = {}
+        self._folder = folder
+        self._staged: dict[str, Path] = {}
+
+    def __enter__(self) -> "_Staging":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for temporary in self._staged.values():
+            temporary.unlink(missing_ok=True)
+
+    def write_table(self, name: str, table: Any) -> None:
+        """Write a table as one record batch: mapped, every column of it is one array."""
+        path = self._stage(name)
+        with (
+            pa.OSFile(str(path), "wb") as stream,
+            pa.ipc.new_file(stream, table.schema) as writer,
+        ):
+            writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        content = pa.memory_map(str(path)).read_buffer()
+        self.checksums[name] = xxhash.xxh3_128_hexdigest(content)
+
+    def put_in_place(self, manifest: bytes) -> None:
+        write_durably(self._stage(MANIFEST), manifest)
+        (self._folder / MANIFEST).unlink(missing_ok=True)
+        sync_folder(self._folder)
+        for name, temporary in self._staged.items():
+            if name == MANIFEST:  # it comes last: there only with all that it speaks of
+                sync_folder(self._folder)
+            temporary.replace(self._folder / name)
+        sync_folder(self._folder)
+
+    def _stage(self, name: str) -> Path:
+        temporary = self._folder / f".{name}.{os.getpid()}.tmp"
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        self._staged[name] = temporary
+        return temporary

@@ -1,0 +1,66 @@
+"""A run before it begins: a configuration that meets its dataset, its images and its world."""
+
+from dataclasses import dataclass, field
+
+from pipeline.config.schema import Config, Data
+from pipeline.dataset.index import Index
+from pipeline.distributed import World
+from pipeline.loaders import Loader, Split, open_loader
+from pipeline.loaders.faults import ImageError
+from pipeline.loaders.files import file_faults
+from pipeline.plan import Plan
+from pipeline.signals import StopSignals
+from pipeline.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Job:
+    """A configuration on this dataset and in this world; everything about it is in order."""
+
+    config: Config
+    world: World
+    split: Split
+    plan: Plan
+    signals: StopSignals = field(default_factory=StopSignals)
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(None))
+
+    @property
+    def fingerprint(self) -> str:
+        return self.split.train.manifest.fingerprint
+
+
+def open_split(data: Data) -> Split:
+    """Open both halves of the dataset; raise `ValueError` if one is missing or empty."""
+    split = Split(Index.open(data.dir, "train", data.root), Index.open(data.dir, "val", data.root))
+    for index in (split.train, split.val):
+        if len(index) == 0:
+            raise ValueError(f"{data.dir}: split {index.split!r} is empty; prepare it again")
+    return split
+
+
+def open_images(job: Job) -> Loader:
+    """Open the loader, and check the images as `data.verify` asks, each rank its share."""
+    config, split, world = job.config, job.split, job.world
+    loader = open_loader(
+        config.data,
+        split,
+        seed=config.seed,
+        global_batch=config.train.global_batch,
+        rank_batch=config.evaluate.rank_batch,
+        world=world,
+    )
+    world.from_main(lambda: expect_files(config.data, split))
+    if config.data.verify == "decode" and config.data.on_corrupt == "fail":
+        faults = [fault for share in world.gather(loader.verify()) for fault in share]
+        if faults:
+            raise ImageError(list(dict.fromkeys(faults)))
+    return loader
+
+
+def expect_files(data: Data, split: Split) -> None:
+    """Raise `ImageError` if files of the dataset are missing or changed, unless that is allowed."""
+    if data.verify == "off" or data.on_corrupt == "skip":
+        return
+    faults = file_faults(split.train) + file_faults(split.val)
+    if faults:
+        raise ImageError(list(dict.fromkeys(faults)))

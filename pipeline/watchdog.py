@@ -1,0 +1,99 @@
+"""Ends a process that has stopped going forward, and leaves behind where it stood."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from types import TracebackType
+
+HUNG = 86
+"""Exit code of a process that the watchdog ended."""
+PATIENCE_MINUTES = 30.0
+"""At least so long may last what is no step: compiling, evaluating a batch, the last write."""
+POLL_SECONDS = 5.0
+LAST_WORDS_SECONDS = 10.0
+"""Where the disk is what hangs, the process ends without its stacks."""
+DEAF_SECONDS = 2 * 60 * 60.0
+"""A process in which no Python thread has run for so long is ended, with exit code 1."""
+
+
+class Watchdog(AbstractContextManager["Watchdog"]):
+    """A thread that ends the process once `minutes` go by without a step; None or 0 is never.
+
+    Time in which the process itself was suspended does not count.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self.minutes = minutes
+        self._step_seconds = 60 * (minutes or 0)
+        self._other_seconds = max(self._step_seconds, 60 * PATIENCE_MINUTES)
+        self._limit = self._other_seconds
+        self._signs = 0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, stacks: Path, tell: Callable[[str], None]) -> None:
+        """Watch from now on, until the block ends.
+
+        In the end the stacks of all threads go to the file `stacks`, and `tell` hears of it.
+        """
+        assert self._thread is None
+        if self._step_seconds:
+            self._thread = threading.Thread(
+                target=self._watch, args=(stacks, tell), name="watchdog", daemon=True
+            )
+            self._thread.start()
+
+    def expect_step(self) -> None:
+        """A step is done, and the next one follows."""
+        self._limit = self._step_seconds
+        self._signs += 1
+
+    def expect_other(self) -> None:
+        """Something else is done or begins, which takes its own time."""
+        self._limit = self._other_seconds
+        self._signs += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            faulthandler.cancel_dump_traceback_later()
+
+    def _watch(self, stacks: Path, tell: Callable[[str], None]) -> None:
+        poll = min(POLL_SECONDS, self._step_seconds / 10)
+        seen, still, last = self._signs, 0.0, time.monotonic()
+        while not self._ended.wait(poll):
+            # Native code that never lets Python run would silence this thread, too.
+            faulthandler.dump_traceback_later(DEAF_SECONDS, exit=True, file=2)
+            now = time.monotonic()
+            passed, last = min(now - last, 2 * poll), now  # more: the process was suspended
+            still = still + passed if self._signs == seen else 0.0
+            seen = self._signs
+            if still > self._limit:
+                _end(stacks, tell, still)
+
+
+def _end(stacks: Path, tell: Callable[[str], None], seconds: float) -> None:
+    threading.Timer(LAST_WORDS_SECONDS, os._exit, (HUNG,)).start()
+    message = (
+        f"nothing has gone forward for {seconds / 60:.1f} min; stacks of all threads: {stacks}"
+    )
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
+    with suppress(OSError):
+        stacks.parent.mkdir(parents=True, exist_ok=True)
+        with stacks.open("w") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+    tell(message)
+    os._exit(HUNG)

@@ -1,0 +1,155 @@
+"""A program of ranks: trains a tiny network with one engine after another and keeps what comes out.
+
+`run_trials(folder, trials, ranks)` starts it, once for many trials.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+
+from pipeline.config.schema import Ddp, DeepSpeed, Model, Sgd, Train
+from pipeline.distributed import World, join_world
+from pipeline.ema import WeightAverage
+from pipeline.engines import Engine, EngineState, Trainee, open_engine
+from pipeline.models import build
+from pipeline.models.normalized import Normalized
+from pipeline.optim import build_optimizer
+
+CLASSES, SIZE = 10, 8
+TRIALS = "trials.json"
+LAST_STEP = 50
+SAVED = range(10, LAST_STEP, 10)
+"""Steps at which statistics become one, as where a run is saved."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training, or some steps of it."""
+
+    name: str
+    engine: Ddp | DeepSpeed
+    global_batch: int = 8
+    first: int = 1
+    last: int = LAST_STEP
+    after: str | None = None
+    """The trial whose state is taken over before the first step."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """Settings of `train` that differ."""
+    loss_scale: float | None = None
+    """What fp16 begins with."""
+
+
+Outcome = dict[str, Any]
+"""`losses`, of each step over all ranks, and the state at the end: `model`, `momentum` ..."""
+
+
+def run_trials(
+    folder: Path, trials: list[Trial], *, ranks: int, cpu_only: bool = True
+) -> dict[str, Outcome]:
+    """Run `trials` one after another in one group of processes, which must be silent."""
+    (folder / TRIALS).write_text(json.dumps([asdict(trial) for trial in trials]))
+    command = ["tests.multiprocess.engine_runs", str(folder)]
+    call = f"run_ranks({command}, ranks={ranks}, cpu_only={cpu_only})"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from launch.local import run_ranks; exit({call})"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+    )
+    assert done.returncode == 0, done.stdout
+    assert not done.stdout, done.stdout
+    return {trial.name: _read(folder / trial.name) for trial in trials}
+
+
+def main(folder: Path) -> None:
+    trials = TypeAdapter(list[Trial]).validate_json((folder / TRIALS).read_bytes())
+    with join_world() as world:
+        if world.device.type == "cuda":
+            torch.use_deterministic_algorithms(True)
+        for trial in trials:
+            outcome = train(trial, folder, world)
+            if world.is_main:
+                torch.save(outcome, folder / trial.name)
+            world.gather(None)  # what the next trial may read is there
+
+
+def train(trial: Trial, folder: Path, world: World) -> Outcome:
+    defaults = {"steps": LAST_STEP, "precision": "fp32", "global_batch": trial.global_batch}
+    settings = Train(**defaults | trial.train)
+    network = build(Model(name="cifar_resnet8"), classes=CLASSES, generator_seed=1)
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    network.to(world.device).to(memory_format=layout)
+    module = Normalized(
+        network, mean=(0.5,) * 3, std=(0.2,) * 3, channels_last=settings.channels_last
+    ).to(world.device)
+    optimizer = build_optimizer(network, Sgd(lr=1, nesterov=True, decay_norm_and_bias=False))
+    average = WeightAverage(network, decay=0.9, every_steps=3)
+    engine = open_engine(
+        trial.engine,
+        Trainee(module, network, optimizer),
+        settings,
+        micro_batch=trial.global_batch // world.size // settings.accumulation,
+        image_size=SIZE,
+        world=world,
+    )
+    if trial.after:
+        begun = _read(folder / trial.after)
+        engine.load(EngineState(begun["model"], begun["momentum"], begun["scaler"]))
+        average.load(begun["average"])
+    if trial.loss_scale:
+        engine.load(replace(engine.state(), scaler={"scale": trial.loss_scale, "steps": 0}))
+    losses: list[float] = []
+    for step in range(trial.first, trial.last + 1):
+        losses.append(one_step(engine, step, trial, average, world))
+        if step in (trial.last, *SAVED):
+            engine.synchronize()
+            average.synchronize(world)
+    return {"losses": losses, "average": average.average, **asdict(engine.state())}
+
+
+def one_step(
+    engine: Engine, step: int, trial: Trial, average: WeightAverage, world: World
+) -> float:
+    """Train on this rank's part of the batch that belongs to `step`; return the mean loss."""
+    generator = torch.Generator().manual_seed(step)
+    shape = (trial.global_batch, SIZE, SIZE, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, CLASSES, shape[:1], generator=generator)
+    parts = [whole.chunk(world.size)[world.rank].to(world.device) for whole in (images, labels)]
+    with nullcontext() if step == trial.first else host_never_waits(world.device):
+        loss = engine.step(*parts, lr=0.1 * (1 - step / (LAST_STEP + 1)))
+    average.update(step)
+    return world.sum_(loss).item() / world.size
+
+
+@contextmanager
+def host_never_waits(device: torch.device) -> Generator[None]:
+    """On a GPU, raise if the block waits for the device."""
+    if device.type == "cpu":
+        yield
+        return
+    with warnings.catch_warnings(action="ignore"):  # it calls itself a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def _read(path: Path) -> Outcome:
+    return torch.load(path, map_location="cpu")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("error")
+    main(Path(sys.argv[1]))

@@ -1,0 +1,138 @@
+"""A run that is asked to stop saves and stops on all ranks, and goes on as if it had not."""
+
+import json
+import signal
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from pipeline.checkpoint import list_checkpoints, read_checkpoint
+from pipeline.config.load import load
+from pipeline.signals import STOPPED
+from pipeline.train import main
+from tests.images import make_dataset
+from tests.multiprocess.runs import (
+    events,
+    finish,
+    newest,
+    result,
+    start,
+    state,
+    write_recipe,
+)
+from tests.multiprocess.stops import end, ranks_of, submit, wait_until
+
+pytestmark = pytest.mark.xdist_group("stopping")
+NEVER = "checkpoint.every_steps=1000"
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopping")
+    return write_recipe(folder, make_dataset(folder / "data", train=90, val=23))
+
+
+def reached(run: Path, event: str, step: int) -> bool:
+    """Whether the run has told of `event` at `step` or later."""
+    found = events(run, event) if (run / "metrics.jsonl").exists() else []
+    return any(each["step"] >= step for each in found)
+
+
+def is_statistic(name: str) -> bool:
+    return name.endswith(("running_mean", "running_var"))
+
+
+@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGTERM), (2, signal.SIGUSR2)])
+def test_a_stopped_run_ends_with_the_weights_of_the_unbroken_one(
+    recipe: Path, tmp_path: Path, ranks: int, number: signal.Signals
+) -> None:
+    """Only the last rank is asked, at any step. Of running statistics, see below."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(submit(recipe, f"run_dir={whole}", NEVER, ranks=ranks))
+    process = submit(recipe, f"run_dir={broken}", NEVER, ranks=ranks)
+    wait_until(lambda: reached(broken, "progress", 30), process)
+    ranks_of(process)[-1].send_signal(number)
+    code, output = end(process)
+    assert code == STOPPED, output
+    assert "Traceback" not in output
+    assert 30 <= newest(broken) < 120
+    finish(submit(recipe, f"run_dir={broken}", NEVER, ranks=ranks))
+
+    ends = [each["status"] for each in events(broken, "run_ended")]
+    assert ends == ["interrupted", "finished"]
+    expected, found = state(whole), state(broken)
+    assert newest(whole) == newest(broken) == 120
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        if ranks == 1 or not is_statistic(name):
+            assert torch.equal(tensor, found[name]), f"{name} differs"
+        else:  # averaged over the ranks once more, which changes nothing but how it is rounded
+            torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_an_evaluation_is_left_and_made_up_for(tmp_path: Path) -> None:
+    """Stopped in an evaluation by a signal to one rank of two; what is missing comes first."""
+    recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=30, val=300))
+    run = tmp_path / "run"
+    arguments = (recipe, f"run_dir={run}", "train.steps=12", "evaluate.every_steps=6")
+    arguments += ("evaluate.rank_batch=1", "train.log_every_steps=6", NEVER)
+    process = submit(*arguments, ranks=2)
+    wait_until(lambda: reached(run, "progress", 6), process)
+    ranks_of(process)[0].send_signal(signal.SIGTERM)
+    code, output = end(process)
+    assert code == STOPPED, output
+    assert events(run, "evaluated") == [], "the signal came too late to show anything"
+    (path,) = list_checkpoints(run / "checkpoints")
+    assert read_checkpoint(path).progress.step == 6
+    assert read_checkpoint(path).progress.top1_error_percent is None
+
+    finish(submit(*arguments, ranks=2))
+    assert [event["step"] for event in events(run, "evaluated")] == [6, 12]
+    assert [event["images"] for event in events(run, "evaluated")] == [300, 300]
+    errors = [event["top1_error_percent"] for event in events(run, "evaluated")]
+    assert result(run)["best_top1_error_percent"] == min(errors)
+
+
+def catches_sigterm(process: psutil.Process) -> bool:
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    (caught,) = (int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def test_it_stops_at_once_while_the_program_is_loading(recipe: Path, tmp_path: Path) -> None:
+    process = start(recipe, f"run_dir={tmp_path / 'run'}")
+    wait_until(lambda: catches_sigterm(psutil.Process(process.pid)), process)
+    process.send_signal(signal.SIGTERM)
+    assert end(process) == (STOPPED, "")
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_stops_at_once_before_the_first_step(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = submit(recipe, f"run_dir={run}", ranks=2)
+    wait_until((run / "config.yaml").exists, process)
+    process.send_signal(signal.SIGTERM)
+    code, output = end(process)
+    assert code == STOPPED, output
+    assert "before the first step" in output
+    assert "Traceback" not in output
+    assert newest(run) == 0
+
+
+def test_a_checkpoint_explains_itself(recipe: Path, tmp_path: Path) -> None:
+    settings = [f"run_dir={tmp_path / 'run'}", "train.steps=12", "checkpoint.every_steps=5"]
+    assert main([str(recipe), *settings]) == 0
+    path = tmp_path / "run" / "checkpoints" / "step-00000010"
+    assert load(path / "config.yaml") == load(recipe, settings)
+    schedule = json.loads((path / "schedule.json").read_text())
+    assert (schedule["step"], schedule["last_step"], schedule["world_size"]) == (10, 12, 1)
+    assert schedule["epoch"] == pytest.approx(10 * 16 / 90)
+    assert 0 < schedule["next_lr"] < 0.05
+    provenance = json.loads((path / "provenance.json").read_text())
+    manifest = json.loads((recipe.parent / "data" / "manifest.json").read_text())
+    assert provenance["dataset_fingerprint"] == manifest["fingerprint"]
+    assert provenance["torch"] == version("torch")
+    assert {"git_commit", "git_dirty", "config_hash", "python"} <= provenance.keys()

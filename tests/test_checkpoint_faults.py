@@ -1,0 +1,209 @@
+"""Whatever system call a disk fails at or a process dies before, a whole checkpoint is there."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.checkpoint import Snapshot, write_checkpoint
+from tests.snapshots import newest_step, open_checkpoints, save_all, snapshot
+
+
+def run_script(script: str, *arguments: str) -> Any:
+    """Run a script in a process of its own; return the JSON that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    return json.loads(done.stdout)
+
+
+# ------------------------------------------------------------------------------------ full disks
+
+
+def test_a_write_that_fails_warns_and_the_next_one_succeeds(tmp_path: Path) -> None:
+    folder, aside = tmp_path / "checkpoints", tmp_path / "aside"
+    assert save_all(folder, [snapshot(1)]) == []
+    folder.rename(aside)
+    folder.write_text("in the way")
+    warnings: list[str] = []
+    with open_checkpoints(folder, warnings.append) as checkpoints:
+        checkpoints.save(snapshot(2))
+        checkpoints.wait()
+        assert len(warnings) == 1
+        assert "the checkpoint of step 2 could not be written" in warnings[0]
+        folder.unlink()
+        aside.rename(folder)
+        assert newest_step(folder) == 1
+        checkpoints.save(snapshot(3))
+    assert "1 checkpoint(s) could not be written" in warnings[1]
+    assert "the newest there is of step 3" in warnings[1]
+    assert len(warnings) == 2
+    assert newest_step(folder) == 3
+
+
+FULL_DISK = """
+import json, resource, sys
+from pathlib import Path
+from tests.snapshots import newest_step, save_all, snapshot
+
+folder = Path(sys.argv[1])
+assert save_all(folder, [snapshot(1)]) == []
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the model takes 1,200 bytes
+warnings = save_all(folder, [snapshot(2), snapshot(3)])
+names = [path.name for path in folder.iterdir()]
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+print(json.dumps([warnings, names, newest_step(folder)]))
+"""
+
+
+def test_a_full_disk_costs_no_more_than_the_checkpoint(tmp_path: Path) -> None:
+    warnings, names, newest = run_script(FULL_DISK, str(tmp_path))
+    assert [warning.split(" could not be written")[0] for warning in warnings] == [
+        "the checkpoint of step 2",
+        "the checkpoint of step 3",
+        "2 checkpoint(s)",
+    ]
+    assert "the newest there is of step 1" in warnings[-1]
+    assert names == ["step-00000001"]  # and what was begun takes no room
+    assert newest == 1
+
+
+def test_a_disk_that_hangs_holds_training_up_for_a_while_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = threading.Event()
+
+    def write_late(folder: Path, one: Snapshot) -> Path:
+        hang.wait()
+        return write_checkpoint(folder, one)
+
+    monkeypatch.setattr("pipeline.checkpoint.saving.write_checkpoint", write_late)
+    monkeypatch.setattr("pipeline.checkpoint.saving.PATIENCE_SECONDS", 0.1)
+    warnings: list[str] = []
+    with open_checkpoints(tmp_path, warnings.append, keep_last=9) as checkpoints:
+        checkpoints.save(snapshot(1))
+        checkpoints.save(snapshot(2))
+        assert "step 2 could not be written: the one before is still" in warnings[0]
+        threading.Timer(0.3, hang.set).start()
+        checkpoints.save(snapshot(3), last=True)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]
+    assert newest_step(tmp_path) == 3
+
+
+# ---------------------------------------------------------------------------- at each system call
+
+FAULTS = """
+import errno, json, os, sys
+from pathlib import Path
+from tests.snapshots import flip_a_bit, newest_step, save_all, snapshot
+from pipeline.checkpoint import read_checkpoint, recover_checkpoints, write_checkpoint
+
+CALLS = ("mkdir", "open", "write", "fsync", "rename", "replace", "unlink", "rmdir")
+called = set()
+
+def fail(kind, name, call, arguments):
+    if kind == "killed":
+        if name == "write":
+            call(arguments[0], arguments[1][: len(arguments[1]) // 2])
+        os._exit(9)
+    number = errno.ENOSPC if kind == "full for once" else errno.EIO
+    raise OSError(number, os.strerror(number))
+
+def failing(name, kind, countdown):
+    call = getattr(os, name)
+    def wrapped(*arguments, **keywords):
+        called.add(name)
+        at, countdown[0] = countdown[0], countdown[0] - 1
+        if at == 0 or (at < 0 and kind == "broken for good"):
+            fail(kind, name, call, arguments)
+        return call(*arguments, **keywords)
+    return wrapped
+
+def save_with_a_fault(folder, kind, k):
+    # Save step 2 in a child; return whether the fault came, whether it died, and its warnings.
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        countdown = [k]
+        kept = {name: getattr(os, name) for name in CALLS}
+        for name in CALLS:
+            setattr(os, name, failing(name, kind, countdown))
+        warnings = save_all(folder, [snapshot(2, 7.0)], keep_last=1, keep_best=False)
+        for name in CALLS:
+            setattr(os, name, kept[name])
+        os.write(writer, json.dumps([countdown[0] < 0, warnings, sorted(called)]).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as stream:
+        told = stream.read()
+    status = os.wait()[1]
+    if told:
+        came, warnings, called_here = json.loads(told)
+        called.update(called_here)
+        return came, False, warnings
+    assert os.waitstatus_to_exitcode(status) == 9
+    return True, True, []
+
+def before(folder, scene):
+    # There is a whole checkpoint of step 1, and perhaps one of the step that is to be saved.
+    write_checkpoint(folder, snapshot(1))
+    if scene != "new":
+        old = write_checkpoint(folder, snapshot(2, 8.0))
+        if scene == "damaged":
+            flip_a_bit(old)
+
+def resumes_at(folder):
+    # What the next process finds: the step, and the error that tells the old one from the new one.
+    recover_checkpoints(folder)
+    step = newest_step(folder)
+    return step, read_checkpoint(folder / f"step-{step:08d}").progress.top1_error_percent
+
+def at_each_call(place, scene, kind):
+    for k in range(1000):
+        folder = place / f"{kind}-{k}"
+        before(folder, scene)
+        came, died, warnings = save_with_a_fault(folder, kind, k)
+        found = resumes_at(folder)
+        assert save_all(folder, [snapshot(3)], keep_last=1, keep_best=False) == [], k
+        assert [path.name for path in folder.iterdir()] == ["step-00000003"], k
+        assert newest_step(folder) == 3
+        yield came, died, warnings, found
+        if not came:
+            break
+
+kinds = ("killed", "full for once", "broken for good")
+seen = {kind: list(at_each_call(Path(sys.argv[1]), sys.argv[2], kind)) for kind in kinds}
+print(json.dumps([seen, sorted(called)]))
+"""
+
+
+@pytest.mark.parametrize("scene", ["new", "damaged", "other"])
+def test_after_a_fault_at_any_call_the_old_one_is_whole_or_the_new_one_is(
+    tmp_path: Path, scene: str
+) -> None:
+    seen, called = run_script(FAULTS, str(tmp_path), scene)
+    assert set(called) >= {"mkdir", "open", "write", "fsync", "rename", "unlink", "rmdir"}
+    old, new = [2, 8.0] if scene == "other" else [1, None], [2, 7.0]
+    for entries in seen.values():
+        found = [entry[3] for entry in entries]
+        assert len(found) > 15
+        assert all(each in (old, new) for each in found)
+        assert found[0] == old
+        assert found[-1] == new
+        for came, died, warnings, resumed in entries:
+            if resumed == old and not died:
+                assert warnings, "it is told when a checkpoint is lost"
+            if not came:
+                assert warnings == []
+    killed = seen["killed"]
+    assert all(died for came, died, *_ in killed if came)
+    newest = [entry[3] == new for entry in killed]
+    assert newest == sorted(newest)  # once the new one is there, it stays
