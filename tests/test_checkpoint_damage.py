@@ -1,6 +1,7 @@
 """A damaged checkpoint is passed over, and a forged one neither runs code nor leaves its folder."""
 
 import json
+import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -90,6 +91,15 @@ def test_a_damaged_old_one_does_not_hinder_new_ones(
     assert save_all(tmp_path, [snapshot(step, 9.0) for step in (2, 3, 4)], keep_last=2) == []
     assert set(steps(tmp_path)) >= {3, 4}
     assert newest_step(tmp_path) == 4
+
+
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    for replace in (os.mkfifo, os.mkdir):
+        path = write_checkpoint(tmp_path, snapshot(1))
+        (path / "model.safetensors").unlink()
+        replace(path / "model.safetensors")
+        with pytest.raises(CheckpointError, match="not a plain file"):
+            read_checkpoint(path)
 
 
 def test_there_is_none_at_first(tmp_path: Path) -> None:

@@ -203,6 +203,60 @@ def test_a_signal_is_passed_on_once_and_awaited(
     assert_gone(ranks)
 
 
+HEAR = """
+import signal, time
+def hear(number, frame):
+    {}
+for number in (signal.SIGTERM, signal.SIGUSR2): signal.signal(number, hear)
+ready()
+await_others()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2], ids=["TERM", "USR2"])
+def test_ranks_that_stop_when_asked_say_how_to_go_on(
+    tmp_path: Path, program: Callable[[str], str], number: signal.Signals
+) -> None:
+    launcher = launch(program(HEAR.format("sys.exit(75)") + "time.sleep(100)\n"))
+    ranks = await_ranks(tmp_path)
+    launcher.send_signal(number)
+    launcher.communicate(timeout=SECONDS)
+    assert launcher.returncode == 75
+    assert_gone(ranks)
+
+
+def test_a_rank_that_stops_alone_does_not_end_one_that_still_saves(
+    program: Callable[[str], str],
+) -> None:
+    lines = "if RANK == 1: sys.exit(75)\ntime.sleep(1.5)\n(HERE / 'saved').touch()\nsys.exit(75)\n"
+    module = program(HEAR.format("os._exit(3)") + lines)
+    assert run_ranks([module], ranks=2, cpu_only=True) == 75
+
+
+def test_a_second_signal_to_stop_is_passed_on(
+    tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    hear = "(HERE / f'heard-{RANK}').open('a').write(f'{number} ')"
+    launcher = launch(program(HEAR.format(hear) + "while True: time.sleep(0.01)\n"))
+    ranks = await_ranks(tmp_path)
+
+    def await_heard(expected: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        files = [tmp_path / f"heard-{rank}" for rank in (0, 1)]
+        while not all(file.exists() and file.read_text() == expected for file in files):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    launcher.send_signal(signal.SIGUSR2)
+    await_heard("12 ")
+    launcher.send_signal(signal.SIGTERM)
+    await_heard("12 15 ")
+    for rank in ranks:
+        rank.kill()
+    launcher.communicate(timeout=SECONDS)
+    assert launcher.returncode == 128 + signal.SIGUSR2
+
+
 def test_ctrl_z_pauses_the_ranks_too(tmp_path: Path, program: Callable[[str], str]) -> None:
     launcher = launch(program(WAIT), process_group=0)
     everyone = [psutil.Process(launcher.pid), *await_ranks(tmp_path)]
