@@ -2,6 +2,7 @@
 
     python launch/benchmark.py loader CONFIG [a.b=c ...]     DALI against torchvision's DataLoader
     python launch/benchmark.py overhead CONFIG [a.b=c ...]   the training loop against a bare one
+    python launch/benchmark.py checkpoint CONFIG [a.b=c ...] saving in the background, and waiting
 
 Both sides take turns, so that a machine whose speed drifts slows both alike: quote the ratio.
 """
@@ -26,6 +27,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from launch.checkpoint_stall import compare_saves
 from pipeline.checkpoint import Checkpoints
 from pipeline.config.load import load
 from pipeline.config.schema import Config, PadCrop, RandomResizedCrop, Synthetic
@@ -45,18 +47,23 @@ from pipeline.train import Job, assemble, open_images, open_split, set_up_torch
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit code: 0 done, 2 user's mistake."""
     parser = argparse.ArgumentParser(prog="python launch/benchmark.py", description=__doc__)
-    parser.add_argument("what", choices=("loader", "overhead"))
+    parser.add_argument("what", choices=("loader", "overhead", "checkpoint"))
     parser.add_argument("config", type=Path)
     parser.add_argument("overrides", nargs="*", metavar="a.b=c")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default 5)")
     parser.add_argument("--batches", type=int, default=10, help="batches of a turn (default 10)")
     parser.add_argument("--workers", type=int, default=2, help="DataLoader processes (default 2)")
     parser.add_argument("--bytes", action="store_true", help="deliver bytes, as a GPU wants them")
+    parser.add_argument("--folder", type=Path, help="for checkpoints (default: runs_dir)")
     options = parser.parse_intermixed_args(arguments)
     try:
         config = load(options.config, options.overrides)
         with join_world() as world:
             set_up_torch(deterministic=config.train.deterministic, world=world)
+            if options.what == "checkpoint":
+                folder = options.folder or config.runs_dir
+                compare_saves(config, world.device, folder, rounds=options.rounds)
+                return 0
             sides = (
                 loader_sides(config, world, options.workers, as_bytes=options.bytes)
                 if options.what == "loader"

@@ -1,32 +1,26 @@
-"""Measure how long saving a checkpoint holds training up: against a save that is waited for.
+"""How long a checkpoint holds training up: saved in the background, and waited for.
 
-    python launch/checkpoint_stall.py CONFIG [a.b=c ...] [--folder DIR]
-
-It needs no dataset: the network of CONFIG trains on one random batch. DIR is on the disk to be
-measured (by default the configuration's `runs_dir`); what is written there is deleted.
+Both ways take turns, into the same folder, through the same code: a save that is waited for is a
+save in the background and a wait. No dataset is needed: the network trains on one random batch.
 """
 
-import argparse
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-
-# So that it also runs from a checkout that is not installed.
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from torch.nn import functional as F
 
-from pipeline.checkpoint import Checkpoints, Progress, Snapshot, Tensors, write_checkpoint
-from pipeline.config.load import load
+from pipeline.checkpoint import Checkpoints, Progress, Snapshot, Tensors
 from pipeline.config.schema import Config
 from pipeline.ema import WeightAverage
 from pipeline.engines.autocast import AUTOCAST_DTYPES
+from pipeline.engines.common import is_compiled
 from pipeline.models import build, count_parameters
+from pipeline.models.normalized import Normalized
 from pipeline.optim import build_optimizer
 
 CLASSES = 1000
@@ -40,62 +34,64 @@ class Training:
     state: Mapping[str, Tensors]
     parameters: int
 
+    @property
     def megabytes(self) -> float:
         return sum(tensor.nbytes for each in self.state.values() for tensor in each.values()) / 1e6
 
 
-@dataclass
+@dataclass(frozen=True)
 class Times:
-    """Seconds: of steps that nothing disturbs, of steps during a write, and of saves."""
+    """Seconds, a value for each time that it was measured."""
 
-    steps: list[float]
-    disturbed_steps: list[float]
-    stalls: list[float]
-    writes: list[float]
-    synchronous: list[float]
+    steps: list[float] = field(default_factory=list[float])
+    """Of steps while nothing is written."""
+    disturbed_steps: list[float] = field(default_factory=list[float])
+    """Of steps that began and ended while a checkpoint was written."""
+    stalls: list[float] = field(default_factory=list[float])
+    """Of the call that saves in the background; the first one obtains the host memory, too."""
+    waits: list[float] = field(default_factory=list[float])
+    """Of the same call and the wait for its write."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; return the exit code: 0 done, 2 user's mistake."""
-    parser = argparse.ArgumentParser(
-        prog="python launch/checkpoint_stall.py", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c")
-    parser.add_argument("--folder", type=Path, help="where to write (default: runs_dir)")
-    parser.add_argument("--rounds", type=int, default=5, help="saves of each kind (default 5)")
-    options = parser.parse_intermixed_args(arguments)
-    try:
-        config = load(options.config, options.overrides)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    folder: Path = options.folder or config.runs_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def compare_saves(config: Config, device: torch.device, folder: Path, *, rounds: int) -> None:
+    """Print what a save costs training, in ms and in steps; what is written is deleted.
+
+    Raises `ValueError` if there are no two `rounds`, or `folder` cannot be written to.
+    """
+    if rounds < 2:
+        raise ValueError(f"--rounds {rounds}: the first save is apart, so that it takes 2 or more")
     training = open_training(config, device)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="checkpoint-stall-") as scratch:
-        times = measure(training, Path(scratch), rounds=options.rounds)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="checkpoint-stall-") as scratch:
+            times = measure(training, Path(scratch), device, rounds=rounds)
+    except OSError as error:
+        raise ValueError(f"--folder {folder} cannot be written to: {error}") from error
     print(f"{config.model.name}, {training.parameters:,} parameters, on {device.type}")
-    print(f"state: {training.megabytes():,.0f} MB ({', '.join(training.state)})")
-    show(times)
-    return 0
+    print(f"state: {training.megabytes:,.0f} MB ({', '.join(training.state)})")
+    print("\n".join(table(times)))
 
 
 def open_training(config: Config, device: torch.device) -> Training:
-    """Build network, optimiser and, if configured, average; nothing is loaded."""
+    """Build network, optimiser and, if configured, average, as a run of one rank would."""
     network = build(config.model, classes=CLASSES, generator_seed=config.seed).to(device)
+    train, data = config.train, config.data
+    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    network.to(memory_format=layout)  # copying to the host takes longer where the order changes
+    module = Normalized(network, mean=data.mean, std=data.std, channels_last=train.channels_last)
+    forward = module.to(device)
+    if is_compiled(train.compile, device):
+        forward = torch.compile(forward)
     optimizer = build_optimizer(network, config.optim)
-    ema = config.train.ema
-    average = WeightAverage(network, decay=ema.decay, every_steps=1) if ema else None
-    size, batch = config.data.train.size, config.train.global_batch
-    images = torch.randn(batch, 3, size, size, device=device)
-    labels = torch.randint(0, CLASSES, (batch,), device=device)
-    dtype = AUTOCAST_DTYPES[config.train.precision]
+    average = WeightAverage(network, decay=train.ema.decay, every_steps=1) if train.ema else None
+    shape = (train.global_batch, data.train.size, data.train.size, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    labels = torch.randint(0, CLASSES, shape[:1], device=device)
+    dtype = AUTOCAST_DTYPES[train.precision]
 
     def step() -> None:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = network(images).float()
+            logits = forward(images).float()
         F.cross_entropy(logits, labels).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -112,67 +108,79 @@ def open_training(config: Config, device: torch.device) -> Training:
     return Training(step, groups, count_parameters(network))
 
 
-def measure(training: Training, folder: Path, *, rounds: int) -> Times:
-    """Save `rounds` times in either way, with steps in between; the first step warms up."""
-    times = Times([], [], [], [], [])
-    training.step()
-    writes = times.writes
+def measure(training: Training, folder: Path, device: torch.device, *, rounds: int) -> Times:
+    """Save `rounds` times in either way, with steps in between; raise OSError if a write fails."""
+    times = Times()
     with Checkpoints(
-        folder / "background",
+        folder,
         keep_last=1,
         keep_best=False,
-        saved=lambda _step, _path, seconds: writes.append(seconds),
-        warn=lambda message: print(message, file=sys.stderr),
+        saved=lambda _step, _path, _seconds: None,
+        warn=_fail,
     ) as checkpoints:
-        for number in range(1, rounds + 1):
-            times.steps.append(_seconds(training.step))
+
+        def save(number: int) -> None:
             progress = Progress(step=number, fingerprint="", seed=0, global_batch=1)
-            snapshot = Snapshot(training.state, progress)
-            times.stalls.append(_seconds(lambda each=snapshot: checkpoints.save(each)))
-            while len(writes) < number:
-                seconds = _seconds(training.step)
-                if len(writes) < number:  # else it ended within the step
+            checkpoints.save(Snapshot(training.state, progress))
+
+        def save_and_wait(number: int) -> None:
+            save(number)
+            checkpoints.wait()
+
+        for _ in range(2):  # compiles, and warms up
+            training.step()
+        for number in range(1, 2 * rounds, 2):
+            times.steps.append(_seconds(training.step, device))
+            times.stalls.append(_seconds(lambda at=number: save(at), device))
+            while _writes(checkpoints):
+                seconds = _seconds(training.step, device)
+                if _writes(checkpoints):
                     times.disturbed_steps.append(seconds)
-            times.steps.append(_seconds(training.step))
-            whole = {
-                group: {name: tensor.detach().cpu().contiguous() for name, tensor in each.items()}
-                for group, each in training.state.items()
-            }
-            held = Snapshot(whole, progress)
-            times.synchronous.append(
-                _seconds(lambda each=held: write_checkpoint(folder / "synchronous", each))
-            )
+            checkpoints.wait()  # old ones are deleted by now, too: the next save meets a quiet disk
+            times.steps.append(_seconds(training.step, device))
+            times.waits.append(_seconds(lambda at=number + 1: save_and_wait(at), device))
     return times
 
 
-def show(times: Times) -> None:
-    """Print milliseconds, and steps that they are worth."""
+def table(times: Times) -> list[str]:
+    """Return a line for each kind: milliseconds, and how many undisturbed steps their median is."""
     step = statistics.median(times.steps)
     rows = [
         ("a step", times.steps),
         ("a step while a checkpoint is written", times.disturbed_steps),
-        ("the write, in the background", times.writes),
-        ("stall of the first save", times.stalls[:1]),
-        ("stall of a later save", times.stalls[1:]),
-        ("a save that is waited for", times.synchronous),
+        ("first save in the background", times.stalls[:1]),
+        ("later saves in the background", times.stalls[1:]),
+        ("a save that is waited for", times.waits),
     ]
-    print(f"{'':40} {'min / median / max':>30}    steps")
+    lines = [f"{'ms':40} {'min / median / max':>30}    steps"]
     for name, seconds in rows:
-        if seconds:
-            spread = (min(seconds), statistics.median(seconds), max(seconds))
-            text = " / ".join(f"{1000 * each:,.1f}" for each in spread)
-            print(f"{name:40} {text:>27} ms  {spread[1] / step:6.3f}")
+        if not seconds:
+            lines.append(f"{name:40} {'none: the write is shorter':>30}")
+            continue
+        spread = (min(seconds), statistics.median(seconds), max(seconds))
+        text = " / ".join(f"{1000 * each:,.1f}" for each in spread)
+        lines.append(f"{name:40} {text:>30} {spread[1] / step:8.3f}")
+    return lines
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    if torch.cuda.is_available():
+def _writes(checkpoints: Checkpoints) -> bool:
+    """Whether a write is under way."""
+    try:
+        checkpoints.wait(0)
+    except TimeoutError:
+        return True
+    return False
+
+
+def _fail(warning: str) -> None:
+    raise OSError(warning)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
     work()
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -5,17 +5,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter
 from torch import nn
 
 from pipeline.checkpoint import (
     PROGRESS,
-    Progress,
     Snapshot,
     Tensors,
     list_checkpoints,
     newest_checkpoint,
     read_checkpoint,
+    read_progress,
 )
 from pipeline.config.load import ConfigError, load
 from pipeline.config.schema import Config
@@ -171,8 +170,7 @@ def _best(found: list[Path], place: Path, warn: Callable[[str], None]) -> Path:
     errors: list[tuple[float, Path]] = []
     for path in found:
         try:
-            content = (path / PROGRESS).read_bytes()
-            progress = TypeAdapter(Progress).validate_json(content)
+            progress = read_progress(path)
         except (OSError, ValueError) as error:
             warn(f"{path / PROGRESS} cannot be read ({error}); passed over")
             continue

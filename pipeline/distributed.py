@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from pipeline.rendezvous import meet
+
 T = TypeVar("T")
 
 CPU = torch.device("cpu")
@@ -143,11 +145,13 @@ def join_world() -> Generator[World]:
     if size == 1:
         yield world
         return
+    timeout = timedelta(minutes=START_TIMEOUT_MINUTES)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=meet(rank, size, timeout),
         rank=rank,
         world_size=size,
-        timeout=timedelta(minutes=START_TIMEOUT_MINUTES),
+        timeout=timeout,
     )
     yield world
     dist.destroy_process_group()  # after an error, NCCL might wait here for ranks that are gone

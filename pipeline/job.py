@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pipeline.config.schema import Config, Data
 from pipeline.dataset.index import Index
 from pipeline.distributed import World
+from pipeline.fence import Fence
 from pipeline.loaders import Loader, Split, open_loader
 from pipeline.loaders.faults import ImageError
 from pipeline.loaders.files import file_faults
@@ -23,6 +24,7 @@ class Job:
     plan: Plan
     signals: StopSignals = field(default_factory=StopSignals)
     watchdog: Watchdog = field(default_factory=lambda: Watchdog(None))
+    fence: Fence = field(default_factory=Fence)
 
     @property
     def fingerprint(self) -> str:

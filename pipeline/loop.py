@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from pipeline.checkpoint import CheckpointError, Checkpoints, Progress, Snapshot
+from pipeline.checkpoint import Checkpoints, Progress, Snapshot, Tensors, expect_same_tensors
 from pipeline.distributed import World
 from pipeline.ema import WeightAverage
 from pipeline.engines import Engine, EngineState
 from pipeline.evaluate import Counts, evaluate
+from pipeline.fence import Fence
 from pipeline.loaders import Batch, Loader, Stream
 from pipeline.metrics import Meter
 from pipeline.plan import Plan
@@ -39,6 +41,7 @@ class Run:
     progress: Progress
     stopping: Stopping
     watchdog: Watchdog
+    fence: Fence
     documents: dict[str, str] = field(default_factory=dict[str, str])
     """Texts that each checkpoint holds, by their file names."""
     synchronized_step: int = 0
@@ -93,7 +96,11 @@ def attend(run: Run, *, first: bool) -> None:
 
 
 def report(run: Run, step: int, *, replaced: int) -> None:
-    """Tell loss, rate and speed since the last report; stops the run if the loss is no number."""
+    """Tell loss, rate and speed since the last report.
+
+    Stops the run if the loss is no number, or if the run is another attempt's by now.
+    """
+    run.fence.expect_mine()
     reading = run.meter.read(step)
     run.emit(
         events.Progress(
@@ -195,13 +202,18 @@ def save(run: Run) -> None:
     state = run.engine.state()
     if not run.world.is_main:
         return
-    tensors = {"model": state.model, "momentum": state.momentum}
-    if run.average:
-        tensors["ema"] = run.average.average
     progress = replace(run.progress, scaler=state.scaler)
     documents = run.documents | {"schedule.json": describe_schedule(run)}
     last = run.stopping.agreed or step == run.plan.last_step
-    run.checkpoints.save(Snapshot(tensors, progress, documents), last=last)
+    run.checkpoints.save(Snapshot(tensor_groups(run, state), progress, documents), last=last)
+
+
+def tensor_groups(run: Run, state: EngineState) -> dict[str, Tensors]:
+    """Return all tensors that a checkpoint of this run holds, group by group."""
+    groups = {"model": state.model, "momentum": state.momentum}
+    if run.average:
+        groups["ema"] = run.average.average
+    return groups
 
 
 def describe_schedule(run: Run) -> str:
@@ -218,19 +230,13 @@ def describe_schedule(run: Run) -> str:
     return json.dumps(schedule, indent=2) + "\n"
 
 
-def resume(run: Run, snapshot: Snapshot) -> None:
-    """Take over a checkpoint: training goes on at the step after it.
+def resume(run: Run, snapshot: Snapshot, path: Path) -> None:
+    """Take over the checkpoint of `path`: training goes on at the step after it.
 
     Raise `CheckpointError` if it lacks what this run needs.
     """
-    tensors = snapshot.tensors
-    needed = {"model", "momentum", *(["ema"] if run.average else [])}
-    if missing := needed - tensors.keys():
-        raise CheckpointError(
-            f"the newest checkpoint holds no {' and no '.join(sorted(missing))} (is it an average,"
-            " to use and not to resume?); remove it, or give another run_dir"
-        )
-    scaler = snapshot.progress.scaler
+    tensors, scaler = snapshot.tensors, snapshot.progress.scaler
+    expect_same_tensors(tensors, tensor_groups(run, run.engine.state()), path)
     run.engine.load(EngineState(tensors["model"], tensors["momentum"], scaler))
     if run.average:
         run.average.load(tensors["ema"])

@@ -1,11 +1,13 @@
 """Where a run's numbers come from: the code, the configuration, the data and the libraries."""
 
 import hashlib
+import json
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+COMMIT = "commit.json"
 LIBRARIES = ("torch", "torchvision", "nvidia-dali-cuda130", "numpy")
 
 
@@ -18,12 +20,25 @@ def describe_run(config_text: str, fingerprint: str) -> dict[str, str]:
         "python": platform.python_version(),
     }
     tags |= {library.removesuffix("-cuda130"): _version(library) for library in LIBRARIES}
+    return tags | describe_code()
+
+
+def describe_code() -> dict[str, str]:
+    """Return git_commit, git_branch and git_dirty of the code that runs; nothing without git.
+
+    A copy of the code, kept for a queued job, brings the answer with it.
+    """
+    kept = Path(__file__).parents[1] / COMMIT
+    if kept.exists():
+        return json.loads(kept.read_bytes())
     commit = _git("rev-parse", "HEAD")
-    if commit:
-        tags["git_commit"] = commit
-        tags["git_branch"] = _git("rev-parse", "--abbrev-ref", "HEAD")
-        tags["git_dirty"] = str(bool(_git("status", "--porcelain"))).lower()
-    return tags
+    if not commit:
+        return {}
+    return {
+        "git_commit": commit,
+        "git_branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
+        "git_dirty": str(bool(_git("status", "--porcelain"))).lower(),
+    }
 
 
 def _version(library: str) -> str:

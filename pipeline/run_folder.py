@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from pipeline.config.load import ConfigError, dump, flatten, load
-from pipeline.config.schema import Checkpoint, Config, Ddp, Evaluate, Tracking
-from pipeline.durable import write_whole
+from pipeline.config.schema import Checkpoint, Config, Ddp, Evaluate, Launch, Slurm, Tracking
+from pipeline.durable import make_folder, write_whole
+from pipeline.fence import Fence
 
 CONFIG_FILE = "config.yaml"
 RESULT = "result.json"
 LOCK = "lock"
+CHECKPOINT_MARK = "model.safetensors"
+"""Where this lies is a checkpoint or an average of some, and no run may write."""
 KEYS_SHOWN = 3
 
 
@@ -33,9 +36,10 @@ def hold_run_folder(config: Config) -> Generator[Path]:
     else:
         folder, lock = _find_or_make(config)
     try:
+        Fence.around(folder).expect_mine()
+        make_folder(folder / "checkpoints")
         if not (folder / RESULT).exists():
             write_whole(folder / CONFIG_FILE, dump(config).encode())
-        (folder / "checkpoints").mkdir(exist_ok=True)
         yield folder
     finally:
         lock.close()
@@ -46,9 +50,10 @@ def decisive(config: Config) -> Config:
 
     Left out is what does not decide the result, so that a run can go on elsewhere, faster or under
     another watch: where the run and its images lie, and how these are loaded and checked;
-    accumulation, compilation and the engine; and how often the run is logged, evaluated, saved and
-    tracked. What changes the numbers stays in: the kind of loader (random images train another
-    network), and whether the engine rounds gradients.
+    accumulation, compilation and the engine; how often the run is logged, evaluated, saved and
+    tracked; and how its ranks are started, on which nodes and with which variables. What changes
+    the numbers stays in: the kind of loader (random images train another network), and whether the
+    engine rounds gradients.
     """
     data, train = config.data, config.train
     loader = type(data.loader)()
@@ -62,6 +67,9 @@ def decisive(config: Config) -> Config:
         evaluate=Evaluate(),
         checkpoint=Checkpoint(),
         tracking=Tracking(),
+        launch=Launch(),
+        slurm=Slurm(),
+        env={},
         runs_dir=Path(),
         run_dir=None,
     )
@@ -75,8 +83,13 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def _claim(folder: Path, config: Config) -> tuple[Path, TextIO]:
+    if _is_checkpoint(folder):
+        raise ValueError(
+            f"run_dir={folder} is a checkpoint or an average of some, not a run's folder; give the"
+            " folder of its run to continue that, or a new one"
+        )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = _lock(folder)
     except OSError as error:
         raise ValueError(f"run_dir={folder} cannot be made or locked: {error.strerror}") from error
@@ -94,7 +107,7 @@ def _claim(folder: Path, config: Config) -> tuple[Path, TextIO]:
 
 def _find_or_make(config: Config) -> tuple[Path, TextIO]:
     for folder in sorted(config.runs_dir.glob(f"{config.name}-*")):
-        if _difference(folder, config):
+        if _is_checkpoint(folder) or _difference(folder, config):
             continue
         lock = None
         with suppress(OSError):  # a folder of somebody else's
@@ -105,6 +118,10 @@ def _find_or_make(config: Config) -> tuple[Path, TextIO]:
             return folder, lock
         lock.close()
     return _claim(config.runs_dir / f"{config.name}-{secrets.token_hex(3)}", config)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / CHECKPOINT_MARK).exists()
 
 
 def _difference(folder: Path, config: Config) -> str:
@@ -124,10 +141,18 @@ def _difference(folder: Path, config: Config) -> str:
 
 
 def _lock(folder: Path) -> TextIO | None:
+    """Return the run's lock; None if another process has it, unless a fence keeps that one out.
+
+    The lock of a node that was lost may stay for minutes, or for ever.
+    """
     lock = (folder / LOCK).open("a")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
+        if Fence.around(folder).stands:
+            return lock
         lock.close()
+        if not isinstance(error, BlockingIOError):
+            raise
         return None
     return lock

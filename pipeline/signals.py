@@ -21,6 +21,9 @@ SAME_SECONDS = 1.0
 REACH_SECONDS = 60.0
 """How long a step may take to end once a signal came; after that there is nothing to wait for."""
 
+LAST_WORDS_SECONDS = 1.0
+"""A process whose standard error takes nothing any more ends without them."""
+
 
 def leave_at_once() -> None:
     """Let the signals end the process with `STOPPED`: as long as it is starting, nothing is lost.
@@ -115,6 +118,7 @@ def _exit(_number: int, _frame: FrameType | None) -> None:
 
 
 def _leave(reason: str) -> None:
+    threading.Timer(LAST_WORDS_SECONDS, os._exit, (STOPPED,)).start()
     sys.stderr.write(f"{reason}; the same command goes on from the last checkpoint\n")
     sys.stderr.flush()
     os._exit(STOPPED)

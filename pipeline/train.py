@@ -16,8 +16,8 @@ if __name__ == "__main__":
 import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,15 @@ from pipeline.durable import write_whole
 from pipeline.ema import WeightAverage
 from pipeline.engines import Trainee, open_engine
 from pipeline.evaluate import Counts
+from pipeline.exits import exit_code, tell
+from pipeline.fence import Fence, FencedOut
+from pipeline.health import tell_of_machines
 from pipeline.job import Job, open_images, open_split
 from pipeline.loaders import Loader
 from pipeline.loaders.faults import ImageError
 from pipeline.loaders.staging import stage_on_each_node
 from pipeline.loop import Run, fit, resume
-from pipeline.metrics import LossError, Meter
+from pipeline.metrics import Meter
 from pipeline.models import build, count_parameters
 from pipeline.models.normalized import Normalized
 from pipeline.optim import build_optimizer
@@ -54,7 +57,7 @@ from pipeline.provenance import describe_run
 from pipeline.result import describe_result
 from pipeline.run_folder import CONFIG_FILE, RESULT, hold_run_folder, read_result
 from pipeline.schedule import in_steps
-from pipeline.signals import STOPPED, StopSignals
+from pipeline.signals import StopSignals
 from pipeline.stopping import Stopped, Stopping
 from pipeline.tracking import events
 from pipeline.tracking.console import final_table
@@ -72,15 +75,19 @@ def train(config: Config) -> dict[str, Any]:
         signals = stack.enter_context(StopSignals())
         watchdog = stack.enter_context(Watchdog(config.train.watchdog_minutes))
         world = stack.enter_context(join_world())
+        watchdog.expect_other()
         set_up_torch(deterministic=config.train.deterministic, world=world)
         split = open_split(config.data)
         plan = make_plan(config, samples=len(split.train), world_size=world.size)
         job = Job(config, world, split, plan, signals, watchdog)
         folder = world.from_main(lambda: stack.enter_context(hold_run_folder(config)))
+        watchdog.stacks = folder / "stacks" / f"rank-{world.rank}.txt"
         result = world.from_main(lambda: read_result(folder))
         if result is None:
+            watchdog.expect_hours()
             staged = stage_on_each_node(config.data, split, world)
-            return run_job(replace(job, split=staged), folder)
+            fence = Fence.around(folder) if world.is_main else Fence()
+            return run_job(replace(job, split=staged, fence=fence), folder)
         if world.is_main:
             rich.print(final_table(result))
         return result
@@ -90,9 +97,16 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
     """Train in `folder` under the eyes of the trackers, who hear how it ended, too."""
     loader = open_images(job)
     with open_tracker(job.config, folder, is_main=job.world.is_main) as tracker:
-        stacks = folder / "stacks" / f"rank-{job.world.rank}.txt"
-        job.watchdog.watch(stacks, lambda why: tracker.emit(events.RunEnded("failed", why)))
+        job.watchdog.expect_other()
+        job.watchdog.tell = lambda why: tracker.emit(events.RunEnded("failed", why))
         try:
+            tell_of_machines(
+                job.world,
+                job.config.launch,
+                run_dir=folder,
+                stage=job.config.data.stage,
+                warn=tracker.warn,
+            )
             with open_checkpoints(job, folder, tracker) as checkpoints:
                 run = assemble(job, loader, checkpoints, tracker)
                 restore(run, folder, tracker)
@@ -105,7 +119,9 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
             raise
         except Stopped as stop:
             tracker.emit(events.RunEnded("interrupted", str(stop)))
-            job.world.gather(None)  # a rank that left now would end those that still write
+            await_others(job.world)
+            raise
+        except FencedOut:  # the run is another attempt's now, and so is what is told of it
             raise
         except BaseException as error:
             why = str(error) or type(error).__name__
@@ -116,16 +132,35 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
             raise
 
 
+def await_others(world: World) -> None:
+    """Wait for ranks that still write, which one that left now would end; lost ones are told of."""
+    try:
+        world.gather(None)
+    except RuntimeError as error:
+        print(f"[rank {world.rank}] stopped, but lost another rank: {error}", file=sys.stderr)
+
+
 def fit_or_fail(run: Run) -> Counts:
     """Call `fit`; what is wrong there is the user's mistake only if an image is."""
     try:
-        return fit(run)
+        with noting_place(run):
+            return fit(run)
     except ImageError as error:
         raise LocalError(str(error)) from error
     except ValueError as error:
         raise RuntimeError(f"the training failed: {error}") from error
     finally:
         run.watchdog.expect_other()
+
+
+@contextmanager
+def noting_place(run: Run) -> Generator[None]:
+    """Let an error that leaves the block say after which report it came."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"after step {run.progress.step}")
+        raise
 
 
 def set_up_torch(*, deterministic: bool, world: World) -> None:
@@ -147,6 +182,7 @@ def open_checkpoints(job: Job, folder: Path, tracker: Tracker) -> Checkpoints:
         keep_last=keep.keep_last,
         keep_best=keep.keep_best,
         keep_every_steps=in_steps(every, job.plan.steps_per_epoch) if every else None,
+        fence=job.fence,
         saved=lambda step, path, seconds: tracker.emit(
             events.CheckpointSaved(step, str(path), seconds)
         ),
@@ -196,6 +232,7 @@ def assemble(job: Job, loader: Loader, checkpoints: Checkpoints, tracker: Tracke
             global_batch=plan.global_batch,
         ),
         stopping=Stopping(world, job.signals),
+        fence=job.fence,
         watchdog=job.watchdog,
     )
 
@@ -212,7 +249,7 @@ def restore(run: Run, folder: Path, tracker: Tracker) -> None:
         return
     snapshot = read_checkpoint(path)
     expect_same_stream(snapshot.progress, run.progress, path)
-    resume(run, snapshot)
+    resume(run, snapshot, path)
 
 
 def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
@@ -240,6 +277,7 @@ def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -
     result = describe_result(run, counts, name=job.config.name, manifest=job.split.train.manifest)
     result |= {"run_dir": str(folder.resolve()), "mlflow_run_id": tracker.mlflow_run_id(timeout)}
     if job.world.is_main:
+        job.fence.expect_mine()
         write_whole(folder / RESULT, json.dumps(result, indent=2).encode() + b"\n")
     tracker.emit(events.RunEnded("finished", result=result))
     tracker.drain(timeout)
@@ -257,20 +295,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="a YAML file, such as configs/quickstart.yaml")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ")
     options = parser.parse_args(arguments)
-    rank = os.environ.get("RANK", "0")
     try:
         train(load(options.config, options.overrides))
-    except ValueError as error:
-        if rank == "0" or isinstance(error, LocalError):
-            print(error if rank == "0" else f"[rank {rank}] {error}", file=sys.stderr)
-        return 2
-    except LossError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except Stopped:
-        return STOPPED
-    except KeyboardInterrupt:
-        return 130
+    except BaseException as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        tell(error, int(os.environ.get("RANK", "0")))
+        return code
     return 0
 
 

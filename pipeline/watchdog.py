@@ -14,6 +14,8 @@ HUNG = 86
 """Exit code of a process that the watchdog ended."""
 PATIENCE_MINUTES = 30.0
 """At least so long may last what is no step: compiling, evaluating a batch, the last write."""
+PATIENCE_HOURS = 12.0
+"""So long may last what goes through all of the data before the first step: to copy, to check."""
 POLL_SECONDS = 5.0
 LAST_WORDS_SECONDS = 10.0
 """Where the disk is what hangs, the process ends without its stacks."""
@@ -22,31 +24,30 @@ DEAF_SECONDS = 2 * 60 * 60.0
 
 
 class Watchdog(AbstractContextManager["Watchdog"]):
-    """A thread that ends the process once `minutes` go by without a step; None or 0 is never.
+    """Ends the process once `minutes` go by without a step in the block; None or 0 is never.
 
-    Time in which the process itself was suspended does not count.
+    It begins with `expect_other`. Time in which the process itself was suspended does not count.
     """
 
     def __init__(self, minutes: float | None) -> None:
         self.minutes = minutes
+        self.stacks: Path | None = None
+        """The file that the stacks of all threads go to in the end; None is standard error."""
+        self.tell: Callable[[str], None] | None = None
+        """Hears of the end, too."""
         self._step_seconds = 60 * (minutes or 0)
         self._other_seconds = max(self._step_seconds, 60 * PATIENCE_MINUTES)
+        self._hours_seconds = max(self._other_seconds, 3600 * PATIENCE_HOURS)
         self._limit = self._other_seconds
         self._signs = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def watch(self, stacks: Path, tell: Callable[[str], None]) -> None:
-        """Watch from now on, until the block ends.
-
-        In the end the stacks of all threads go to the file `stacks`, and `tell` hears of it.
-        """
-        assert self._thread is None
+    def __enter__(self) -> "Watchdog":
         if self._step_seconds:
-            self._thread = threading.Thread(
-                target=self._watch, args=(stacks, tell), name="watchdog", daemon=True
-            )
+            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
+        return self
 
     def expect_step(self) -> None:
         """A step is done, and the next one follows."""
@@ -56,6 +57,11 @@ class Watchdog(AbstractContextManager["Watchdog"]):
     def expect_other(self) -> None:
         """Something else is done or begins, which takes its own time."""
         self._limit = self._other_seconds
+        self._signs += 1
+
+    def expect_hours(self) -> None:
+        """All of the data is copied or checked now."""
+        self._limit = self._hours_seconds
         self._signs += 1
 
     def __exit__(
@@ -69,7 +75,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
             self._thread.join()
             faulthandler.cancel_dump_traceback_later()
 
-    def _watch(self, stacks: Path, tell: Callable[[str], None]) -> None:
+    def _watch(self) -> None:
         poll = min(POLL_SECONDS, self._step_seconds / 10)
         seen, still, last = self._signs, 0.0, time.monotonic()
         while not self._ended.wait(poll):
@@ -80,20 +86,28 @@ class Watchdog(AbstractContextManager["Watchdog"]):
             still = still + passed if self._signs == seen else 0.0
             seen = self._signs
             if still > self._limit:
-                _end(stacks, tell, still)
+                self._end(still)
+
+    def _end(self, seconds: float) -> None:
+        threading.Timer(LAST_WORDS_SECONDS, os._exit, (HUNG,)).start()
+        where = self.stacks or "below"
+        message = (
+            f"nothing has gone forward for {seconds / 60:.1f} min; stacks of all threads: {where}"
+        )
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{message}\n")
+            sys.stderr.flush()
+        with suppress(OSError):
+            _dump(self.stacks)
+        if self.tell:
+            self.tell(message)
+        os._exit(HUNG)
 
 
-def _end(stacks: Path, tell: Callable[[str], None], seconds: float) -> None:
-    threading.Timer(LAST_WORDS_SECONDS, os._exit, (HUNG,)).start()
-    message = (
-        f"nothing has gone forward for {seconds / 60:.1f} min; stacks of all threads: {stacks}"
-    )
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"{message}\n")
-        sys.stderr.flush()
-    with suppress(OSError):
-        stacks.parent.mkdir(parents=True, exist_ok=True)
-        with stacks.open("w") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
-    tell(message)
-    os._exit(HUNG)
+def _dump(stacks: Path | None) -> None:
+    if stacks is None:
+        faulthandler.dump_traceback(2, all_threads=True)
+        return
+    stacks.parent.mkdir(parents=True, exist_ok=True)
+    with stacks.open("w") as file:
+        faulthandler.dump_traceback(file, all_threads=True)

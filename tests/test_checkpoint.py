@@ -1,6 +1,9 @@
 """A checkpoint comes back bit for bit, and is whole or not there, whenever its writer dies."""
 
+import errno
 import json
+import os
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +20,7 @@ from pipeline.checkpoint import (
     Progress,
     Snapshot,
     expect_same_stream,
+    expect_same_tensors,
     list_checkpoints,
     newest_checkpoint,
     read_checkpoint,
@@ -131,6 +135,22 @@ def test_another_stream_is_refused() -> None:
             expect_same_stream(PROGRESS_AT_1, replace(PROGRESS_AT_1, **change), Path("x"))
 
 
+def test_another_network_is_refused() -> None:
+    weights = {"a": torch.ones(3), "b": torch.ones(1)}
+    expected = {"model": weights, "momentum": {}}
+    expect_same_tensors({**expected, "more": weights}, expected, Path("x"))
+    for model, told in (
+        ({"a": torch.ones(3)}, "b is missing there and float32 (1,) here"),
+        ({**weights, "c": torch.ones(1)}, "c is float32 (1,) there and missing here"),
+        ({**weights, "a": torch.ones(1)}, "a is float32 (1,) there and float32 (3,) here"),
+        ({**weights, "a": torch.ones(3).half()}, "a is float16 (3,) there and float32 (3,) here"),
+    ):
+        with pytest.raises(CheckpointError, match=re.escape(told)):
+            expect_same_tensors({"model": model, "momentum": {}}, expected, Path("x"))
+    with pytest.raises(CheckpointError, match="checkpoint x holds no momentum "):
+        expect_same_tensors({"model": weights}, expected, Path("x"))
+
+
 # ---------------------------------------------------------------------------------- what is kept
 
 
@@ -222,6 +242,23 @@ def test_one_that_is_there_already_is_not_written_again(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, snapshot(5, 9.0))  # evaluated after all
     assert read_checkpoint(path).progress.top1_error_percent == 9.0
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_whole_one_that_cannot_get_its_name_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container the next process may have the number of the one before."""
+    whole = write_checkpoint(tmp_path, snapshot(2))
+    leftover = whole.rename(tmp_path / f".{whole.name}.{os.getpid()}.tmp")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", _fail)
+        with pytest.raises(OSError, match="exists"):
+            write_checkpoint(tmp_path, snapshot(2, 5.0))
+    verify_checkpoint(leftover)
+
+
+def _fail(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """Whatever system call a disk fails at or a process dies before, a whole checkpoint is there."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline.checkpoint import Snapshot, write_checkpoint
-from tests.snapshots import newest_step, open_checkpoints, save_all, snapshot
+from tests.snapshots import PROGRESS_AT_1, newest_step, open_checkpoints, save_all, snapshot
 
 
 def run_script(script: str, *arguments: str) -> Any:
@@ -97,6 +101,93 @@ def test_a_disk_that_hangs_holds_training_up_for_a_while_and_no_longer(
         checkpoints.save(snapshot(3), last=True)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]
     assert newest_step(tmp_path) == 3
+
+
+def test_a_disk_that_is_gone_at_the_end_does_not_end_the_run_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    with monkeypatch.context() as patch, open_checkpoints(tmp_path, warnings.append) as checkpoints:
+        patch.setattr("os.scandir", fail)
+        checkpoints.save(snapshot(1))
+    assert "step 1 could not be written: [Errno 5]" in warnings[0]
+    assert "which there are cannot be told ([Errno 5]" in warnings[1]
+
+
+def fail(*_: Any) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_copy_for_which_there_is_no_memory_costs_no_more_than_the_checkpoint(
+    tmp_path: Path,
+) -> None:
+    warnings: list[str] = []
+    huge = torch.zeros(1).expand(2**48)
+    with open_checkpoints(tmp_path, warnings.append) as checkpoints:
+        checkpoints.save(Snapshot({"model": {"w": huge}}, replace(PROGRESS_AT_1, step=1)))
+        checkpoints.save(snapshot(2))
+    assert "step 1 could not be written: no host memory to copy" in warnings[0]
+    assert newest_step(tmp_path) == 2
+
+
+# ----------------------------------------------------------------------------------- power cuts
+
+
+@dataclass
+class Disk:
+    """What a power cut would take back: files and names that were not flushed since they changed.
+
+    It listens to the system calls that change something, and lets them pass.
+    """
+
+    unsafe: set[Path] = field(default_factory=set[Path])
+    at_rename: list[tuple[str, set[str]]] = field(default_factory=list[tuple[str, set[str]]])
+
+    def listen(self, patch: pytest.MonkeyPatch) -> None:
+        open_, write, fsync, mkdir, rename = os.open, os.write, os.fsync, os.mkdir, os.rename
+
+        def path_of(descriptor: int) -> Path:
+            return Path(f"/proc/self/fd/{descriptor}").readlink()
+
+        def hear_open(path: Any, flags: int, *more: Any, **named: Any) -> int:
+            if flags & os.O_CREAT and not Path(path).exists():
+                self.unsafe |= {Path(path), Path(path).parent}
+            return open_(path, flags, *more, **named)
+
+        def hear_write(descriptor: int, content: Any) -> int:
+            self.unsafe.add(path_of(descriptor))
+            return write(descriptor, content)
+
+        def hear_fsync(descriptor: int) -> None:
+            fsync(descriptor)
+            self.unsafe.discard(path_of(descriptor))
+
+        def hear_mkdir(path: Any, *more: Any) -> None:
+            mkdir(path, *more)
+            self.unsafe |= {Path(path), Path(path).parent}
+
+        def hear_rename(source: Any, target: Any) -> None:
+            inside = {each.name for each in self.unsafe if Path(source) in (each, *each.parents)}
+            self.at_rename.append((Path(target).name, inside))
+            rename(source, target)
+            self.unsafe.add(Path(target).parent)
+
+        heard = (hear_open, hear_write, hear_fsync, hear_mkdir, hear_rename)
+        for hear in heard:
+            patch.setattr(os, hear.__name__.removeprefix("hear_"), hear)
+
+
+def test_all_of_a_checkpoint_is_flushed_before_its_name_and_its_name_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk()
+    with monkeypatch.context() as patch:
+        disk.listen(patch)
+        for error in (None, 9.0):  # a new one, and another of the same step in its place
+            path = write_checkpoint(tmp_path / "run" / "checkpoints", snapshot(1, error))
+            assert disk.unsafe == set()
+    aside = f".{path.name}.{os.getpid()}.old.tmp"
+    assert disk.at_rename == [(path.name, set()), (aside, set()), (path.name, set())]
 
 
 # ---------------------------------------------------------------------------- at each system call

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ TOLD = {
     "tracking.uri": "http://me:***@tracking",
 }
 TAGS = {"git_commit": "abc", "dataset_fingerprint": "f" * 64, "config_hash": "123"}
-pytestmark = pytest.mark.xdist_group("mlflow")
 
 
 def started(
@@ -91,6 +90,12 @@ def tags(store: Path, run_dir: Path) -> dict[str, str]:
 
 def params(store: Path, run_dir: Path) -> dict[str, str]:
     return dict(ask(store, "select key, value from params where run_uuid = ?", run_id(run_dir)))
+
+
+def parents(store: Path, group: str) -> list[str]:
+    """The runs that stand for a group."""
+    query = "select run_uuid from tags where key = 'run_key' and value = ?"
+    return [run_id for (run_id,) in ask(store, query, group)]
 
 
 def status(store: Path, run_dir: Path) -> str:
@@ -169,6 +174,52 @@ def test_runs_that_start_at_once_share_one_new_store_and_experiment(place: Path)
             assert steps(store, folder, key) == list(range(1, 21))
         assert steps(store, folder, "val/top1_error") == [20]
         assert status(store, folder) == "FINISHED"
+
+
+def test_runs_of_one_group_that_start_at_once_share_one_parent(tmp_path: Path) -> None:
+    store, folders = tmp_path / "mlflow.db", [tmp_path / "sweep" / f"seed={n}" for n in range(3)]
+    grouped = started(params=PARAMS | {"tracking.group": "tiny-sweep-1a2b3c"})
+    with ExitStack() as stack:
+        for folder in folders:
+            write(folder, [grouped, progress(1)])
+            uri = f"sqlite:///{store}"
+            stack.enter_context(Sidecar.start(folder, uri=uri, experiment=EXPERIMENT))
+        until(lambda: all((kept := Shipped.load(each)) and kept.offset for each in folders), 90)
+    (parent,) = parents(store, "tiny-sweep-1a2b3c")
+    assert {tags(store, folder)["mlflow.parentRunId"] for folder in folders} == {parent}
+    query = "select name, status from runs where run_uuid = ?"
+    assert ask(store, query, parent) == [("tiny-sweep-1a2b3c", "FINISHED")]
+    (folders[0] / "mlflow.json").unlink()
+    assert ship(store, folders[0]) == 0  # all of it again
+    assert ask(store, "select count(*) from runs") == [(4,)]
+    assert parents(store, "tiny-sweep-1a2b3c") == [parent]
+
+
+MEETING = """
+import sys, threading, time
+from pathlib import Path
+from pipeline.tracking.store import Mlflow
+database = Path(sys.argv[1])
+members = [Mlflow(f"sqlite:///{database}") for _ in range(8)]
+experiment = members[0].experiment("experiment")
+start = threading.Barrier(len(members))
+def join(member):
+    start.wait()
+    while True:
+        try:
+            return member.group(experiment, "meeting", 1, database.with_name("meeting.lock"))
+        except ConnectionError:
+            time.sleep(0.01)
+threads = [threading.Thread(target=join, args=[member]) for member in members]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_a_group_that_many_join_at_one_moment_has_one_parent(tmp_path: Path) -> None:
+    store = tmp_path / "mlflow.db"
+    subprocess.run([sys.executable, "-c", MEETING, store], cwd=ROOT, check=True, timeout=120)
+    assert len(parents(store, "meeting")) == 1
 
 
 def test_a_run_tells_what_it_is(place: Path) -> None:
@@ -304,7 +355,8 @@ def serving(place: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
 
 def test_an_outage_of_the_server_loses_and_repeats_nothing(place: Path) -> None:
     store, folder, port = place / "mlflow.db", place / "runs/outage", free_port()
-    write(folder, [started(), *map(progress, range(1, 101))])
+    grouped = started(params=PARAMS | {"tracking.group": "outage-sweep"})
+    write(folder, [grouped, *map(progress, range(1, 101))])
     uri = f"http://127.0.0.1:{port}"
     with Sidecar.start(folder, uri=uri, experiment=EXPERIMENT, give_up_seconds=0) as sidecar:
         assert sidecar.await_run_id(1) is None
@@ -329,6 +381,7 @@ def test_an_outage_of_the_server_loses_and_repeats_nothing(place: Path) -> None:
     assert ship(store, folder) == 0
     assert steps(store, folder) == list(range(1, 201))
     assert status(store, folder) == "FINISHED"
+    assert tags(store, folder)["mlflow.parentRunId"] in parents(store, "outage-sweep")
 
 
 # ------------------------------------------------------------------------------- the dashboard

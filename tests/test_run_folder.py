@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checkpoint import Snapshot, verify_checkpoint, write_checkpoint
 from pipeline.config.load import load
 from pipeline.config.schema import Tracking
 from pipeline.durable import write_whole
@@ -22,6 +23,7 @@ from pipeline.run_folder import (
     read_result,
 )
 from tests.run_folders import config, hold_once
+from tests.snapshots import PROGRESS_AT_1
 
 # --------------------------------------------------------------------------------------- finding
 
@@ -123,6 +125,21 @@ def test_a_run_dir_that_cannot_be_had_is_refused(tmp_path: Path, obstacle: str) 
         place.mkdir(parents=True)
     with pytest.raises(ValueError, match=r"run_dir=.*/mine cannot be made or locked: "):
         hold_once(config(tmp_path, run_dir=tmp_path / "mine"))
+
+
+def test_a_checkpoint_is_no_run_dir_and_stays_as_it_is(tmp_path: Path) -> None:
+    """Nor is an average of some, which lies beside runs and has the configuration of one."""
+    mine = config(tmp_path)
+    run = hold_once(mine)
+    content = {CONFIG_FILE: (run / CONFIG_FILE).read_text()}
+    checkpoint = write_checkpoint(tmp_path, Snapshot({"model": {}}, PROGRESS_AT_1, content))
+    average = checkpoint.rename(tmp_path / "test-average")
+    with pytest.raises(ValueError, match=r"run_dir=.*test-average is a checkpoint or an average"):
+        hold_once(replace(mine, run_dir=average))
+    write_whole(run / RESULT, b"{}")
+    assert hold_once(mine) not in (run, average)
+    verify_checkpoint(average)
+    assert not (average / LOCK).exists()
 
 
 # ------------------------------------------------------------------------------------- processes

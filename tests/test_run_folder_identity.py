@@ -13,9 +13,11 @@ from pipeline.config.schema import (
     Data,
     Ddp,
     Evaluate,
+    Launch,
     Model,
     Polynomial,
     Sgd,
+    Slurm,
     Synthetic,
     Tracking,
     Train,
@@ -60,6 +62,13 @@ INDECISIVE: list[dict[str, Any]] = [
     {"tracking": Tracking(mlflow=False)},
     {"engine": Ddp(bucket_megabytes=50)},
     {"data": Data(dir=Path("somewhere"), stage=Path("local"))},
+    {
+        "slurm": Slurm(
+            partition="gpu", time_limit="12:00:00", sbatch={"nice": 5}, srun=("--wait=9",)
+        )
+    },
+    {"launch": Launch(preflight=False)},
+    {"env": {"NCCL_DEBUG": "INFO"}},
 ]
 
 

@@ -109,6 +109,22 @@ def test_a_step_that_does_not_end_is_not_waited_for(reached: bool, code: int) ->
     assert end(process)[0] == code
 
 
+def test_who_cannot_say_why_leaves_all_the_same() -> None:
+    """Its standard error is a pipe that nobody empties, where its main thread waits to write."""
+    process = start(
+        "os.set_blocking(2, False)\n"
+        "try:\n    while True: os.write(2, bytes(65536))\n"
+        "except BlockingIOError: os.set_blocking(2, True)\n"
+        "with StopSignals():\n    say('ready')\n    sys.stderr.write('x')\n    sys.stderr.flush()\n"
+    )
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(timeout=SECONDS) == STOPPED
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_all_is_put_back_afterwards() -> None:
     before = [signal.getsignal(number) for number in STOPS]
     threads = threading.active_count()

@@ -37,7 +37,7 @@ def told(message):
     (HERE / "told").write_text(message)
 
 with Watchdog({minutes}) as dog:
-    dog.watch(HERE / "stacks" / "rank-3.txt", told)
+    dog.stacks, dog.tell = HERE / "stacks" / "rank-3.txt", told
 """
 
 
@@ -71,10 +71,11 @@ def test_a_process_that_hangs_is_ended_and_its_stacks_are_kept(tmp_path: Path) -
         ("for _ in range(150): dog.expect_step(); time.sleep(0.02)", 0.02),
         ("time.sleep(1)", 0.005),
         ("dog.expect_step(); dog.expect_other()\ntime.sleep(1)", 0.005),
+        ("dog._other_seconds = 0.1; dog.expect_hours()\ntime.sleep(1)", 0.005),
         ("dog.expect_step()\ntime.sleep(1)", None),
         ("dog.expect_step()\ntime.sleep(1)", 0),
     ],
-    ids=["going on", "before the first step", "no step", "off", "zero"],
+    ids=["going on", "before the first step", "no step", "hours", "off", "zero"],
 )
 def test_others_are_left_alone(tmp_path: Path, lines: str, minutes: float | None) -> None:
     assert end(start(tmp_path, lines, minutes)) == (0, "")
@@ -84,6 +85,15 @@ def test_others_are_left_alone(tmp_path: Path, lines: str, minutes: float | None
 def test_what_is_no_step_is_not_waited_for_for_ever_either(tmp_path: Path) -> None:
     lines = "dog._other_seconds = 0.5\ndog.expect_step(); dog.expect_other()\nhang()"
     assert end(start(tmp_path, lines))[0] == HUNG
+
+
+@pytest.mark.parametrize("expected", ["other", "hours"])
+def test_before_there_is_a_folder_the_stacks_are_printed(tmp_path: Path, expected: str) -> None:
+    lines = f"dog.stacks = None\ndog._{expected}_seconds = 0.5\ndog.expect_{expected}()\nhang()"
+    code, said = end(start(tmp_path, lines))
+    assert code == HUNG
+    for function in ("wait_for_ever", "a_thread_of_ours", "_watch"):
+        assert f"in {function}" in said
 
 
 def test_time_in_which_the_process_was_suspended_does_not_count(tmp_path: Path) -> None:

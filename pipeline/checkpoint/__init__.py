@@ -16,6 +16,7 @@ from pipeline.checkpoint.reading import (
     list_checkpoints,
     newest_checkpoint,
     read_checkpoint,
+    read_progress,
     verify_checkpoint,
 )
 from pipeline.checkpoint.retention import Retention
@@ -28,6 +29,7 @@ from pipeline.checkpoint.snapshot import (
     Snapshot,
     Tensors,
     expect_same_stream,
+    expect_same_tensors,
 )
 from pipeline.checkpoint.writing import recover_checkpoints, write_checkpoint
 
@@ -41,9 +43,11 @@ __all__ = [
     "Snapshot",
     "Tensors",
     "expect_same_stream",
+    "expect_same_tensors",
     "list_checkpoints",
     "newest_checkpoint",
     "read_checkpoint",
+    "read_progress",
     "recover_checkpoints",
     "verify_checkpoint",
     "write_checkpoint",

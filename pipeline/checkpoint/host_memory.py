@@ -15,7 +15,10 @@ class HostMemory:
 
     @torch.no_grad()
     def copy(self, groups: Mapping[str, Tensors]) -> dict[str, Tensors]:
-        """Return contiguous copies; they are overwritten by the next call."""
+        """Return contiguous copies; they are overwritten by the next call.
+
+        Raises MemoryError if there is no room for them.
+        """
         copies = {
             group: {name: self._like((group, name), tensor) for name, tensor in tensors.items()}
             for group, tensors in groups.items()
@@ -30,7 +33,12 @@ class HostMemory:
     def _like(self, key: tuple[str, str], tensor: torch.Tensor) -> torch.Tensor:
         held = self._held.get(key)
         if held is None or (held.shape, held.dtype) != (tensor.shape, tensor.dtype):
-            # Only to pinned memory does a GPU copy at full speed.
-            held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
-            self._held[key] = held
+            held = self._held[key] = _empty_like(tensor)
         return held
+
+
+def _empty_like(tensor: torch.Tensor) -> torch.Tensor:
+    try:  # only to pinned memory does a GPU copy at full speed
+        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    except RuntimeError as error:
+        raise MemoryError(f"no host memory to copy {tensor.nbytes:,} bytes to") from error

@@ -1,10 +1,13 @@
 """Finding checkpoints, and reading those that are whole."""
 
 import hashlib
+import stat
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
@@ -19,6 +22,10 @@ from pipeline.checkpoint.snapshot import (
 
 REQUIRED = {PROGRESS, "model.safetensors"}
 TENSORS, TEXTS = ".safetensors", (".json", ".yaml")
+TEXT_BYTES = 2**24
+"""More than any text of a checkpoint has; a forged one shall not fill the memory."""
+
+T = TypeVar("T")
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -34,11 +41,14 @@ def step_of(path: Path) -> int:
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
     """Return the newest checkpoint that is whole, or None; `warn` of those that are not."""
-    for path in reversed(list_checkpoints(folder)):
+    found = list_checkpoints(folder)
+    for path in reversed(found):
         try:
             verify_checkpoint(path)
         except CheckpointError as error:
-            warn(f"{error}; falling back to the one before")
+            is_oldest = path == found[0]
+            remedy = "there is none before it" if is_oldest else "falling back to the one before"
+            warn(f"{error}; {remedy}")
         else:
             return path
     return None
@@ -62,12 +72,12 @@ def verify_checkpoint(path: Path) -> list[str]:
 
 def read_manifest(path: Path) -> Manifest:
     """Read what the checkpoint at `path` says that it consists of; raise OSError or ValueError."""
-    return TypeAdapter(Manifest).validate_json((path / MANIFEST).read_bytes())
+    return _parse(TypeAdapter(Manifest), path / MANIFEST)
 
 
 def read_progress(path: Path) -> Progress:
     """Read where the run stood, unverified; raise OSError or ValueError."""
-    return TypeAdapter(Progress).validate_json((path / PROGRESS).read_bytes())
+    return _parse(TypeAdapter(Progress), path / PROGRESS)
 
 
 def read_checkpoint(path: Path) -> Snapshot:
@@ -82,17 +92,40 @@ def read_checkpoint(path: Path) -> Snapshot:
             },
             progress=read_progress(path),
             documents={
-                name: (path / name).read_text("utf-8")
+                name: _read_text(path / name).decode()
                 for name in names
                 if name.endswith(TEXTS) and name != PROGRESS
             },
         )
     except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read ({error})") from error
+        why = str(error).partition("\n")[0]  # torch adds its stack
+        raise CheckpointError(f"checkpoint {path} cannot be read ({why})") from error
 
 
 def _sha256(path: Path) -> str:
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise ValueError(f"{path.name} is not a plain file")
-    with path.open("rb") as stream:
+    with _open_plain(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _parse(kind: TypeAdapter[T], path: Path) -> T:
+    try:
+        return kind.validate_json(_read_text(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, (path.name, *first["loc"])))
+        raise ValueError(f"{place}: {first['msg']}") from error
+
+
+def _read_text(path: Path) -> bytes:
+    with _open_plain(path) as stream:
+        content = stream.read(TEXT_BYTES + 1)
+    if len(content) > TEXT_BYTES:
+        raise ValueError(f"{path.name} is longer than {TEXT_BYTES:,} bytes")
+    return content
+
+
+def _open_plain(path: Path) -> BufferedReader:
+    """Open a file for reading; a pipe would be waited for, and a link may lead anywhere."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError(f"{path.name} is not a plain file")
+    return path.open("rb")

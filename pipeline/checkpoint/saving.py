@@ -13,6 +13,7 @@ from pipeline.checkpoint.reading import list_checkpoints, step_of
 from pipeline.checkpoint.retention import Retention
 from pipeline.checkpoint.snapshot import CheckpointError, Snapshot
 from pipeline.checkpoint.writing import delete_all_but, write_checkpoint
+from pipeline.fence import OPEN, Fence
 
 PATIENCE_SECONDS = 30.0
 """How long training stands still for a disk that has not finished the checkpoint before."""
@@ -28,12 +29,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         keep_last: int,
         keep_best: bool,
         keep_every_steps: Fraction | None = None,
+        fence: Fence = OPEN,
         saved: Callable[[int, Path, float], None],
         warn: Callable[[str], None],
     ) -> None:
         """`keep_every_steps` keeps the first checkpoint at or after each multiple of it, too."""
         self._folder, self._retention = folder, Retention(keep_last, keep_best, keep_every_steps)
-        self._saved, self._warn = saved, warn
+        self._fence, self._saved, self._warn = fence, saved, warn
         self._memory = HostMemory()
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
@@ -51,10 +53,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         """
         try:
             self.wait(None if last else PATIENCE_SECONDS)
+            copies = self._memory.copy(snapshot.tensors)
         except TimeoutError:
             self._lose(snapshot.progress.step, "the one before is still being written")
             return
-        copies = self._memory.copy(snapshot.tensors)
+        except MemoryError as error:
+            self._lose(snapshot.progress.step, str(error))
+            return
         copy = Snapshot(copies, snapshot.progress, snapshot.documents)
         self._pending = self._writer.submit(self._write, copy)
 
@@ -73,18 +78,16 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self.wait()
         self._writer.shutdown()
         if self._lost:
-            found = list_checkpoints(self._folder)
-            newest = f"is of step {step_of(found[-1])}" if found else "does not exist"
             self._warn(
                 f"{len(self._lost)} checkpoint(s) could not be written to {self._folder}, the last"
-                f" of step {self._lost[-1]}; the newest there {newest}"
+                f" of step {self._lost[-1]}; {self._newest_in_words()}"
             )
 
     def _write(self, snapshot: Snapshot) -> None:
         started = time.perf_counter()
         step = snapshot.progress.step
         try:
-            path = write_checkpoint(self._folder, snapshot)
+            path = write_checkpoint(self._folder, snapshot, self._fence)
         except (OSError, MemoryError) as error:
             self._lose(step, str(error) or type(error).__name__)
             return
@@ -94,6 +97,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             delete_all_but(self._retention.kept(found), path)
         except (OSError, CheckpointError) as error:
             self._warn(f"old checkpoints are not deleted: {error}")
+
+    def _newest_in_words(self) -> str:
+        try:
+            found = list_checkpoints(self._folder)
+        except OSError as error:  # a disk that fails by now
+            return f"which there are cannot be told ({error})"
+        return f"the newest there is of step {step_of(found[-1])}" if found else "there is none"
 
     def _lose(self, step: int, reason: str) -> None:
         self._lost.append(step)

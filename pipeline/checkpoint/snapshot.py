@@ -3,15 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, Field, with_config
 
 Tensors = dict[str, torch.Tensor]
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
-STRICT = ConfigDict(extra="forbid", strict=True)
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 @with_config(STRICT)
@@ -19,16 +22,16 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 class Progress:
     """Where a run stands, besides its tensors."""
 
-    step: int
+    step: Annotated[int, Field(ge=0)]
     fingerprint: str
     """Of the dataset; with seed and global batch, what the stream of images depends on."""
     seed: int
     global_batch: int
-    seconds: float = 0.0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
     """Time spent training so far."""
-    top1_error_percent: float | None = None
+    top1_error_percent: Percent | None = None
     """Of this very step, if it was evaluated."""
-    best_top1_error_percent: float | None = None
+    best_top1_error_percent: Percent | None = None
     scaler: dict[str, int | float] = field(default_factory=dict[str, int | float])
 
 
@@ -67,3 +70,30 @@ def expect_same_stream(saved: Progress, expected: Progress, path: Path) -> None:
                 f"checkpoint {path} was trained with {name} {was}, and this run has {now};"
                 " use the same, or another run_dir"
             )
+
+
+def expect_same_tensors(
+    saved: Mapping[str, Tensors], expected: Mapping[str, Tensors], path: Path
+) -> None:
+    """Raise `CheckpointError` unless all of `expected` is in `saved`, and in its groups no more."""
+    if missing := expected.keys() - saved.keys():
+        raise CheckpointError(
+            f"checkpoint {path} holds no {' and no '.join(sorted(missing))} (is it an average, to"
+            " use and not to resume?); remove it, or give another run_dir"
+        )
+    for group, tensors in expected.items():
+        was, now = _kinds(saved[group]), _kinds(tensors)
+        for name in sorted(was.keys() | now.keys()):
+            if was.get(name) != now.get(name):
+                raise CheckpointError(
+                    f"checkpoint {path} is of another network: in {group}, {name} is"
+                    f" {was.get(name, 'missing')} there and {now.get(name, 'missing')} here;"
+                    " give another run_dir"
+                )
+
+
+def _kinds(tensors: Tensors) -> dict[str, str]:
+    return {
+        name: f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+        for name, tensor in tensors.items()
+    }

@@ -19,28 +19,33 @@ from pipeline.checkpoint.reading import (
 )
 from pipeline.checkpoint.snapshot import MANIFEST, PROGRESS, CheckpointError, Manifest, Snapshot
 from pipeline.checkpoint.tensor_file import tensor_file
-from pipeline.durable import sync_folder, write_durably
+from pipeline.durable import make_folder, sync_folder, write_durably
+from pipeline.fence import OPEN, Fence
 
 LEFTOVERS = ".step-*.tmp"
 NAME = re.compile(r"\.(step-\d+)\.\d+(\.old)?\.tmp")
 """A checkpoint that has no name yet, .step-00004000.PID.tmp, or none any more, with .old in it."""
 
 
-def write_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
+def write_checkpoint(folder: Path, snapshot: Snapshot, fence: Fence = OPEN) -> Path:
     """Write `snapshot` into `folder` so that it is there whole or not at all; return its path.
 
     One of the same step makes way: until the new one is whole and on disk, the old one is there.
-    Raises OSError if the disk does; what was there before then still is.
+    Raises OSError if the disk does; what was there before then still is. Raises `FencedOut`, and
+    changes nothing, if the run is another attempt's by now.
     """
+    fence.expect_mine()
     path = folder / f"step-{snapshot.progress.step:08d}"
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+    make_folder(folder)
     recover_checkpoints(folder)  # also to make room
+    temporary.mkdir()
     try:
-        temporary.mkdir(parents=True)
         _write_files(temporary, snapshot)
         if _is_there(path, read_manifest(temporary)):
             sync_folder(folder)
         else:
+            fence.expect_mine()  # writing takes a while
             _put(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk is not left any fuller
@@ -62,14 +67,15 @@ def recover_checkpoints(folder: Path) -> None:
                     leftover.rename(named)
                     sync_folder(folder)
                 continue
-        shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(OSError):
+            _remove(leftover)
 
 
 def delete_checkpoint(path: Path) -> None:
     """Remove a checkpoint; it is gone for every reader before its first file is."""
     doomed = _aside(path)
     path.rename(doomed)
-    shutil.rmtree(doomed)
+    _remove(doomed)
 
 
 def delete_all_but(keep: set[Path], newest: Path) -> None:
@@ -120,11 +126,20 @@ def _is_there(path: Path, manifest: Manifest) -> bool:
 def _put(temporary: Path, path: Path) -> None:
     """Give a whole checkpoint its name; in between, `recover_checkpoints` knows of both."""
     aside = _aside(path)
-    if path.exists():
+    if os.path.lexists(path):
         path.rename(aside)
     temporary.rename(path)
     sync_folder(path.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(OSError):  # next time, then
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    """Remove what has the name of a checkpoint: a folder, or a link or file that others made."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _aside(path: Path) -> Path:
@@ -132,4 +147,4 @@ def _aside(path: Path) -> Path:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, indent=2).encode() + b"\n"
+    return json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"

@@ -5,7 +5,7 @@ YAML 1.1, to which they are a word and false. Aliases are refused: a recipe says
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -25,6 +25,7 @@ Loc = tuple[str | int, ...]
 
 DEEPEST = 20
 TAG = "tag:yaml.org,2002:"
+NUMBERS = {f"{TAG}int", f"{TAG}float"}
 INTEGER = re.compile(r"[-+]?[0-9]+$|0o[0-7]+$|0x[0-9a-fA-F]+$")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 
@@ -66,10 +67,11 @@ class Document:
     """Plain data from YAML, the place of every key and value in it, and the faults met in reading.
 
     A key that is given twice, or a value that cannot be read, is a fault and does not stop the
-    reading; after a fault of syntax there is no data.
+    reading; after a fault of syntax there is no data. Numbers in the mappings at `words` stay text.
     """
 
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, words: Collection[Loc] = ()) -> None:
+        self.words = words
         self.data: Data = None
         self.keys: dict[Loc, Place] = {}
         self.values: dict[Loc, Place] = {}
@@ -144,6 +146,8 @@ class Document:
                 return self._mapping(node, loc, at)
             case SequenceNode(tag="tag:yaml.org,2002:seq"):
                 return [self._convert(item, (*loc, i), at) for i, item in enumerate(node.value)]
+            case ScalarNode() if node.tag in NUMBERS and loc[:-1] in self.words:
+                return str(node.value)
             case ScalarNode() if node.tag in SCALARS:
                 try:
                     return SCALARS[node.tag](node.value)

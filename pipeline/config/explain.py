@@ -21,7 +21,8 @@ def explain(error: ErrorDetails, document: Document) -> Fault:
     loc = spot.loc
     if error["type"] == "union_tag_invalid":
         loc, value = (*loc, "name"), value["name"]
-    return Fault(_place(error, document, loc), loc, _text(error, document, spot, value))
+    place = document.key(loc) if spot.is_key else _place(error, document, loc)
+    return Fault(place, loc, _text(error, document, spot, value))
 
 
 def _place(error: ErrorDetails, document: Document, loc: Loc) -> Place:
@@ -67,7 +68,8 @@ class _Spot:
     """Where in the document, and in the schema, an error of pydantic's lies.
 
     Between the keys of its `loc` pydantic puts the name of the choice that was made (`step`,
-    `pad_crop`); it stands in no document.
+    `pad_crop`), and after a key of the user's own choosing `[key]` if that is the fault, not its
+    value; neither stands in any document.
     """
 
     def __init__(self, loc: Loc) -> None:
@@ -78,10 +80,14 @@ class _Spot:
         """What might have been chosen in place of `owner`, by name."""
         self.kinds: dict[str, type] = {"": Config}
         """The classes that can stand at `loc`, by name."""
+        self.is_key = False
+        """Whether the key itself is at fault."""
         everything = self.kinds
         for element in loc:
             if isinstance(element, int):
                 self.loc = (*self.loc, element)
+            elif element == "[key]" and self.loc and self.owner is None:
+                self.is_key = True
             elif len(self.kinds) > 1:
                 everything = self.kinds
                 self.kinds = {element: self.kinds[element]}
@@ -156,6 +162,8 @@ def _no_choice(value: Any, choices: Iterable[str]) -> str:
 
 
 def _keys_within(spot: _Spot) -> str:
+    if not spot.kinds:
+        return "write {NAME: value}"
     if len(spot.kinds) > 1:
         return _listed("give it a name, one of", spot.kinds)
     return _listed("valid keys", _fields(next(iter(spot.kinds.values()))))

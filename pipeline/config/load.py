@@ -26,6 +26,8 @@ DEFAULT_KINDS = {
     "engine": Ddp().name,
 }
 """Choices that need no name to be the default one."""
+WORDS = {("env",)}
+"""Mappings in which a number is the word that was written: 1.10 and 08 stay what they are."""
 
 
 class ConfigError(ValueError):
@@ -37,7 +39,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Types are strict: a quoted number is a word, and 1.0 is not an integer.
     """
-    document = Document(_read(path), str(path))
+    document = Document(_read(path), str(path), words=WORDS)
     faults = document.faults
     if not faults and not isinstance(document.data, dict):
         remedy = "write one `key: value` on each line, as in configs/quickstart.yaml"

@@ -13,6 +13,7 @@ from pipeline.tracking.spool import (
     Param,
     Shipped,
     Tag,
+    group_of,
     items,
     milliseconds,
     next_events,
@@ -112,9 +113,17 @@ class Shipper:
         run_id = self.shipped.run_id
         known = self._mlflow().resume(run_id)
         self._send([_fitting(part, known) for part in parts])
+        if group := group_of(event):
+            self._join(group, milliseconds(event))
         with contextlib.suppress(Exception):  # an ornament: no reason to hold up the rest
             fingerprint, folder = event["tags"]["dataset_fingerprint"], event["params"]["data.dir"]
             self._mlflow().dataset(run_id, str(folder), str(fingerprint))
+
+    def _join(self, group: str, began_ms: int) -> None:
+        """Show the run below that of its group."""
+        lock = self.run_dir.parent / f".mlflow-{group}.lock"
+        parent = self._mlflow().group(self.shipped.experiment_id, group, began_ms, lock)
+        self._send([Tag("mlflow.parentRunId", parent)])
 
     def _end(self, event: dict[str, Any], parts: list[Item]) -> None:
         client, run_id = self._mlflow().client, self.shipped.run_id

@@ -130,7 +130,7 @@ class Sidecar:
 def unshipped_runs(runs_dir: Path, uri: str) -> list[Path]:
     """The runs under `runs_dir` of which the store at `uri` does not have all, oldest first."""
     found: list[Path] = []
-    for folder in sorted(runs_dir.glob("*/")):
+    for folder in sorted([*runs_dir.glob("*/"), *runs_dir.glob("*/*/")]):  # those of sweeps, too
         state = Shipped.load(folder)
         if state and state.uri == without_password(uri):
             behind = unshipped_bytes(folder, state.offset) > 0

@@ -16,6 +16,9 @@ STATE = "mlflow.json"
 TEXT_CHARACTERS = 5000
 """MLflow cuts longer tags and parameters itself, at a length that depends on its release."""
 
+GROUP = "tracking.group"
+"""The setting by which runs are shown below one that stands for all of them."""
+
 _TRAIN = {
     "train/loss": "loss",
     "train/lr": "lr",
@@ -120,6 +123,15 @@ def run_key(run_dir: Path) -> str:
     for event in read_events(run_dir / METRICS):
         return f"{run_dir.name}@{event['time']:.6f}"
     raise FileNotFoundError(f"{run_dir / METRICS} holds no event yet")
+
+
+def group_of(event: dict[str, Any]) -> str | None:
+    """The group that a run belongs to, as the event of its start tells; None if to none."""
+    params = event.get("params")
+    group = cast("dict[str, object]", params).get(GROUP) if isinstance(params, dict) else None
+    if not isinstance(group, str) or group == "null":
+        return None
+    return group if re.fullmatch(r"[\w.=,+-]+", group) else None
 
 
 def unshipped_bytes(run_dir: Path, offset: int) -> int:

@@ -99,13 +99,25 @@ class Mlflow:
 
     def run(self, experiment_id: str, key: str, began_ms: int, name: str) -> str:
         """The id of the run with the tag run_key=`key`, made if need be."""
-        query = f"tags.run_key = '{key}'"
-        found = self.client.search_runs([experiment_id], query, max_results=1)
-        if found:
-            return str(found[0].info.run_id)
+        if found := self._find(experiment_id, key):
+            return found
         tags = {"run_key": key, "mlflow.user": _user()}
         made = self.client.create_run(experiment_id, start_time=began_ms, tags=tags, run_name=name)
         return str(made.info.run_id)
+
+    def group(self, experiment_id: str, name: str, began_ms: int, lock: Path) -> str:
+        """The id of the run that stands for the group `name`, made if need be, by one at a time.
+
+        Raises ConnectionError while another process, which holds the file `lock`, makes it.
+        """
+        if found := self._find(experiment_id, name):
+            return found
+        with locked(lock, wait=False) as held:
+            if not held:
+                raise ConnectionError(f"the run of the group {name} is being made")
+            run_id = self.run(experiment_id, name, began_ms, name)
+            self.client.set_terminated(run_id, "FINISHED", began_ms)  # nobody trains in it
+        return run_id
 
     def log(self, run_id: str, parts: Sequence[Item]) -> None:
         """Send points, parameters and tags in one request; a point sent again stays one point."""
@@ -127,6 +139,13 @@ class Mlflow:
         if run.info.status != "RUNNING":
             self.client.update_run(run_id, status="RUNNING")
         return dict(run.data.params)
+
+    def _find(self, experiment_id: str, key: str) -> str | None:
+        """The id of the run with the tag run_key=`key`; of several, all choose the same."""
+        oldest = ["attributes.start_time ASC"]
+        query = f"tags.run_key = '{key}'"
+        found = self.client.search_runs([experiment_id], query, max_results=1, order_by=oldest)
+        return str(found[0].info.run_id) if found else None
 
     def is_active(self, run_id: str) -> bool:
         """Whether the run is there and not deleted."""

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from pipeline.config.schema import Ddp, DeepSpeed
-from tests.multiprocess.engine_runs import Outcome, Trial, run_trials
+from tests.multiprocess.engine_runs import Outcome, Trial, run_trials_afresh
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-    pytest.mark.xdist_group("engines"),
 ]
 
 ENGINES: dict[str, Ddp | DeepSpeed] = {
@@ -46,7 +45,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
         for name, engine in ENGINES.items()
     ]
     ranks = min(2, torch.cuda.device_count())
-    return run_trials(tmp_path_factory.mktemp("gpu"), trials, ranks=ranks, cpu_only=False)
+    folder = tmp_path_factory.mktemp("gpu")
+    return run_trials_afresh(folder, trials, ranks=ranks, cpu_only=False)
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

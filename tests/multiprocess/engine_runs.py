@@ -1,6 +1,6 @@
 """A program of ranks: trains a tiny network with one engine after another and keeps what comes out.
 
-`run_trials(folder, trials, ranks)` starts it, once for many trials.
+`run_trials(folder, trials, ranks=2)` starts it, once for many trials.
 """
 
 import json
@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,9 +24,11 @@ from pipeline.engines import Engine, EngineState, Trainee, open_engine
 from pipeline.models import build
 from pipeline.models.normalized import Normalized
 from pipeline.optim import build_optimizer
+from tests.multiprocess.server import fork_server
 
 CLASSES, SIZE = 10, 8
 TRIALS = "trials.json"
+SECONDS = 280.0
 LAST_STEP = 50
 SAVED = range(10, LAST_STEP, 10)
 """Steps at which statistics become one, as where a run is saved."""
@@ -53,11 +55,20 @@ Outcome = dict[str, Any]
 """`losses`, of each step over all ranks, and the state at the end: `model`, `momentum` ..."""
 
 
-def run_trials(
-    folder: Path, trials: list[Trial], *, ranks: int, cpu_only: bool = True
+def run_trials(folder: Path, trials: list[Trial], *, ranks: int) -> dict[str, Outcome]:
+    """Run `trials` one after another in one group of forked processes, which must be silent."""
+    _write(folder, trials)
+    program = fork_server().start("tests.multiprocess.engine_runs:main", folder, ranks=ranks)
+    codes, output = program.end(SECONDS)
+    assert set(codes) == {0}, output
+    return _outcomes(folder, trials, output)
+
+
+def run_trials_afresh(
+    folder: Path, trials: list[Trial], *, ranks: int, cpu_only: bool
 ) -> dict[str, Outcome]:
-    """Run `trials` one after another in one group of processes, which must be silent."""
-    (folder / TRIALS).write_text(json.dumps([asdict(trial) for trial in trials]))
+    """Do as `run_trials`, in processes that import everything themselves, which is silent, too."""
+    _write(folder, trials)
     command = ["tests.multiprocess.engine_runs", str(folder)]
     call = f"run_ranks({command}, ranks={ranks}, cpu_only={cpu_only})"
     done = subprocess.run(
@@ -69,11 +80,21 @@ def run_trials(
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
     )
     assert done.returncode == 0, done.stdout
-    assert not done.stdout, done.stdout
+    return _outcomes(folder, trials, done.stdout)
+
+
+def _write(folder: Path, trials: list[Trial]) -> None:
+    (folder / TRIALS).write_text(json.dumps([asdict(trial) for trial in trials]))
+
+
+def _outcomes(folder: Path, trials: list[Trial], output: str) -> dict[str, Outcome]:
+    assert not output, output
     return {trial.name: _read(folder / trial.name) for trial in trials}
 
 
-def main(folder: Path) -> None:
+def main(arguments: Sequence[str]) -> None:
+    warnings.simplefilter("error")
+    folder = Path(arguments[0])
     trials = TypeAdapter(list[Trial]).validate_json((folder / TRIALS).read_bytes())
     with join_world() as world:
         if world.device.type == "cuda":
@@ -151,5 +172,4 @@ def _read(path: Path) -> Outcome:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("error")
-    main(Path(sys.argv[1]))
+    main(sys.argv[1:])

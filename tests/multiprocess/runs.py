@@ -1,17 +1,19 @@
 """Starting real training processes, and killing them."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
-import psutil
 from safetensors.torch import load_file
 from torch import Tensor
+
+from tests.multiprocess.server import Forked, fork_server
+
+SECONDS = 240.0
 
 RECIPE = """
 name: tiny
@@ -43,44 +45,37 @@ def write_recipe(folder: Path, data: Path) -> Path:
     return path
 
 
-def start(*arguments: object, ranks: int = 1) -> subprocess.Popen[str]:
-    """Start a training, under torchrun if there are several ranks."""
-    torchrun = ["torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    torchrun += ["--nproc-per-node", str(ranks), "-m"]
-    command = [sys.executable, "-m", *(torchrun if ranks > 1 else []), "pipeline.train"]
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+def start(*arguments: object, ranks: int = 1) -> Forked:
+    """Start a training: one process for each rank."""
+    return fork_server().start("pipeline.train:main", *arguments, ranks=ranks)
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def finish(training: Forked) -> str:
     """Await the end of a training that must succeed; return what it printed."""
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    codes, output = training.end(SECONDS)
+    assert set(codes) == {0}, output
     return output
 
 
-def kill_between_checkpoints(process: subprocess.Popen[str], run: Path, seed: int) -> int:
-    """SIGKILL a training, and all its ranks, at a random moment after its next checkpoint.
+def train_until(done: Callable[[], bool], training: Forked) -> None:
+    """Look every few milliseconds; fail if the training ends before."""
+    deadline = time.monotonic() + SECONDS
+    while not done():
+        assert not training.ranks.poll(), training.end(SECONDS)
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.005)
+
+
+def kill_between_checkpoints(training: Forked, run: Path, seed: int) -> int:
+    """SIGKILL all ranks of a training at a random moment after its next checkpoint.
 
     Returns how many steps its last checkpoint holds.
     """
     before = newest(run)
-    deadline = time.monotonic() + 90
-    while newest(run) == before:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "no checkpoint came"
-        time.sleep(0.005)
+    train_until(lambda: newest(run) != before, training)
     time.sleep(random.Random(seed).uniform(0, 0.1))
-    everyone = [psutil.Process(process.pid)]
-    everyone += everyone[0].children(recursive=True)  # torchrun's ranks have sessions of their own
-    for victim in everyone:
-        victim.kill()
-    process.communicate()
+    training.ranks.send(SIGKILL, training.ranks.pids)
+    training.end(SECONDS)
     return newest(run)
 
 

@@ -10,14 +10,32 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 90
+SECONDS = 240
 
 
-def submit(*arguments: object, ranks: int) -> "subprocess.Popen[str]":
+Process = subprocess.Popen[str]
+
+
+def submit(*arguments: object, ranks: int) -> Process:
     """Start a training on the CPU of this machine."""
-    command = [sys.executable, str(ROOT / "launch" / "submit.py"), "--local"]
+    return _start(ROOT / "launch" / "submit.py", "--local", "--ranks", ranks, *arguments)
+
+
+def torchrun(*arguments: object, ranks: int) -> Process:
+    """Start a training without this project's launcher."""
+    options = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", ranks]
+    return _start("-m", "torch.distributed.run", *options, "-m", "pipeline.train", *arguments)
+
+
+def train_alone(*arguments: object) -> Process:
+    """Start a training of one rank without any launcher."""
+    return _start("-m", "pipeline.train", *arguments)
+
+
+def _start(*command: object) -> Process:
     return subprocess.Popen(
-        [*command, "--ranks", str(ranks), *map(str, arguments)],
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -25,7 +43,7 @@ def submit(*arguments: object, ranks: int) -> "subprocess.Popen[str]":
     )
 
 
-def ranks_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+def ranks_of(process: Process) -> list[psutil.Process]:
     """Return the processes that train: those of the ranks, or of the one rank that is alone."""
     children = psutil.Process(process.pid).children()
     found = {
@@ -34,7 +52,7 @@ def ranks_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     return [found[rank] for rank in sorted(found, key=str)] or [psutil.Process(process.pid)]
 
 
-def wait_until(done: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+def wait_until(done: Callable[[], bool], process: Process) -> None:
     """Look every few milliseconds; fail if the process ends before."""
     deadline = time.monotonic() + SECONDS
     while not done():
@@ -43,7 +61,22 @@ def wait_until(done: Callable[[], bool], process: "subprocess.Popen[str]") -> No
         time.sleep(0.005)
 
 
-def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
+def end(process: Process) -> tuple[int, str]:
     """Await the end; return the exit code and what was printed."""
     output, _ = process.communicate(timeout=SECONDS)
     return process.returncode, output
+
+
+def succeed(process: Process) -> None:
+    """Await the end of a training that must succeed."""
+    code, output = end(process)
+    assert code == 0, output
+
+
+def kill_all(process: Process) -> None:
+    """SIGKILL a training, and all its ranks, which under torchrun have sessions of their own."""
+    everyone = [psutil.Process(process.pid)]
+    everyone += everyone[0].children(recursive=True)
+    for victim in everyone:
+        victim.kill()
+    process.communicate()

@@ -7,9 +7,7 @@ import pytest
 import torch
 
 from pipeline.config.schema import Ddp, DeepSpeed
-from tests.multiprocess.engine_runs import LAST_STEP, Outcome, Trial, run_trials
-
-pytestmark = pytest.mark.xdist_group("engines")  # one process, or each would train for itself
+from tests.multiprocess.engine_runs import LAST_STEP, Outcome, Trial, run_trials, run_trials_afresh
 
 Outcomes = dict[str, Outcome]
 
@@ -95,10 +93,10 @@ def three(tmp_path_factory: pytest.TempPathFactory, two: Outcomes) -> Outcomes:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """Trainings of a single process."""
+    """Trainings of a single process, which begins as a person's does."""
     train = {"precision": "bf16", "clip_norm": 0.5}
     trials = [Trial(name, it, last=SHORT, train=train) for name, it in ENGINES.items()]
-    return run_trials(tmp_path_factory.mktemp("alone"), trials, ranks=1)
+    return run_trials_afresh(tmp_path_factory.mktemp("alone"), trials, ranks=1, cpu_only=True)
 
 
 def assert_same(ours: Outcome, theirs: Outcome) -> None:

@@ -1,5 +1,6 @@
 """Nothing hangs for ever: a rank that is lost, in whatever way, ends the others within a time."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -7,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from launch.local import run_ranks
+from pipeline.signals import STOPPED
 from pipeline.watchdog import HUNG
 from tests.images import make_dataset
-from tests.multiprocess.runs import events, newest, write_recipe
-from tests.multiprocess.stops import end, ranks_of, submit, wait_until
-
-pytestmark = pytest.mark.xdist_group("stopping")
+from tests.multiprocess.runs import events, newest, start, write_recipe
+from tests.multiprocess.server import fork_server
+from tests.multiprocess.stops import SECONDS, end, ranks_of, submit, wait_until
 
 
 def test_a_rank_that_is_frozen_ends_the_run_and_the_other_tells_where_it_waited(
@@ -37,33 +38,62 @@ def test_a_rank_that_is_frozen_ends_the_run_and_the_other_tells_where_it_waited(
     assert "rank-0.txt" in last["message"]
 
 
-MISSING = """
-import os, time
+def test_a_loss_that_is_no_number_ends_all_ranks_and_only_one_tells(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=90, val=23))
+    training = start(recipe, f"run_dir={tmp_path / 'run'}", "optim.lr=1e30", ranks=2)
+    codes, output = training.end(SECONDS)
+    assert codes == [1, 1], output
+    assert "Traceback" not in output
+    assert output.count("\nthe loss became nan") == 1  # besides what the console shows
+    (last,) = events(tmp_path / "run", "run_ended")
+    assert last["status"] == "failed"
+
+
+def test_a_dataset_that_never_opens_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=20, val=5))
+    (tmp_path / "data" / "manifest.json").unlink()
+    os.mkfifo(tmp_path / "data" / "manifest.json")  # like a file on a server that is gone
+    program = "tests.multiprocess.hanging_runs:impatient"
+    forked = fork_server().start(program, recipe, "train.watchdog_minutes=0.02", ranks=1)
+    codes, said = forked.end(SECONDS)
+    assert codes == [HUNG], said
+    assert "nothing has gone forward" in said
+    assert "in open_split" in said
+
+
+LOST = """
+import os, signal, sys
 from pathlib import Path
 from pipeline.distributed import join_world
+from pipeline.train import await_others
 
 with join_world() as world:
-    assert world.begin_maximum([world.rank, -world.rank])() == [1, 0]
-    world.expect_answers_within(1 / 60)
+    world.gather(None)
     if world.rank == 1:
-        while not (Path(__file__).parent / "failed").exists():
-            time.sleep(0.01)
-    elif world.is_main:
-        try:
-            world.{}
-        except RuntimeError as error:
-            (Path(__file__).parent / "failed").write_text(str(error))
-    os._exit(0)
+        os.kill(os.getpid(), signal.SIGKILL)
+    await_others(world)
+    (Path(__file__).parent / "left").touch()
+    os._exit(75)
 """
 
 
-@pytest.mark.parametrize("wait", ["begin_maximum([1])()", "gather(1)"])
-def test_a_collective_fails_if_a_rank_stays_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: str
+def test_a_rank_that_has_stopped_leaves_in_order_though_another_dies_while_it_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "missing.py").write_text(MISSING.format(wait))
+    (tmp_path / "lost.py").write_text(LOST)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert run_ranks(["lost"], ranks=2, cpu_only=True) in (1, STOPPED)  # whichever is seen first
+    assert (tmp_path / "left").exists()
+    said = capfd.readouterr().err
+    assert "[rank 0] stopped, but lost another rank" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("wait", ["begin_maximum", "gather"])
+def test_a_collective_fails_if_a_rank_stays_away(tmp_path: Path, wait: str) -> None:
+    program = "tests.multiprocess.hanging_runs:missing"
     started = time.monotonic()
-    assert run_ranks(["missing"], ranks=2, cpu_only=True) == 0
+    codes, output = fork_server().start(program, wait, tmp_path / "failed", ranks=2).end(SECONDS)
+    assert codes == [0, 0], output
     assert time.monotonic() - started < 60
     assert (tmp_path / "failed").exists()

@@ -14,6 +14,7 @@ from tests.multiprocess.runs import (
     result,
     start,
     state,
+    train_until,
     write_recipe,
 )
 
@@ -26,8 +27,8 @@ def test_a_killed_run_ends_with_the_weights_of_the_unbroken_one(tmp_path: Path, 
     finish(start(recipe, f"run_dir={whole}", batch, ranks=ranks))
 
     for attempt in range(2):
-        process = start(recipe, f"run_dir={broken}", batch, ranks=ranks)
-        reached = kill_between_checkpoints(process, broken, seed=attempt)
+        training = start(recipe, f"run_dir={broken}", batch, ranks=ranks)
+        reached = kill_between_checkpoints(training, broken, seed=attempt)
         assert 0 < reached < 120, "the kill came too late to show anything"
     finish(start(recipe, f"run_dir={broken}", batch, ranks=ranks))
 
@@ -44,10 +45,10 @@ def test_a_killed_run_ends_with_the_weights_of_the_unbroken_one(tmp_path: Path, 
 def test_the_same_command_continues_the_run_that_was_killed(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=90, val=23))
     command = (recipe, f"runs_dir={tmp_path / 'runs'}")
-    process = start(*command)
-    while not (found := list(tmp_path.glob("runs/tiny-*"))):
-        assert process.poll() is None
-    reached = kill_between_checkpoints(process, found[0], seed=0)
+    training = start(*command)
+    train_until(lambda: any(tmp_path.glob("runs/tiny-*")), training)
+    found = list(tmp_path.glob("runs/tiny-*"))
+    reached = kill_between_checkpoints(training, found[0], seed=0)
 
     finish(start(*command))
 

@@ -21,11 +21,19 @@ from tests.multiprocess.runs import (
     result,
     start,
     state,
+    train_until,
     write_recipe,
 )
-from tests.multiprocess.stops import end, ranks_of, submit, wait_until
+from tests.multiprocess.stops import (
+    SECONDS,
+    end,
+    ranks_of,
+    submit,
+    succeed,
+    train_alone,
+    wait_until,
+)
 
-pytestmark = pytest.mark.xdist_group("stopping")
 NEVER = "checkpoint.every_steps=1000"
 
 
@@ -49,9 +57,12 @@ def is_statistic(name: str) -> bool:
 def test_a_stopped_run_ends_with_the_weights_of_the_unbroken_one(
     recipe: Path, tmp_path: Path, ranks: int, number: signal.Signals
 ) -> None:
-    """Only the last rank is asked, at any step. Of running statistics, see below."""
+    """Only the last rank is asked, at any step. Of running statistics, see below.
+
+    Those that are stopped, and the two that go on, are started as a person does.
+    """
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(submit(recipe, f"run_dir={whole}", NEVER, ranks=ranks))
+    finish(start(recipe, f"run_dir={whole}", NEVER, ranks=ranks))
     process = submit(recipe, f"run_dir={broken}", NEVER, ranks=ranks)
     wait_until(lambda: reached(broken, "progress", 30), process)
     ranks_of(process)[-1].send_signal(number)
@@ -59,7 +70,10 @@ def test_a_stopped_run_ends_with_the_weights_of_the_unbroken_one(
     assert code == STOPPED, output
     assert "Traceback" not in output
     assert 30 <= newest(broken) < 120
-    finish(submit(recipe, f"run_dir={broken}", NEVER, ranks=ranks))
+    if ranks == 1:
+        finish(start(recipe, f"run_dir={broken}", NEVER))
+    else:
+        succeed(submit(recipe, f"run_dir={broken}", NEVER, ranks=ranks))
 
     ends = [each["status"] for each in events(broken, "run_ended")]
     assert ends == ["interrupted", "finished"]
@@ -79,17 +93,17 @@ def test_an_evaluation_is_left_and_made_up_for(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = (recipe, f"run_dir={run}", "train.steps=12", "evaluate.every_steps=6")
     arguments += ("evaluate.rank_batch=1", "train.log_every_steps=6", NEVER)
-    process = submit(*arguments, ranks=2)
-    wait_until(lambda: reached(run, "progress", 6), process)
-    ranks_of(process)[0].send_signal(signal.SIGTERM)
-    code, output = end(process)
-    assert code == STOPPED, output
+    training = start(*arguments, ranks=2)
+    train_until(lambda: reached(run, "progress", 6), training)
+    training.ranks.send(signal.SIGTERM, training.ranks.pids[:1])
+    codes, output = training.end(SECONDS)
+    assert codes == [STOPPED, STOPPED], output
     assert events(run, "evaluated") == [], "the signal came too late to show anything"
     (path,) = list_checkpoints(run / "checkpoints")
     assert read_checkpoint(path).progress.step == 6
     assert read_checkpoint(path).progress.top1_error_percent is None
 
-    finish(submit(*arguments, ranks=2))
+    finish(start(*arguments, ranks=2))
     assert [event["step"] for event in events(run, "evaluated")] == [6, 12]
     assert [event["images"] for event in events(run, "evaluated")] == [300, 300]
     errors = [event["top1_error_percent"] for event in events(run, "evaluated")]
@@ -103,7 +117,7 @@ def catches_sigterm(process: psutil.Process) -> bool:
 
 
 def test_it_stops_at_once_while_the_program_is_loading(recipe: Path, tmp_path: Path) -> None:
-    process = start(recipe, f"run_dir={tmp_path / 'run'}")
+    process = train_alone(recipe, f"run_dir={tmp_path / 'run'}")
     wait_until(lambda: catches_sigterm(psutil.Process(process.pid)), process)
     process.send_signal(signal.SIGTERM)
     assert end(process) == (STOPPED, "")

@@ -9,13 +9,13 @@ from tests.images import make_dataset
 from tests.multiprocess.runs import (
     events,
     finish,
-    kill_between_checkpoints,
     newest,
     result,
     start,
     state,
     write_recipe,
 )
+from tests.multiprocess.stops import kill_all, succeed, torchrun, train_alone, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,15 @@ def test_accumulation_equals_the_whole_batch(recipe: Path, alone: Path) -> None:
 
 
 def test_a_run_comes_back_on_another_number_of_ranks(recipe: Path, alone: Path) -> None:
+    """Under torchrun, and then alone, both from fresh processes."""
     run = recipe.parent / "moved"
     arguments = (recipe, f"run_dir={run}", "train.log_every_steps=1")
-    reached = kill_between_checkpoints(start(*arguments, ranks=2), run, seed=1)
-    finish(start(*arguments))
+    process = torchrun(*arguments, ranks=2)
+    wait_until(lambda: newest(run) > 0, process)
+    kill_all(process)
+    reached = newest(run)
+    assert reached < 120, "the kill came too late to show anything"
+    succeed(train_alone(*arguments))
     assert newest(run) == 120
     first_steps = [event["first_step"] for event in events(run, "run_started")]
     assert first_steps == [1, reached + 1]

@@ -1,0 +1,32 @@
+"""Programs of ranks that wait for what does not come."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import train, watchdog
+from pipeline.distributed import join_world
+
+
+def impatient(arguments: Sequence[str]) -> int:
+    """Train with a watchdog that does not wait for half an hour."""
+    watchdog.PATIENCE_MINUTES = 0.02
+    return train.main(arguments)
+
+
+def missing(arguments: Sequence[str]) -> None:
+    """Let rank 0 wait for rank 1, and write into a file how its wait came to fail."""
+    wait, failed = arguments[0], Path(arguments[1])
+    with join_world() as world:
+        assert world.begin_maximum([world.rank, -world.rank])() == [1, 0]
+        world.expect_answers_within(1 / 60)
+        if world.rank == 1:
+            while not failed.exists():
+                time.sleep(0.01)
+        else:
+            try:
+                world.begin_maximum([1])() if wait == "begin_maximum" else world.gather(1)
+            except RuntimeError as error:
+                failed.write_text(str(error))
+        os._exit(0)
