@@ -57,13 +57,18 @@ def count_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def check(config: Config, *, ranks: int) -> Preflight:
-    """Check dataset, files, batch and network; raise `ValueError` with the first that is wrong."""
-    split = open_split(config.data)
+def check(config: Config, *, ranks: int, like: Preflight | None = None) -> Preflight:
+    """Check dataset, files, batch and network; raise `ValueError` with the first that is wrong.
+
+    The dataset that `like` has checked a moment ago is not looked at again.
+    """
+    known = like.split if like and like.config.data == config.data else None
+    split = known or open_split(config.data)
     plan = make_plan(config, samples=len(split.train), world_size=ranks)
-    expect_files(config.data, split)  # those that would be staged: that happens on the nodes
-    if config.data.stage:
-        stage_root(config.data, split)
+    if known is None:
+        expect_files(config.data, split)  # those that would be staged: that happens on the nodes
+        if config.data.stage:
+            stage_root(config.data, split)
     classes = len(split.train.manifest.classes)
     with torch.device("meta"):
         network = build(config.model, classes=classes, generator_seed=config.seed)

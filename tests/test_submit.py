@@ -186,11 +186,10 @@ def test_several_nodes_without_slurm(recipe: Path, capsys: pytest.CaptureFixture
 
 
 def test_with_slurm(recipe: Path, no_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a real cluster says is in tests/slurm; here a half of SLURM is installed."""
     add_command(no_slurm, "sbatch")
-    assert "--local" in refusal(capsys, recipe)
+    assert "scontrol is not on PATH: run this where SLURM is" in refusal(capsys, recipe)
     assert "--local runs on this one" in refusal(capsys, recipe, "--local", "--nodes", 2)
-    assert main(["--nodes", "2", "--ranks", "1", "--dry-run", str(recipe)]) == 0
-    assert "8 images a rank\n" in capsys.readouterr().out
     assert main(["--local", "--dry-run", str(recipe)]) == 0
 
 

@@ -1,0 +1,162 @@
+"""Say what here will cost you work, and how to live with it: `launch/doctor.py [CONFIG] [a.b=c]`.
+
+It looks at the cluster's settings and partitions, the folders and the tracking server; with CONFIG
+at what that asks for. Without SLURM it looks at this machine. It changes nothing.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+# So that it also runs from a checkout that is not installed.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from launch.diagnosis import cluster_rules, looking, machine_rules, place_rules
+from launch.diagnosis.finding import Finding, Severity, apply, costs_time, costs_work, fine
+from launch.slurm.cluster import check_request, read_partitions
+from launch.slurm.commands import SlurmError, show_config
+from pipeline.config.load import load
+from pipeline.config.schema import Config, Slurm
+from pipeline.tracking.store import default_uri
+
+EXIT_CODES = "exit codes: 0 nothing costs work, 1 something does, 2 a mistake of the user's"
+WIDTH = 100
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; return the exit code: 0, 1 something costs work, 2 a mistake."""
+    options = _parser().parse_intermixed_args(arguments)
+    try:
+        config = load(options.config, options.overrides) if options.config else None
+        findings, refusals = examine(config, nodes=options.nodes)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(to_json(findings) if options.json else to_text(findings))
+    if refusals:
+        print(*refusals, sep="\n", file=sys.stderr)
+        return 2
+    return int(any(finding.severity == Severity.WORK for finding in findings))
+
+
+def examine(config: Config | None, *, nodes: int) -> tuple[list[Finding], list[str]]:
+    """Return what is found, and why a cluster would not take the run of `config`, if so."""
+    refusals: list[str] = []
+    if shutil.which("scontrol") is None:
+        text = "scontrol is not on PATH: what follows is about training on this machine"
+        findings, is_alone = [fine("SLURM", "not here", text)], True
+    else:
+        try:
+            findings, refusals, is_alone = _examine_cluster(config, nodes)
+        except SlurmError as error:
+            remedy = "see that slurmctld runs and SLURM_CONF is right, or train with --local"
+            last = str(error).splitlines()[-1]
+            findings, is_alone = [costs_work("SLURM", "no answer", last, remedy)], True
+    if is_alone:
+        findings += apply(machine_rules.RULES, looking.look_at_machine())
+    return findings + _examine_places(config, is_alone=is_alone), refusals
+
+
+def to_text(findings: Sequence[Finding]) -> str:
+    """Return findings for a person, those that cost most first."""
+    lines: list[str] = []
+    for severity in Severity:
+        chosen = [finding for finding in findings if finding.severity == severity]
+        if chosen:
+            lines += [severity.upper(), *(line for each in chosen for line in _lines(each)), ""]
+    counts = Counter(finding.severity for finding in findings)
+    return "\n".join([*lines, ", ".join(f"{counts[each]} {each}" for each in Severity)])
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    """Return findings for a program."""
+    return json.dumps([asdict(finding) for finding in findings], indent=2)
+
+
+def _examine_cluster(config: Config | None, nodes: int) -> tuple[list[Finding], list[str], bool]:
+    """Return what is found, why the request is refused, and whether all nodes are this host."""
+    partitions = read_partitions()
+    chosen, findings, refusals = tuple(partitions.values()), list[Finding](), list[str]()
+    if config:
+        try:
+            partition, warnings = check_request(config.slurm, partitions, nodes=nodes)
+        except ValueError as error:
+            refusals.append(str(error))
+            named = partitions.get(config.slurm.partition or "")
+            chosen = (named,) if named else chosen
+        else:
+            chosen, value = (partition,), f"{nodes} nodes of {partition.name}"
+            remedy = "see sinfo, and slurm in the configuration"
+            findings += [costs_time("request", value, text, remedy) for text in warnings]
+    cluster = cluster_rules.Cluster(
+        settings=show_config(),
+        partitions=tuple(partitions.values()),
+        chosen=chosen,
+        stage=config.data.stage if config else None,
+        locked_memory_bytes=looking.locked_memory_bytes(),
+    )
+    is_alone = all(partition.is_this_host for partition in chosen)
+    return findings + apply(cluster_rules.RULES, cluster), refusals, is_alone
+
+
+def _examine_places(config: Config | None, *, is_alone: bool) -> list[Finding]:
+    """Return what is found of folders, the tracking server and the container."""
+    runs_dir = (config.run_dir or config.runs_dir) if config else Path("runs")
+    slurm = config.slurm if config else Slurm()
+    all_see = "anything" if is_alone else "shared"
+    must_be = "anything" if slurm.run_dir_is_shared else all_see
+    folders = [looking.look_at_folder("runs_dir", runs_dir, must_be, is_written=True)]
+    if config:
+        data = config.data
+        folders.append(looking.look_at_folder("data.dir", data.dir, all_see, is_written=False))
+        if data.stage:
+            # On a login node, nobody needs to write there: it says only what kind of place it is.
+            stage = looking.look_at_folder("data.stage", data.stage, "local", is_written=is_alone)
+            folders.append(stage)
+    findings = [found for folder in folders for found in apply(place_rules.RULES, folder)]
+    if config is None or config.tracking.mlflow:
+        uri = default_uri(config.runs_dir, config.tracking.uri) if config else default_uri(runs_dir)
+        findings.append(place_rules.tracking(looking.look_at_store(uri)))
+    if slurm.container:
+        is_there = looking.has_runtime(slurm.container)
+        findings.append(place_rules.container(slurm.container.runtime, is_there=is_there))
+    return findings
+
+
+def _lines(finding: Finding) -> list[str]:
+    """Return the lines of one finding: its remedy, if any, on lines of its own."""
+    start = f"  {finding.setting} = {finding.value}: "
+    lines = textwrap.wrap(start + finding.meaning, WIDTH, subsequent_indent="    ")
+    if finding.remedy:
+        remedy = f"    -> {finding.remedy}"
+        lines += textwrap.wrap(remedy, WIDTH, subsequent_indent="       ")
+    return lines
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python launch/doctor.py",
+        description="Say what here will cost you work, and how to live with it.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("config", type=Path, nargs="?", help="what you want to train, if you know")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ")
+    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="machines (default 1)")
+    parser.add_argument("--json", action="store_true", help="print a list of findings as JSON")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,111 @@
+"""Queue an unfinished run again: `python launch/resume.py RUN [--nodes M] [a.b=c ...]`.
+
+It goes on at its last checkpoint, on as many nodes as last time or on M. `a.b=c` may set whatever
+does not decide the result.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+# So that it also runs from a checkout that is not installed.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from launch.slurm.cancellation import job_of
+from launch.slurm.local_run import holder
+from launch.slurm.runs import expect_run
+from launch.slurm.submission import last_submission
+from pipeline.config.load import load
+from pipeline.config.schema import Config
+from pipeline.run_folder import CONFIG_FILE, RESULT
+
+USER_MISTAKE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; return the exit code: 0 queued, 2 for a mistake of the user's."""
+    options = _parser().parse_intermixed_args(arguments)
+    try:
+        run_dir = expect_run(options.run)
+        expect_unfinished(run_dir)
+        config = replace(load(run_dir / CONFIG_FILE, options.overrides), run_dir=run_dir)
+        if shutil.which("sbatch") is None:
+            print("no SLURM here (sbatch is not on PATH); to go on on this machine:")
+            print(local_command(run_dir, options.overrides))
+            return 0
+        expect_idle(run_dir)
+        print(queue_again(config, run_dir, options.nodes))
+    except ValueError as error:
+        print(f"resume.py: {error}", file=sys.stderr)
+        return USER_MISTAKE
+    return 0
+
+
+def queue_again(config: Config, run_dir: Path, nodes: int | None) -> str:
+    """Queue the run; return what a person wants to know of its job."""
+    before = last_submission(run_dir)
+    if before is not None:
+        os.chdir(before.directory)  # where relative paths in the configuration begin
+    # With torch and submitit, which the mistakes above need not wait for.
+    from launch.slurm.request import Request, describe_submission
+
+    wanted = nodes or (before.layout.nodes if before else 1)
+    request = Request.check(config, nodes=wanted)
+    for warning in request.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return describe_submission(request.queue())
+
+
+def expect_unfinished(run_dir: Path) -> None:
+    """Raise `ValueError` if a run is finished, or runs on this machine."""
+    if (run_dir / RESULT).exists():
+        raise ValueError(
+            f"{run_dir} is finished; see launch/status.py {run_dir}, or start another run with"
+            " launch/submit.py"
+        )
+    if pid := holder(run_dir):
+        raise ValueError(
+            f"{run_dir} runs in process {pid} on this machine; wait for it, or stop it with"
+            f" launch/cancel.py {run_dir}"
+        )
+
+
+def expect_idle(run_dir: Path) -> None:
+    """Raise `ValueError` if a job of the run waits or runs."""
+    if job := job_of(run_dir):
+        raise ValueError(
+            f"{run_dir} has job {job.id} already ({job.state.lower()}); follow it with"
+            f" launch/status.py {run_dir}, or end it with launch/cancel.py {run_dir}"
+        )
+
+
+def local_command(run_dir: Path, overrides: Sequence[str]) -> str:
+    """Return the command that goes on with the run on this machine."""
+    settings = [f"run_dir={run_dir}", *overrides]
+    words = ["launch/submit.py", "--local", str(run_dir / CONFIG_FILE), *settings]
+    return f"python {shlex.join(words)}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python launch/resume.py", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ")
+    parser.add_argument("--nodes", type=_count, metavar="M", help="machines (default: as before)")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

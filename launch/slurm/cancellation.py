@@ -1,0 +1,145 @@
+"""Ending a run for good, with what it has done saved."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.slurm.commands import SlurmError, slurm
+from launch.slurm.jobs import Job, read_jobs
+from launch.slurm.local_run import ask_to_stop, holder
+from launch.slurm.runs import CANCELLED, saved_checkpoint
+from launch.slurm.submission import last_submission
+from pipeline.durable import write_whole
+from pipeline.run_folder import RESULT
+
+POLL_SECONDS = 1.0
+SAVES = {"RUNNING", "SUSPENDED"}
+"""States in which a job may have ranks that can save; in all others it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """How a run shall end."""
+
+    run_dir: Path
+    at_once: bool
+    """Without waiting until the ranks have saved."""
+    wait_seconds: float
+    say: Callable[[str], None]
+
+
+def cancel(wanted: Cancellation) -> bool:
+    """End a run; return whether it has ended within the time.
+
+    Raises `ValueError` if there is nothing to end, or if SLURM does not do as it is asked.
+    """
+    if (wanted.run_dir / RESULT).exists():
+        raise ValueError(f"{wanted.run_dir} is finished; there is nothing to cancel")
+    before = saved_step(wanted.run_dir)
+    job = job_of(wanted.run_dir)
+    ended = _cancel_local(wanted) if job is None else _cancel_job(wanted, job)
+    if ended:
+        wanted.say(what_is_saved(wanted.run_dir, before))
+    return ended
+
+
+def job_of(run_dir: Path) -> Job | None:
+    """Return the job of a run that waits or runs; None if there is none."""
+    submission = last_submission(run_dir)
+    if submission is None or not submission.job_id:
+        return None
+    return read_jobs([submission.job_id]).get(submission.job_id)
+
+
+def saved_step(run_dir: Path) -> int:
+    """Return the step of the newest checkpoint; 0 if there is none."""
+    saved = saved_checkpoint(run_dir)
+    return saved.step if saved else 0
+
+
+def what_is_saved(run_dir: Path, before: int) -> str:
+    """Say what a run that has ended would go on from; `before` is the step when it was asked to."""
+    saved = saved_checkpoint(run_dir)
+    go_on = f"go on with: python launch/resume.py {run_dir}"
+    if (run_dir / RESULT).exists():
+        return f"the run was at its end, and is finished: {run_dir / RESULT}"
+    if saved is None:
+        return (
+            f"no checkpoint was saved; the run would begin anew: python launch/resume.py {run_dir}"
+        )
+    if saved.step == before:
+        return f"nothing new was saved; the last checkpoint is {saved.path}; {go_on}"
+    return f"saved step {saved.step:,}: {saved.path}; {go_on}"
+
+
+def _cancel_job(wanted: Cancellation, job: Job) -> bool:
+    # Before the signal: ranks that end without the mark are started again.
+    write_whole(wanted.run_dir / CANCELLED, time.strftime("%Y-%m-%d %H:%M:%S\n").encode())
+    if wanted.at_once or job.state not in SAVES:
+        slurm("scancel", job.id)
+        wanted.say(f"job {job.id} ({job.state}) is cancelled")
+        return _await_end(wanted, lambda: job_of(wanted.run_dir) is None)
+    wanted.say(
+        f"job {job.id} is asked to save and stop; waiting up to {wanted.wait_seconds:.0f} s"
+        " (Ctrl-C ends only the waiting)"
+    )
+    signalled: set[str] = set()
+
+    def ended() -> bool:
+        now = job_of(wanted.run_dir)
+        if now is not None and now.state not in SAVES:  # it is queued again: it has no ranks
+            slurm("scancel", now.id)
+        elif now is not None:
+            _signal_new_steps(now.id, signalled)
+        return now is None
+
+    return _await_end(wanted, ended)
+
+
+def _signal_new_steps(job_id: str, signalled: set[str]) -> None:
+    """Ask the ranks of each step to stop, once: a second signal would end them without saving.
+
+    A step that starts only now has not heard what was sent to those before.
+    """
+    steps = slurm("squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i").split()
+    for step in steps:
+        if step.rpartition(".")[2].isdecimal() and step not in signalled:
+            signalled.add(step)
+            slurm("scancel", "--signal=USR2", step)
+
+
+def _cancel_local(wanted: Cancellation) -> bool:
+    pid = holder(wanted.run_dir)
+    if pid is None:
+        raise ValueError(
+            f"no job and no process on this machine runs {wanted.run_dir}; if it runs on another"
+            " machine, run this there, or send SIGTERM to its launch/submit.py or to any one rank"
+        )
+    try:
+        asked = ask_to_stop(wanted.run_dir)
+    except PermissionError as error:
+        raise ValueError(
+            f"process {pid} runs {wanted.run_dir} and is another user's; ask them to send SIGTERM"
+        ) from error
+    wanted.say(f"process {asked} is asked to save and stop; waiting {wanted.wait_seconds:.0f} s")
+    if wanted.at_once:  # the second signal
+        time.sleep(2 * POLL_SECONDS)
+        ask_to_stop(wanted.run_dir)
+    return _await_end(wanted, lambda: holder(wanted.run_dir) is None)
+
+
+def _await_end(wanted: Cancellation, ended: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + wanted.wait_seconds
+    while time.monotonic() < deadline:
+        try:
+            if ended():
+                return True
+        except SlurmError as error:
+            wanted.say(f"warning: {error}; trying again")
+        time.sleep(POLL_SECONDS)
+    wanted.say(
+        f"it has not ended within {wanted.wait_seconds:.0f} s; it is asked to, and may still save;"
+        f" to end it without that: python launch/cancel.py {wanted.run_dir} --now"
+    )
+    return False

@@ -1,0 +1,54 @@
+"""SLURM's own commands: each with a time limit, and with errors for people."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+
+ANSWER_SECONDS = 60
+FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z:/]*)=(.*?)(?=\s[A-Z][A-Za-z:/]*=|\s*$)")
+"""`Key=Value` of `scontrol --oneliner`, whose values may hold spaces."""
+
+
+class SlurmError(ValueError):
+    """SLURM did not do as it was asked."""
+
+
+def slurm(*command: str) -> str:
+    """Run one of SLURM's commands; return what it prints. Raises `SlurmError` if it fails."""
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
+        )
+    except FileNotFoundError as error:
+        raise SlurmError(f"{command[0]} is not on PATH: run this where SLURM is") from error
+    except subprocess.TimeoutExpired as error:
+        raise SlurmError(
+            f"{' '.join(command)} did not answer within {ANSWER_SECONDS} s: is slurmctld up?"
+        ) from error
+    if answer.returncode:
+        said = answer.stderr.strip() or answer.stdout.strip() or f"exit code {answer.returncode}"
+        raise SlurmError(f"{' '.join(command)}: {said}")
+    return answer.stdout
+
+
+def show(entity: str, *names: str) -> list[dict[str, str]]:
+    """Return what `scontrol show` tells of jobs, nodes or partitions; of all without `names`."""
+    text = slurm("scontrol", "--oneliner", "show", entity, *names)
+    return [record for line in text.splitlines() if (record := dict(_fields(line)))]
+
+
+def show_config() -> dict[str, str]:
+    """Return the settings of the cluster, as slurm.conf and SLURM's defaults give them."""
+    lines = slurm("scontrol", "show", "config").splitlines()
+    pairs = (line.split("=", 1) for line in lines if "=" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def host_names(node_list: str) -> list[str]:
+    """Return the nodes of a list such as n[1-3,5]."""
+    return slurm("scontrol", "show", "hostnames", node_list).split() if node_list else []
+
+
+def _fields(line: str) -> Iterator[tuple[str, str]]:
+    for match in FIELD.finditer(line):
+        yield match[1], match[2].strip()

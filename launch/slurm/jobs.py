@@ -1,0 +1,63 @@
+"""Jobs that wait or run, as SLURM's queue shows them: asked once for all of them."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from launch.slurm.commands import SlurmError, slurm
+
+FIELDS = "%i|%T|%L|%D|%S|%N|%r"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that has not ended."""
+
+    id: str
+    state: str
+    """As SLURM writes it, such as PENDING or COMPLETING."""
+    time_left: str
+    """As SLURM writes it: 1-02:30:00, or UNLIMITED."""
+    nodes: int
+    started_at: float | None
+    """Seconds, as `time.time` gives them; of a job that waits, when it is expected to start."""
+    node_list: str = ""
+    """Such as n[1-4]; empty while it waits."""
+    reason: str = ""
+    """Why it does not run; empty if it does."""
+
+
+def read_jobs(job_ids: Iterable[str]) -> dict[str, Job]:
+    """Return by id those of the jobs that have not ended. Raises `SlurmError` without an answer."""
+    wanted = sorted(set(job_ids))
+    if not wanted:
+        return {}
+    try:
+        answer = slurm(
+            "squeue",
+            "--noheader",
+            "--array",
+            f"--jobs={','.join(wanted)}",
+            f"--format={FIELDS}",
+        )
+    except SlurmError as error:
+        if "Invalid job id" in str(error):  # one that SLURM has forgotten
+            return {}
+        raise
+    jobs = map(job_from, answer.splitlines())
+    return {job.id: job for job in jobs}
+
+
+def job_from(line: str) -> Job:
+    """Return a job from a line of squeue's in the form of `FIELDS`."""
+    job_id, state, left, nodes, start, node_list, reason = line.split("|", 6)
+    reason = "" if reason == "None" else reason
+    return Job(job_id, state, left, int(nodes), moment(start), node_list, reason)
+
+
+def moment(text: str) -> float | None:
+    """Return a moment as SLURM writes it in seconds since 1970; None if it is none."""
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None

@@ -1,0 +1,104 @@
+"""What a person wants trained on a cluster: checked in all that can be known before it queues."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.diagnosis.looking import look_at_store
+from launch.preflight import Preflight, check
+from launch.slurm.cluster import check_request, expect_shared, plan_layout, read_partitions
+from launch.slurm.queueing import expect_no_job, prepare, queue, script
+from launch.slurm.runs import runs_dir_of
+from launch.slurm.submission import Layout, Submission
+from pipeline.config.schema import Config
+from pipeline.run_folder import hold_run_folder
+from pipeline.tracking.store import default_uri
+
+
+@dataclass(frozen=True)
+class Request:
+    """A configuration that fits a cluster."""
+
+    config: Config
+    layout: Layout
+    partition: str
+    preflight: Preflight
+    warnings: list[str]
+
+    @classmethod
+    def check(cls, config: Config, *, nodes: int, like: "Request | None" = None) -> "Request":
+        """Return the request for `nodes` nodes; raise `ValueError` with the first that is wrong.
+
+        What `like` shares with it, and has checked a moment ago, is not looked at again.
+        """
+        if config.run_dir:
+            expect_no_job(config.run_dir)
+        wanted = (nodes, *_place(config))
+        if like is not None and (like.layout.nodes, *_place(like.config)) == wanted:
+            known = check(config, ranks=like.layout.world_size, like=like.preflight)
+            return cls(config, like.layout, like.partition, known, like.warnings)
+        partition, warnings = check_request(config.slurm, read_partitions(), nodes=nodes)
+        layout = plan_layout(config.slurm, partition, nodes=nodes)
+        expect_shared(config.run_dir or config.runs_dir, config.slurm, partition)
+        preflight = check(config, ranks=layout.world_size, like=like.preflight if like else None)
+        if config.tracking.mlflow:
+            uri = default_uri(config.runs_dir, config.tracking.uri)
+            warnings = [*warnings, *tracking_warnings(uri)]
+        return cls(config, layout, partition.name, preflight, warnings)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return what a person wants to see before queueing, as (name, value)."""
+        layout = self.layout
+        spare = f" and {layout.spare_nodes} spare" if layout.spare_nodes else ""
+        gpus = f", {layout.gpus_per_node} GPUs" if layout.gpus_per_node else ""
+        each = f"{layout.ranks_per_node} ranks{gpus}, {layout.cpus_per_rank} CPUs a rank"
+        return [
+            *self.preflight.lines(),
+            ("partition", self.partition),
+            ("nodes", f"{layout.nodes}{spare}, each {each}"),
+            ("time limit", self.config.slurm.time_limit or "the partition's"),
+        ]
+
+    def script(self) -> str:
+        """Return the batch script that would be submitted; changes nothing."""
+        run_dir = self.config.run_dir or self.config.runs_dir / f"{self.config.name}-NEW"
+        return script(prepare(self.config, run_dir, self.layout), self.config.name)
+
+    def queue(self) -> Submission:
+        """Make the run's folder, or find that of an unfinished one, and queue the run."""
+        with hold_run_folder(self.config) as run_dir:
+            return queue(self.config, Path(run_dir), self.layout)
+
+
+def _place(config: Config) -> tuple[object, ...]:
+    """Return all by which one configuration may fit the cluster, and another not."""
+    folder = config.run_dir.parent if config.run_dir else config.runs_dir
+    return folder, config.slurm, config.tracking
+
+
+def tracking_warnings(uri: str) -> list[str]:
+    """Return a warning if the tracking server at `uri` does not answer."""
+    store = look_at_store(uri)
+    if not store.error:
+        return []
+    return [
+        f"the tracking server {store.uri} does not answer ({store.error}); the run trains without"
+        " it, keeps everything in metrics.jsonl, and sends it once the server is back"
+    ]
+
+
+def describe_submission(submission: Submission) -> str:
+    """Return what a person wants to know once a run is queued."""
+    run_dir = submission.run_dir
+    lines = [
+        ("job", submission.job_id),
+        ("run", str(run_dir)),
+        (
+            "logs",
+            f"{run_dir}/logs/latest/rank-0.log, and {run_dir}/logs/job-{submission.job_id}.log",
+        ),
+        ("dashboard", f"python launch/dashboard.py {runs_dir_of(run_dir)}"),
+        ("watch", f"python launch/status.py {run_dir}"),
+        ("stop", f"python launch/cancel.py {run_dir}"),
+        ("go on", f"python launch/resume.py {run_dir}"),
+    ]
+    return "\n".join(f"{name + ':':11}{value}" for name, value in lines)

@@ -1,0 +1,229 @@
+"""A real SLURM cluster of Debian's packages whose nodes all run on this host.
+
+    with start_cluster(tmp_path) as cluster:
+        job = cluster.submit("srun hostname", "--nodes=4")
+        cluster.wait_for(job, "COMPLETED")
+
+Submit by the project's own programs with `env=cluster.environment`. For nodes that can be switched
+off or cut from the network see `tests.slurm.lab`; to have one by hand, `python -m tests.slurm`.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import psutil
+
+from tests.slurm.keeper import Keeper, keep_daemons
+from tests.slurm.requirements import search_path
+from tests.slurm.settings import Hardware, Node, controller_at, free_ports, write_settings
+
+SECONDS_TO_ANSWER = 60
+SECONDS_TO_START = 60
+SECONDS_TO_SAVE = 6  # slurmctld puts off writing its state for up to 5 s
+
+
+class Cluster:
+    """A running cluster: its daemons' logs lie in `folder`."""
+
+    def __init__(self, folder: Path, nodes: list[Node], keeper: Keeper) -> None:
+        self.folder = folder
+        self.nodes = nodes
+        self.environment = clean_environment() | {"SLURM_CONF": str(folder / "slurm.conf")}
+        self._keeper = keeper
+        self._controller = 0
+
+    def run(self, *command: str) -> str:
+        """What a command, such as `squeue --noheader`, prints; RuntimeError if it fails."""
+        answer = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_TO_ANSWER,
+            check=False,
+        )
+        if answer.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {answer.stdout}{answer.stderr}")
+        return answer.stdout.strip()
+
+    def submit(self, script: str, *options: str) -> str:
+        """Submit lines of shell with options of sbatch; returns the job's id."""
+        return self.run("sbatch", "--parsable", *options, "--wrap", script)
+
+    def job(self, job_id: str) -> dict[str, str]:
+        """The fields of `scontrol show job`: JobState, Restarts, Reason, NodeList and others."""
+        text = self.run("scontrol", "--oneliner", "show", "job", job_id)
+        return dict(field.split("=", 1) for field in text.split() if "=" in field)
+
+    def wait_for(self, job_id: str, state: str, seconds: float = 30) -> dict[str, str]:
+        """Wait for a job's state, such as RUNNING; returns its fields, or raises TimeoutError."""
+        wait_until(
+            lambda: self.job(job_id)["JobState"] == state,
+            lambda: f"job {job_id} is not {state}: {self.job(job_id)}",
+            seconds,
+        )
+        return self.job(job_id)
+
+    def node_states(self) -> dict[str, str]:
+        """By node: `idle`, `mixed`, `allocated`, `down`...; `*` follows if it does not answer."""
+        lines = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %T")
+        return dict(line.split() for line in lines.splitlines())
+
+    def wait_for_node(self, node: str, state: str, seconds: float = 60) -> None:
+        """Wait for a node's state as `node_states` tells it; `state` is a regular expression."""
+        wait_until(
+            lambda: re.fullmatch(state, self.node_states()[node]) is not None,
+            lambda: f"{node} is not {state}: {self.node_states()}",
+            seconds,
+        )
+
+    def set_down(self, node: str) -> None:
+        """Declare a node down, as an administrator does: SLURM ends or requeues its jobs."""
+        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+
+    def resume(self, node: str) -> None:
+        """Declare a node fit again."""
+        self.run("scontrol", "update", f"nodename={node}", "state=resume")
+
+    def restart_controller(self) -> None:
+        """Kill slurmctld without warning, and start it again; returns when it answers.
+
+        It takes 6 s, so that the controller has written down all jobs that it was told of before.
+        """
+        time.sleep(SECONDS_TO_SAVE)
+        kill(self._controller)
+        self.start_controller()
+        self.wait_for_nodes("idle", "mixed", "allocated")
+
+    def rank_processes(self, job_id: str) -> list[psutil.Process]:
+        """What runs of a job's ranks, on all nodes, with the processes that they started."""
+        wanted = {"SLURM_JOB_ID": job_id, "SLURM_CONF": self.environment["SLURM_CONF"]}
+        return [
+            process
+            for process in psutil.process_iter()
+            if (variables := environment_of(process)).items() >= wanted.items()
+            and "SLURM_STEP_ID" in variables  # the batch script has rank 0, but no step
+        ]
+
+    def rank_process(self, job_id: str, rank: int) -> psutil.Process:
+        """The process that srun started as a rank, not those that it started itself."""
+        (process,) = (
+            process
+            for process in self.rank_processes(job_id)
+            if environment_of(process).get("SLURM_PROCID") == str(rank)
+            and (parent := process.parent()) is not None
+            and parent.name() == "slurmstepd"
+        )
+        return process
+
+    def restore(self) -> None:
+        """Cancel all jobs and make all nodes idle, whatever was done to them."""
+        self.run("scancel", "--quiet", "--user=root")
+        for node, state in self.node_states().items():
+            if not re.fullmatch(r"idle|mixed|allocated|completing", state):
+                self.set_down(node)
+                self.resume(node)
+        self.wait_for_nodes("idle")
+
+    def wait_for_nodes(self, *states: str) -> None:
+        """Return when every node is in one of these states."""
+        wait_until(
+            lambda: set(self._states_if_any().values()) <= set(states),
+            lambda: f"not ready: {self._states_if_any()}, see {self.folder}/*.log",
+            SECONDS_TO_START,
+        )
+
+    def start_munge(self) -> None:
+        """Start munged with a key and a socket of its own."""
+        key = self.folder / "munge.key"
+        key.write_bytes(secrets.token_bytes(128))
+        key.chmod(0o400)
+        names = {"socket": "munge.socket", "pid-file": "munge.pid", "seed-file": "munge.seed"}
+        files = [f"--{option}={self.folder / name}" for option, name in names.items()]
+        # Force: the folder of a test is nobody else's, which munged takes for a mistake.
+        command = ["munged", "--foreground", "--force", f"--key-file={key}", *files]
+        self.start_daemon("munged", *command)
+        wait_until((self.folder / "munge.socket").exists, lambda: "munged does not start", 10)
+
+    def start_controller(self) -> None:
+        self._controller = self.start_daemon("slurmctld", "slurmctld", "-D")
+
+    def start_nodes(self) -> None:
+        for node in self.nodes:
+            self.start_daemon(node.name, "slurmd", "-D", "-N", node.name)
+
+    def start_daemon(self, name: str, *command: str) -> int:
+        """Start what writes `name`.log; returns its process id."""
+        return self._keeper.start(command, self.folder / f"{name}.log", self.environment)
+
+    def _states_if_any(self) -> dict[str, str]:
+        try:
+            return self.node_states()
+        except RuntimeError as error:
+            return {"controller": str(error)}
+
+
+@contextlib.contextmanager
+def start_cluster(
+    folder: Path,
+    hardware: Hardware = Hardware(),  # noqa: B008 it is frozen
+    **slurm_conf: object,
+) -> Generator[Cluster]:
+    """A cluster of n1, n2, ... that is ready for jobs; after the block nothing of it runs.
+
+    `slurm_conf` replaces settings of slurm.conf by their names, such as SlurmdTimeout=30.
+    """
+    port, *ports = free_ports(1 + hardware.nodes)
+    nodes = [Node(f"n{index}", "127.0.0.1", port) for index, port in enumerate(ports, 1)]
+    controller = controller_at("127.0.0.1", port)
+    write_settings(folder, controller, nodes, hardware, slurm_conf)
+    with keep_daemons() as keeper:
+        cluster = Cluster(folder, nodes, keeper)
+        start_daemons(cluster)
+        yield cluster
+
+
+def start_daemons(cluster: Cluster) -> None:
+    (cluster.folder / "state").mkdir()
+    cluster.start_munge()
+    cluster.start_controller()
+    cluster.start_nodes()
+    cluster.wait_for_nodes("idle")
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without the traces of a job that it may be part of."""
+    strange = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+    return kept | {"PATH": search_path()}
+
+
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def kill(pid: int) -> None:
+    """Kill a process, and return when it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.kill()
+        process.wait(10)
+
+
+def wait_until(holds: Callable[[], bool], problem: Callable[[], str], seconds: float) -> None:
+    """Return when it holds; TimeoutError with the problem if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {seconds} s {problem()}")
+        time.sleep(0.1)

@@ -1,0 +1,182 @@
+"""A run on a real cluster comes through whatever happens, with the bits of an unbroken one."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.multiprocess.runs import events, newest, result, state
+from tests.slurm.cluster import Cluster
+from tests.slurm.lab import Lab
+from tests.slurm.trainings import STEPS, Training, digits_in, submit, unbroken
+
+RUNNING = ("running_mean", "running_var")
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digits_in(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="session")
+def whole(recipe: Path) -> Path:
+    """A run of two ranks that nothing happened to."""
+    return unbroken(recipe, ranks=2)
+
+
+def expect_like(training: Training, whole: Path) -> None:
+    """All bits are those of `whole`; where a stop was saved at an odd step, running statistics
+    were averaged there, too, and are the same up to rounding."""
+    assert newest(training.run_dir) == STEPS, training.log()
+    expected, found = state(whole), state(training.run_dir)
+    for name, tensor in expected.items():
+        if name.endswith(RUNNING):
+            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+        else:
+            assert torch.equal(found[name], tensor), f"{name} differs"
+    assert training.lost_log_lines() == []
+    assert result(training.run_dir)["images_evaluated"] == 355
+
+
+def test_four_nodes_of_two_ranks_train(cluster: Cluster, recipe: Path) -> None:
+    training = submit(cluster, recipe, "train.global_batch=64", nodes=4, ranks=2)
+    training.wait_for_end()
+    assert training.endings == ["done"]
+    assert result(training.run_dir)["world_size"] == 8
+    logs = sorted(path.name for path in training.run_dir.glob("logs/latest/rank-*.log"))
+    assert logs == [f"rank-{rank}.log" for rank in range(8)]
+    assert training.orphans() == []
+
+
+def test_a_rank_that_is_killed_costs_a_restart_inside_the_job(
+    cluster: Cluster, recipe: Path, whole: Path
+) -> None:
+    training = submit(cluster, recipe)
+    training.wait_for_step(20)
+    fault_at = time.time()
+    cluster.rank_process(training.job_id, 1).kill()
+    training.wait_for_end()
+    assert training.endings == ["crashed", "done"]
+    assert cluster.job(training.job_id)["Restarts"] == "0"
+    expect_like(training, whole)
+    print(f"SIGKILL of a rank: next report after {training.seconds_to_next_step(fault_at):.1f} s")
+
+
+def test_requeueing_saves_first_and_goes_on_where_it_stopped(
+    cluster: Cluster, recipe: Path, whole: Path
+) -> None:
+    training = submit(cluster, recipe)
+    training.wait_for_step(20)
+    fault_at = time.time()
+    cluster.run("scontrol", "requeue", training.job_id)
+    training.wait_for_end()
+    assert training.endings[-1] == "done"
+    assert cluster.job(training.job_id)["Restarts"] == "1"
+    expect_like(training, whole)
+    print(f"scontrol requeue: next report after {training.seconds_to_next_step(fault_at):.1f} s")
+
+
+@pytest.mark.parametrize("name", ["USR2", "TERM"])
+def test_a_signal_to_stop_saves_and_requeues(
+    cluster: Cluster, recipe: Path, whole: Path, name: str
+) -> None:
+    training = submit(cluster, recipe)
+    training.wait_for_step(20)
+    fault_at = time.time()
+    cluster.run("scancel", f"--signal={name}", training.job_id)
+    training.wait_for_end()
+    assert training.endings == ["stopped", "done"]
+    assert cluster.job(training.job_id)["Restarts"] == "1"
+    expect_like(training, whole)
+    print(f"scancel --signal={name}: next report {training.seconds_to_next_step(fault_at):.1f} s")
+
+
+def test_the_time_limit_requeues_until_the_run_is_done(
+    cluster: Cluster, recipe: Path, whole: Path
+) -> None:
+    training = submit(cluster, recipe, "slurm.time_limit='60'", "slurm.stop_notice_seconds=30")
+    training.wait_for_step(20)
+    # Else the run would be done before its time is up. SLURM's notice lets the rank go on.
+    cluster.rank_process(training.job_id, 1).suspend()
+    minutes = 2 + int((time.time() - training.submission.submitted_at) / 60)
+    cluster.run("scontrol", "update", f"jobid={training.job_id}", f"TimeLimit={minutes}")
+    training.wait_for_end()
+    fault_at = events(training.run_dir, "run_ended")[0]["time"]
+    assert training.endings == ["time limit", "done"]
+    expect_like(training, whole)
+    print(f"time limit: next report after {training.seconds_to_next_step(fault_at):.1f} s")
+
+
+def test_a_node_that_goes_down_is_replaced_and_its_ghosts_write_nothing(
+    lab: Lab, recipe: Path, whole: Path
+) -> None:
+    training = submit(lab, recipe)
+    training.wait_for_step(20)
+    down = training.node_of(rank=0)
+    fault_at = time.time()
+    lab.set_down(down)
+    training.wait_for_end()
+    assert training.endings[-1] == "done"
+    expect_like(training, whole)
+    print(f"node set down: next report after {training.seconds_to_next_step(fault_at):.1f} s")
+
+
+def test_the_controller_may_be_restarted(cluster: Cluster, recipe: Path, whole: Path) -> None:
+    training = submit(cluster, recipe)
+    training.wait_for_step(20)
+    cluster.restart_controller()
+    training.wait_for_end()
+    assert training.endings == ["done"]
+    expect_like(training, whole)
+
+
+def test_a_crash_that_repeats_itself_fails_with_the_traceback_of_the_first_rank(
+    cluster: Cluster, recipe: Path
+) -> None:
+    training = submit(cluster, recipe, "optim.lr=1e30")
+    training.wait_for_end("FAILED")
+    assert training.endings == ["crashed", "crashed"]
+    log = training.log()
+    assert "the same error came twice at the same place" in log
+    assert "the loss became" in log
+    assert log.count("lower optim.lr") <= 3  # as each attempt ends, and as the job does
+
+
+def test_a_mistake_of_the_user_is_told_once_and_not_tried_again(
+    cluster: Cluster, recipe: Path
+) -> None:
+    training = submit(cluster, recipe, "data.loader.decode=mixed")
+    training.wait_for_end("FAILED")
+    assert training.endings == ["mistake"]
+
+
+def test_a_link_that_is_cut_for_a_while_costs_time_and_no_bits(
+    lab: Lab, recipe: Path, whole: Path
+) -> None:
+    training = submit(lab, recipe)
+    training.wait_for_step(20)
+    cut, fault_at = training.node_of(rank=1), time.time()
+    lab.cut(cut)
+    time.sleep(5)  # shorter than SlurmdTimeout: nobody gives the node up
+    lab.mend(cut)
+    training.wait_for_end()
+    assert training.endings == ["done"]
+    expect_like(training, whole)
+    stood_still = training.longest_pause(since=fault_at)
+    print(f"link cut for 5 s: training stood still for {stood_still:.1f} s")
+
+
+def test_a_spare_node_takes_the_place_of_one_that_is_switched_off(
+    lab: Lab, recipe: Path, whole: Path
+) -> None:
+    training = submit(lab, recipe, "slurm.spare_nodes=1")
+    training.wait_for_step(20)
+    lost, fault_at = training.node_of(rank=1), time.time()
+    lab.power_off(lost)
+    training.wait_for_end()
+    assert training.endings == ["node lost", "done"]
+    assert lab.job(training.job_id)["Restarts"] == "0"
+    assert lost not in training.nodes()
+    expect_like(training, whole)
+    print(f"node switched off, spare: next report {training.seconds_to_next_step(fault_at):.1f} s")
