@@ -1,0 +1,56 @@
+# One image for every node: Python, CUDA, NCCL, DALI and this project, for any user.
+# docs/containers.md tells how to build and run it.
+
+ARG BASE_IMAGE=debian:bookworm-slim
+
+FROM ${BASE_IMAGE} AS base
+# torch.compile builds while it runs, with a compiler, Python's headers and OpenSSL's checksums.
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive \
+       apt-get install --yes --no-install-recommends g++ openssl python3-dev \
+    && apt-get clean \
+    && rm -rf /var/lib/apt/lists/*
+
+FROM base AS libraries
+RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
+WORKDIR /build
+COPY pyproject.toml requirements.lock ./
+# What training needs, out of the lock that serves development, too: uv keeps versions and hashes
+# that it finds in its output file. Where packages come from a mirror, the first secret sets
+# variables of pip and uv, and the second is a certificate for them to name.
+RUN --mount=type=cache,target=/root/.cache \
+    --mount=type=secret,id=packages \
+    --mount=type=secret,id=certificate \
+    set -a \
+    && if [ -f /run/secrets/packages ]; then . /run/secrets/packages; fi \
+    && python3 -m venv /opt/uv \
+    && /opt/uv/bin/pip install uv \
+    && PATH=/opt/uv/bin:$PATH UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv \
+    && uv venv --python /usr/bin/python3 /opt/venv \
+    && cp requirements.lock training.lock \
+    && uv pip compile pyproject.toml --constraint requirements.lock --generate-hashes \
+       --quiet --output-file training.lock \
+    && uv pip sync --require-hashes --compile-bytecode training.lock \
+    && echo /app >"$(echo /opt/venv/lib/python3*/site-packages)/app.pth"
+
+FROM base
+COPY --from=libraries /opt/venv /opt/venv
+# Few variables: where pyxis runs the image, they win over those of the job. Without the first two,
+# NVIDIA's hooks mount no driver; video is for DALI's hardware decoder of JPEG.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
+    PATH=/opt/venv/bin:$PATH \
+    HOME=/work
+WORKDIR /app
+COPY . .
+ARG GIT_COMMIT
+RUN if [ "$GIT_COMMIT" ]; then echo "{\"git_commit\": \"$GIT_COMMIT\"}" >commit.json; fi \
+    && chmod -R a+rX . \
+    && python data/prepare.py digits --out datasets/digits \
+    && python -m compileall -q . \
+    && install --directory --mode=1777 /work
+# All that is written is written here; mount a volume on it to keep it.
+WORKDIR /work
+USER 1000:1000
+CMD ["python", "/app/launch/submit.py", "--local", "/app/configs/quickstart.yaml", \
+     "data.dir=/app/datasets/digits"]
