@@ -2,9 +2,15 @@
 
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+T = TypeVar("T")
 ANSWER_SECONDS = 60
+PATIENCE_SECONDS = 600.0
+"""How long a controller may be away before a running job is given up for it."""
+PAUSE_SECONDS = 2.0
 FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z:/]*)=(.*?)(?=\s[A-Z][A-Za-z:/]*=|\s*$)")
 """`Key=Value` of `scontrol --oneliner`, whose values may hold spaces."""
 
@@ -29,6 +35,21 @@ def slurm(*command: str) -> str:
         said = answer.stderr.strip() or answer.stdout.strip() or f"exit code {answer.returncode}"
         raise SlurmError(f"{' '.join(command)}: {said}")
     return answer.stdout
+
+
+def insist(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+    """Return the answer to `ask`, which is tried again while SLURM fails: it may be restarting.
+
+    Raises `SlurmError` if it still fails after `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except SlurmError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def show(entity: str, *names: str) -> list[dict[str, str]]:

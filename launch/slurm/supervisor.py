@@ -7,14 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import FrameType
 
 from launch.slurm.attempt import Attempt
-from launch.slurm.commands import host_names, show, slurm
+from launch.slurm.commands import SlurmError, host_names, insist, show, slurm
 from launch.slurm.ending import Circumstances, describe
 from launch.slurm.history import append_outcome, read_history
 from launch.slurm.nodes import Node, read_nodes
@@ -36,6 +36,8 @@ from pipeline.signals import STOPS
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 10.0
 """Between two looks at whether a node was lost, where a spare one could take its place."""
+START_SECONDS = 60.0
+"""How long srun may fail to start any rank, such as for a controller that has just come back."""
 EARLY_SECONDS = 90.0
 """SLURM may send the notice of the time limit up to a minute early."""
 
@@ -62,12 +64,16 @@ class Job:
         return cls(
             f"{array}_{index}" if array else os.environ["SLURM_JOB_ID"],
             int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-            host_names(os.environ["SLURM_JOB_NODELIST"]),
+            insist(lambda: host_names(os.environ["SLURM_JOB_NODELIST"])),
         )
+
+    def record(self) -> dict[str, str]:
+        """Return what SLURM tells of the job."""
+        return insist(lambda: show("job", self.id))[0]
 
     def seconds_left(self) -> float:
         """Return how long the job may still take; it may have been told otherwise meanwhile."""
-        end = show("job", self.id)[0].get("EndTime", "Unknown")
+        end = self.record().get("EndTime", "Unknown")
         try:
             return time.mktime(time.strptime(end, "%Y-%m-%dT%H:%M:%S")) - time.time()
         except ValueError:
@@ -109,17 +115,29 @@ def make_attempt(
     names, started = [node.name for node in nodes], time.monotonic()
     attempt.begin({node.name: node.address for node in nodes})
     say(f"attempt {attempt.token} on {', '.join(names)}; logs in {attempt.logs}")
-    with Step(submission, attempt, names) as step:
-        code = await_end(step, names, has_spares=submission.layout.spare_nodes > 0)
+    code = insist(lambda: run_step(submission, job, attempt, names), START_SECONDS)
     notice = submission.slurm.stop_notice_seconds + EARLY_SECONDS
     circumstances = Circumstances(
         code=code,
         seconds=time.monotonic() - started,
-        node_lost=any(node.is_lost for node in read_nodes(names)),
+        node_lost=any(node.is_lost for node in insist(lambda: read_nodes(names))),
         asked=bool(heard),
         at_limit=job.seconds_left() < notice,
     )
     return describe(attempt, submission.layout.world_size, circumstances)
+
+
+def run_step(submission: Submission, job: Job, attempt: Attempt, names: list[str]) -> int:
+    """Start all ranks, await their end, and return the highest exit code.
+
+    Raises `SlurmError` if not one of them was started.
+    """
+    job.record()  # waits until the controller is there
+    with Step(submission, attempt, names) as step:
+        code = await_end(step, names, has_spares=submission.layout.spare_nodes > 0)
+    if code and not any(attempt.logs.iterdir()):
+        raise SlurmError(f"srun could not start the ranks, exit code {code}; its words are above")
+    return code
 
 
 def await_end(step: Step, names: list[str], *, has_spares: bool) -> int:
@@ -129,14 +147,16 @@ def await_end(step: Step, names: list[str], *, has_spares: bool) -> int:
         time.sleep(POLL_SECONDS)
         if has_spares and time.monotonic() - looked > LOOK_SECONDS:
             looked = time.monotonic()
-            if any(node.is_lost for node in read_nodes(names)):
-                step.end()
+            with suppress(SlurmError):  # its controller may be away for a while
+                if any(node.is_lost for node in read_nodes(names)):
+                    step.end()
     return code
 
 
 def choose_nodes(job: Job, history: Sequence[Outcome], wanted: int) -> list[Node]:
     """Return `wanted` usable nodes of the job, or fewer; where the last failure was comes last."""
-    usable = [node for node in read_nodes(job.nodes) if node.is_usable]
+    nodes = insist(lambda: read_nodes(job.nodes))
+    usable = [node for node in nodes if node.is_usable]
     failed = history[-1].node if history else ""
     chosen = sorted(usable, key=lambda node: node.name == failed)[:wanted]
     return sorted(chosen, key=lambda node: job.nodes.index(node.name))
@@ -148,12 +168,12 @@ def carry_out(verdict: Verdict, job: Job) -> str:
         case Done():
             return "done"
         case Cancel():
-            slurm("scancel", job.id)
+            insist(lambda: slurm("scancel", job.id))
             return "cancelled"
         case Requeue(reason) | Restart(reason):
             # Who cancels a job, or requeues it himself, has had his way: its state is another.
-            if show("job", job.id)[0]["JobState"] == "RUNNING":
-                slurm("scontrol", "requeue", job.id)
+            if job.record()["JobState"] == "RUNNING":
+                insist(lambda: slurm("scontrol", "requeue", job.id))
             return f"to go on: {reason}"
         case GiveUp(reason):
             raise RunFailed(reason)

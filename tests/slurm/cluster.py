@@ -92,13 +92,17 @@ class Cluster:
         """Declare a node fit again."""
         self.run("scontrol", "update", f"nodename={node}", "state=resume")
 
-    def restart_controller(self) -> None:
-        """Kill slurmctld without warning, and start it again; returns when it answers.
+    def stop_controller(self) -> None:
+        """Kill slurmctld without warning.
 
         It takes 6 s, so that the controller has written down all jobs that it was told of before.
         """
         time.sleep(SECONDS_TO_SAVE)
         kill(self._controller)
+
+    def restart_controller(self) -> None:
+        """Kill slurmctld without warning, and start it again; returns when it answers."""
+        self.stop_controller()
         self.start_controller()
         self.wait_for_nodes("idle", "mixed", "allocated")
 

@@ -122,12 +122,20 @@ def test_a_node_that_goes_down_is_replaced_and_its_ghosts_write_nothing(
     print(f"node set down: next report after {training.seconds_to_next_step(fault_at):.1f} s")
 
 
-def test_the_controller_may_be_restarted(cluster: Cluster, recipe: Path, whole: Path) -> None:
+def test_a_rank_may_die_while_the_controller_is_away(
+    cluster: Cluster, recipe: Path, whole: Path
+) -> None:
     training = submit(cluster, recipe)
-    training.wait_for_step(20)
-    cluster.restart_controller()
+    training.wait_for_step(10)
+    frozen = cluster.rank_process(training.job_id, 0)
+    frozen.suspend()  # training must not be over before the controller is gone
+    cluster.stop_controller()
+    frozen.resume()
+    cluster.rank_process(training.job_id, 1).kill()
+    time.sleep(5)
+    cluster.start_controller()
     training.wait_for_end()
-    assert training.endings == ["done"]
+    assert training.endings == ["crashed", "done"]
     expect_like(training, whole)
 
 
