@@ -22,6 +22,9 @@ START_TIMEOUT_MINUTES = 30
 STAGING_TIMEOUT_HOURS = 12
 """How long one node may take to copy its data while others wait for it."""
 
+CORES = "RANK_CORES"
+"""Environment variable: how many cores this rank has to itself, where its launcher knows."""
+
 
 class LocalError(ValueError):
     """A mistake of the user's that only this rank has met, so that this rank must tell of it."""
@@ -49,6 +52,9 @@ class World:
     @property
     def cpu_threads(self) -> int:
         """This rank's share of the cores that the machine lends its ranks."""
+        own = os.environ.get(CORES, "")
+        if own.isdecimal():
+            return max(1, int(own))
         return max(1, len(os.sched_getaffinity(0)) // self.local_size)
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -8,10 +8,11 @@ import pytest
 from launch.slurm.attempt import Attempt, LastWords
 from launch.slurm.ending import Circumstances, describe
 from launch.slurm.history import HISTORY, append_outcome, read_history
-from launch.slurm.rank import interface_of, own_address
+from launch.slurm.rank import interface_of, own_address, rank_variables
 from launch.slurm.runs import CANCELLED
 from launch.slurm.supervisor import Job
 from launch.slurm.verdict import Outcome
+from pipeline.distributed import CORES, World
 from pipeline.fence import OWNER
 from pipeline.run_folder import RESULT
 from pipeline.signals import STOPPED
@@ -117,3 +118,19 @@ def test_an_element_of_an_array_does_not_take_the_whole_array_for_itself(
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     assert Job.mine().id == "7_3"
+
+
+def test_a_rank_has_the_cores_that_slurm_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SLURM_STEP_NUM_TASKS": "8",
+        "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1",
+        "SLURM_CPUS_PER_TASK": "12",
+    }.items():
+        monkeypatch.setenv(name, value)
+    variables = rank_variables()
+    assert (variables["RANK"], variables["LOCAL_RANK"]) == ("5", "1")
+    assert (variables["WORLD_SIZE"], variables["LOCAL_WORLD_SIZE"]) == ("8", "4")
+    monkeypatch.setenv(CORES, variables[CORES])
+    assert World(local_size=4).cpu_threads == 12

@@ -22,6 +22,7 @@ import psutil
 
 from launch.slurm.attempt import Attempt, LastWords
 from pipeline.config.load import load
+from pipeline.distributed import CORES
 from pipeline.exits import FAILURE, exit_code, tell
 from pipeline.rendezvous import ADDRESS, RENDEZVOUS
 from pipeline.run_folder import CONFIG_FILE
@@ -76,6 +77,7 @@ def rank_variables() -> dict[str, str]:
         "WORLD_SIZE": str(tasks),
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": str(tasks // nodes),
+        CORES: os.environ.get("SLURM_CPUS_PER_TASK", ""),
     }
 
 
