@@ -27,6 +27,7 @@ from pipeline.checkpoint import (
     verify_checkpoint,
     write_checkpoint,
 )
+from pipeline.fence import Fence
 from tests.snapshots import (
     PROGRESS_AT_1,
     flip_a_bit,
@@ -216,8 +217,8 @@ def test_the_one_just_written_is_read_back_before_others_go(
     """A disk that takes all and keeps something else."""
     assert save_all(tmp_path, [snapshot(1)]) == []
 
-    def write_badly(folder: Path, one: Snapshot) -> Path:
-        flip_a_bit(path := write_checkpoint(folder, one))
+    def write_badly(folder: Path, one: Snapshot, fence: Fence) -> Path:
+        flip_a_bit(path := write_checkpoint(folder, one, fence))
         return path
 
     monkeypatch.setattr("pipeline.checkpoint.saving.write_checkpoint", write_badly)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from pipeline.checkpoint import Snapshot, write_checkpoint
+from pipeline.fence import Fence
 from tests.snapshots import PROGRESS_AT_1, newest_step, open_checkpoints, save_all, snapshot
 
 
@@ -86,9 +87,9 @@ def test_a_disk_that_hangs_holds_training_up_for_a_while_and_no_longer(
 ) -> None:
     hang = threading.Event()
 
-    def write_late(folder: Path, one: Snapshot) -> Path:
+    def write_late(folder: Path, one: Snapshot, fence: Fence) -> Path:
         hang.wait()
-        return write_checkpoint(folder, one)
+        return write_checkpoint(folder, one, fence)
 
     monkeypatch.setattr("pipeline.checkpoint.saving.write_checkpoint", write_late)
     monkeypatch.setattr("pipeline.checkpoint.saving.PATIENCE_SECONDS", 0.1)

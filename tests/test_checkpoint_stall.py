@@ -13,6 +13,7 @@ import torch
 from launch.checkpoint_stall import Training, compare_saves, measure, open_training, table
 from pipeline.checkpoint import Snapshot, write_checkpoint
 from pipeline.config.schema import Ema, Model, Train
+from pipeline.fence import Fence
 from tests.run_folders import config
 
 CPU = torch.device("cpu")
@@ -22,9 +23,9 @@ STATE = {"model": {"weight": torch.ones(10)}}
 def test_a_save_in_the_background_is_its_copy_and_one_that_is_waited_for_its_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_slowly(folder: Path, one: Snapshot) -> Path:
+    def write_slowly(folder: Path, one: Snapshot, fence: Fence) -> Path:
         time.sleep(0.3)
-        return write_checkpoint(folder, one)
+        return write_checkpoint(folder, one, fence)
 
     monkeypatch.setattr("pipeline.checkpoint.saving.write_checkpoint", write_slowly)
     times = measure(Training(lambda: time.sleep(0.01), STATE, 10), tmp_path, CPU, rounds=3)

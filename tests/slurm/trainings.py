@@ -19,7 +19,7 @@ from tests.multiprocess.runs import events, newest, write_recipe
 from tests.slurm.cluster import Cluster, wait_until
 
 ROOT = Path(__file__).parents[2]
-STEPS = 160
+STEPS = 400
 LAUNCH_SECONDS = 120
 """Until the first checkpoint; ranks import for 8 seconds each, and share the machine's cores."""
 
