@@ -58,7 +58,7 @@ def queue_again(config: Config, run_dir: Path, nodes: int | None) -> str:
     request = Request.check(config, nodes=wanted)
     for warning in request.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return describe_submission(request.queue())
+    return describe_submission(request.queue(), config)
 
 
 def expect_unfinished(run_dir: Path) -> None:

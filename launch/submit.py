@@ -53,7 +53,7 @@ def _queue(config: Config, options: argparse.Namespace) -> int:
         print(f"\n{request.script()}")
         return 0
     submission = request.queue()
-    print(describe_submission(submission), flush=True)
+    print(describe_submission(submission, config), flush=True)
     return follow(submission) if options.watch else 0
 
 

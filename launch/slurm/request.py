@@ -11,7 +11,7 @@ from launch.slurm.runs import runs_dir_of
 from launch.slurm.submission import Layout, Submission
 from pipeline.config.schema import Config
 from pipeline.run_folder import hold_run_folder
-from pipeline.tracking.store import default_uri
+from pipeline.tracking.store import default_uri, without_password
 
 
 @dataclass(frozen=True)
@@ -86,19 +86,24 @@ def tracking_warnings(uri: str) -> list[str]:
     ]
 
 
-def describe_submission(submission: Submission) -> str:
+def describe_submission(submission: Submission, config: Config) -> str:
     """Return what a person wants to know once a run is queued."""
-    run_dir = submission.run_dir
+    run_dir, logs = submission.run_dir, submission.run_dir / "logs"
     lines = [
         ("job", submission.job_id),
         ("run", str(run_dir)),
-        (
-            "logs",
-            f"{run_dir}/logs/latest/rank-0.log, and {run_dir}/logs/job-{submission.job_id}.log",
-        ),
-        ("dashboard", f"python launch/dashboard.py {runs_dir_of(run_dir)}"),
+        ("logs", f"{logs}/latest/rank-0.log, and {logs}/job-{submission.job_id}.log"),
+        ("dashboard", dashboard(config.tracking.uri, runs_dir_of(run_dir))),
         ("watch", f"python launch/status.py {run_dir}"),
         ("stop", f"python launch/cancel.py {run_dir}"),
         ("go on", f"python launch/resume.py {run_dir}"),
     ]
     return "\n".join(f"{name + ':':11}{value}" for name, value in lines)
+
+
+def dashboard(uri: str | None, runs_dir: Path) -> str:
+    """Return the link to the tracking server, or the command that starts one."""
+    store = default_uri(runs_dir, uri)
+    if store.startswith(("http://", "https://")):
+        return without_password(store)
+    return f"python launch/dashboard.py --runs-dir {runs_dir}"

@@ -31,6 +31,7 @@ from launch.slurm.verdict import (
     Verdict,
     decide,
 )
+from pipeline.config.schema.slurm import minutes_of
 from pipeline.signals import STOPS
 
 POLL_SECONDS = 0.2
@@ -72,11 +73,15 @@ class Job:
         return insist(lambda: show("job", self.id))[0]
 
     def seconds_left(self) -> float:
-        """Return how long the job may still take; it may have been told otherwise meanwhile."""
-        end = self.record().get("EndTime", "Unknown")
+        """Return how long the job may take until its limit, which may have changed meanwhile.
+
+        Its EndTime says less: that of a job that is preempted is the end of its grace.
+        """
+        record = self.record()
         try:
-            return time.mktime(time.strptime(end, "%Y-%m-%dT%H:%M:%S")) - time.time()
-        except ValueError:
+            started = time.mktime(time.strptime(record["StartTime"], "%Y-%m-%dT%H:%M:%S"))
+            return started + 60 * minutes_of(record["TimeLimit"]) - time.time()
+        except (KeyError, ValueError):  # UNLIMITED
             return float("inf")
 
 

@@ -92,7 +92,7 @@ def test_a_queued_run_keeps_its_code_and_configuration(
     assert code == 0, errors
     found = last_submission(run_dir)
     assert found
-    for what in (found.job_id, str(run_dir), "status.py", "cancel.py", "rank-0.log", "dashboard"):
+    for what in (found.job_id, str(run_dir), "status.py", "cancel.py", "rank-0.log", "--runs-dir"):
         assert what in shown
     for package in ("pipeline", "launch"):
         theirs, ours = (folder / package / "__init__.py" for folder in (found.code, ROOT))

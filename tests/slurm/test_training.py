@@ -108,6 +108,22 @@ def test_the_time_limit_requeues_until_the_run_is_done(
     print(f"time limit: next report after {training.seconds_to_next_step(fault_at):.1f} s")
 
 
+def test_a_preempted_run_saves_in_its_grace_and_comes_back(
+    cluster: Cluster, recipe: Path, whole: Path
+) -> None:
+    training = submit(cluster, recipe)
+    training.wait_for_step(20)
+    # Else the run might be done first. SLURM's signals let the rank go on.
+    cluster.rank_process(training.job_id, 0).suspend()
+    options = ("--partition=urgent", "--nodes=4", "--exclusive")
+    urgent = cluster.submit("#!/bin/sh\nsleep 2\n", *options)
+    training.wait_for_end()
+    assert cluster.job(urgent)["JobState"] == "COMPLETED"
+    assert training.endings == ["stopped", "done"]
+    assert cluster.job(training.job_id)["Restarts"] == "1"
+    expect_like(training, whole)
+
+
 def test_a_node_that_goes_down_is_replaced_and_its_ghosts_write_nothing(
     lab: Lab, recipe: Path, whole: Path
 ) -> None:
