@@ -4,7 +4,6 @@ RUN_OR_DIR is the folder of a run, and then its newest whole checkpoint unless a
 a checkpoint's own folder.
 """
 
-import argparse
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import TextIO
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from launch.arguments import count
 from launch.averaging import average
 from launch.conversion import FORMS, Request, convert
 from launch.inspection import inspect, list_tensors, to_json, to_text
@@ -144,7 +144,7 @@ def _parser() -> ArgumentParser:
 def _add_choice(command: ArgumentParser) -> None:
     command.add_argument("place", type=Path, metavar="RUN_OR_DIR", help="a run, or a checkpoint")
     choice = command.add_mutually_exclusive_group()
-    choice.add_argument("--step", type=_count, metavar="N", help="the run's checkpoint of step N")
+    choice.add_argument("--step", type=count, metavar="N", help="the run's checkpoint of step N")
     choice.add_argument("--best", action="store_true", help="that with the lowest top-1 error")
 
 
@@ -164,20 +164,14 @@ def _add_sources(command: ArgumentParser) -> None:
         "places", nargs="+", type=Path, metavar="RUN_OR_DIR", help="two or more, or --last N of one"
     )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="a new folder")
-    command.add_argument("--last", type=_count, metavar="N", help="the newest N of one run")
+    command.add_argument("--last", type=count, metavar="N", help="the newest N of one run")
     command.add_argument(
         "--recompute-statistics",
-        type=_count,
+        type=count,
         default=0,
         metavar="N",
         help="take batch norm's statistics anew over N batches of the training images",
     )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1")
-    return int(text)
 
 
 def _refuse(message: str) -> int:

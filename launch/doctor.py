@@ -17,6 +17,7 @@ from pathlib import Path
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from launch.arguments import count
 from launch.diagnosis import cluster_rules, looking, machine_rules, place_rules
 from launch.diagnosis.finding import Finding, Severity, apply, costs_time, costs_work, fine
 from launch.slurm.cluster import check_request, read_partitions
@@ -147,15 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("config", type=Path, nargs="?", help="what you want to train, if you know")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ")
-    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="machines (default 1)")
+    parser.add_argument("--nodes", type=count, default=1, metavar="N", help="machines (default 1)")
     parser.add_argument("--json", action="store_true", help="print a list of findings as JSON")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1")
-    return int(text)
 
 
 if __name__ == "__main__":

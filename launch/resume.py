@@ -16,7 +16,8 @@ from pathlib import Path
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from launch.slurm.cancellation import job_of
+from launch.arguments import count
+from launch.slurm.jobs import expect_no_job
 from launch.slurm.local_run import holder
 from launch.slurm.runs import expect_run
 from launch.slurm.submission import last_submission
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("no SLURM here (sbatch is not on PATH); to go on on this machine:")
             print(local_command(run_dir, options.overrides))
             return 0
-        expect_idle(run_dir)
+        expect_no_job(run_dir)
         print(queue_again(config, run_dir, options.nodes))
     except ValueError as error:
         print(f"resume.py: {error}", file=sys.stderr)
@@ -75,15 +76,6 @@ def expect_unfinished(run_dir: Path) -> None:
         )
 
 
-def expect_idle(run_dir: Path) -> None:
-    """Raise `ValueError` if a job of the run waits or runs."""
-    if job := job_of(run_dir):
-        raise ValueError(
-            f"{run_dir} has job {job.id} already ({job.state.lower()}); follow it with"
-            f" launch/status.py {run_dir}, or end it with launch/cancel.py {run_dir}"
-        )
-
-
 def local_command(run_dir: Path, overrides: Sequence[str]) -> str:
     """Return the command that goes on with the run on this machine."""
     settings = [f"run_dir={run_dir}", *overrides]
@@ -97,14 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ")
-    parser.add_argument("--nodes", type=_count, metavar="M", help="machines (default: as before)")
+    parser.add_argument("--nodes", type=count, metavar="M", help="machines (default: as before)")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from launch.slurm.commands import SlurmError
 from launch.slurm.details import read_details, to_json
 from launch.slurm.jobs import Job, read_jobs
+from launch.slurm.metrics import read_metrics
 from launch.slurm.runs import find_runs, is_run
 from launch.slurm.standing import read_standing, submissions
 from launch.slurm.submission import Submission
@@ -94,7 +95,7 @@ def show_all(
     as_json: bool,
 ) -> None:
     """Print a line for each run."""
-    standings = [read_standing(run, queued.get(run), jobs) for run in runs]
+    standings = [read_standing(run, queued.get(run), jobs, read_metrics(run)) for run in runs]
     if as_json:
         print(json.dumps([asdict(each) for each in standings], indent=2, default=str))
     elif standings:

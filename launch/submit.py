@@ -15,6 +15,7 @@ from pathlib import Path
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from launch.arguments import count
 from launch.executors import start_as_job, start_here
 from launch.preflight import check, check_machine, count_gpus
 from launch.sweeping import Sweep, plan_sweep
@@ -145,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python launch/submit.py", description="Train a network.")
     parser.add_argument("config", type=Path, help="a YAML file, such as configs/quickstart.yaml")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ")
-    parser.add_argument("--nodes", type=_count, default=1, metavar="N", help="machines (default 1)")
+    parser.add_argument("--nodes", type=count, default=1, metavar="N", help="machines (default 1)")
     parser.add_argument("--local", action="store_true", help="on this machine, even with SLURM")
     parser.add_argument(
         "--executor",
@@ -153,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         help="on this machine as a job of submitit's: a process of its own, or this one",
     )
     parser.add_argument(
-        "--ranks", type=_count, metavar="N", help="processes a node (default: its GPUs)"
+        "--ranks", type=count, metavar="N", help="processes a node (default: its GPUs)"
     )
     parser.add_argument(
         "--sweep",
@@ -162,17 +163,11 @@ def _parser() -> argparse.ArgumentParser:
         help="train with each of these values; several --sweep give all combinations",
     )
     parser.add_argument(
-        "--parallel", type=_count, metavar="N", help="most jobs of a sweep at a time, with SLURM"
+        "--parallel", type=count, metavar="N", help="most jobs of a sweep at a time, with SLURM"
     )
     parser.add_argument("--dry-run", action="store_true", help="check and show; start nothing")
     parser.add_argument("--watch", action="store_true", help="follow the job; Ctrl-C leaves it be")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1")
-    return int(text)
 
 
 if __name__ == "__main__":

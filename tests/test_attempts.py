@@ -47,6 +47,7 @@ def test_the_first_failure_that_is_no_echo_of_another_is_told(attempt: Attempt) 
     leave(attempt, 2, 1, "KeyError: 'y'", at=3.0)
     outcome = describe(attempt, 3, USUAL)
     assert (outcome.ending, outcome.error, outcome.node) == ("crashed", "KeyError: 'x'", "n2")
+    assert outcome.log == str(attempt.log(1))
     assert "Traceback 1" in outcome.report
     assert "Traceback 0" not in outcome.report
 
@@ -56,6 +57,7 @@ def test_a_rank_that_left_no_word_is_told_with_the_end_of_its_log(attempt: Attem
     attempt.log(1).write_text("\n".join(f"line {number}" for number in range(100)))
     outcome = describe(attempt, 2, replace(USUAL, code=137))
     assert (outcome.ending, outcome.error) == ("crashed", "")
+    assert outcome.log == str(attempt.log(1))
     assert "rank 1 left no word; exit code 137" in outcome.report
     assert "line 99" in outcome.report
     assert "line 1\n" not in outcome.report

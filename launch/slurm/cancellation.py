@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.slurm.commands import SlurmError, slurm
-from launch.slurm.jobs import Job, read_jobs
+from launch.slurm.jobs import Job, job_of
 from launch.slurm.local_run import ask_to_stop, holder
-from launch.slurm.runs import CANCELLED, saved_checkpoint
-from launch.slurm.submission import last_submission
+from launch.slurm.runs import CANCELLED, saved_checkpoint, saved_step
 from pipeline.durable import write_whole
 from pipeline.run_folder import RESULT
 
@@ -42,20 +41,6 @@ def cancel(wanted: Cancellation) -> bool:
     if ended:
         wanted.say(what_is_saved(wanted.run_dir, before))
     return ended
-
-
-def job_of(run_dir: Path) -> Job | None:
-    """Return the job of a run that waits or runs; None if there is none."""
-    submission = last_submission(run_dir)
-    if submission is None or not submission.job_id:
-        return None
-    return read_jobs([submission.job_id]).get(submission.job_id)
-
-
-def saved_step(run_dir: Path) -> int:
-    """Return the step of the newest checkpoint; 0 if there is none."""
-    saved = saved_checkpoint(run_dir)
-    return saved.step if saved else 0
 
 
 def what_is_saved(run_dir: Path, before: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from launch.slurm.attempt import LATEST, LOGS
 from launch.slurm.history import read_history
 from launch.slurm.jobs import Job
+from launch.slurm.logs import tail
 from launch.slurm.metrics import Metrics, read_metrics
 from launch.slurm.standing import Standing, read_standing
 from launch.slurm.submission import RECORD, SUBMISSIONS, Submission
@@ -19,9 +20,6 @@ from pipeline.run_folder import CONFIG_FILE
 from pipeline.tracking.jsonl import METRICS
 
 TAIL_LINES = 20
-TAIL_BYTES = 64_000
-LOG_MARK = "\nlog: "
-"""Before the log of the rank that failed, which is the last line of an outcome's report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +55,8 @@ def read_details(
     jobs: Mapping[str, Job] | None,
 ) -> Details:
     """Return all about the run in `run_dir`; `jobs` is None if SLURM does not answer."""
-    standing = read_standing(run_dir, submission, jobs)
     metrics = read_metrics(run_dir)
+    standing = read_standing(run_dir, submission, jobs, metrics)
     attempts = all_outcomes(run_dir)
     log = log_that_matters(run_dir, standing, attempts)
     job = (jobs or {}).get(standing.job_id or "")
@@ -94,9 +92,9 @@ def all_outcomes(run_dir: Path) -> list[Outcome]:
 def log_that_matters(run_dir: Path, standing: Standing, attempts: list[Outcome]) -> Path | None:
     """Return the log to look at; None if no log was kept, as of a run outside SLURM."""
     if standing.state == "failed" and attempts:
-        _, mark, path = attempts[-1].report.rpartition(LOG_MARK)
-        if mark and Path(path).exists():
-            return Path(path)
+        failed = Path(attempts[-1].log)
+        if failed.is_file():
+            return failed
     logs = run_dir / LOGS
     by_ranks, by_job = logs / LATEST / "rank-0.log", logs / f"job-{standing.job_id}.log"
     return next((path for path in (by_ranks, by_job) if path.exists()), None)
@@ -117,18 +115,6 @@ def next_commands(standing: Standing, log: Path | None) -> list[str]:
             return ["sinfo"]
         case _:
             return [f"python launch/resume.py {run}"]
-
-
-def tail(log: Path, lines: int) -> str:
-    """Return the last lines of a log; nothing if it cannot be read."""
-    try:
-        with log.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - TAIL_BYTES))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
 
 
 def _configuration(run_dir: Path) -> str:

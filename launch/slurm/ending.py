@@ -1,10 +1,10 @@
 """How an attempt ended, found out from what its ranks left behind."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from launch.slurm.attempt import Attempt, LastWords
-from launch.slurm.runs import CANCELLED, saved_checkpoint
+from launch.slurm.logs import tail
+from launch.slurm.runs import CANCELLED, saved_step
 from launch.slurm.verdict import Ending, Outcome
 from pipeline.run_folder import RESULT
 from pipeline.signals import STOPPED
@@ -33,14 +33,14 @@ def describe(attempt: Attempt, world_size: int, how: Circumstances) -> Outcome:
     ending = _ending(attempt, how)
     told = ending in ("mistake", "crashed", "node lost")
     culprit = _culprit(attempt, world_size, how.code) if told else None
-    saved = saved_checkpoint(attempt.run_dir)
     return Outcome(
         attempt.token,
         ending,
-        saved.step if saved else 0,
+        saved_step(attempt.run_dir),
         error=culprit.error if culprit else "",
         report=culprit.traceback if culprit else "",
         node=culprit.host if culprit else "",
+        log=str(attempt.log(culprit.rank)) if culprit else "",
         seconds=how.seconds,
     )
 
@@ -71,16 +71,7 @@ def _culprit(attempt: Attempt, world_size: int, code: int) -> LastWords:
         return replace(first, error=error, traceback=report)
     rank = silent[0] if silent else 0
     log = attempt.log(rank)
-    said = f"stacks: {attempt.run_dir / 'stacks'}" if code == HUNG else tail(log)
+    said = f"stacks: {attempt.run_dir / 'stacks'}" if code == HUNG else tail(log, TAIL_LINES)
     what = "was ended by the watchdog" if code == HUNG else f"left no word; exit code {code}"
     report = f"rank {rank} {what}\n{said}\nlog: {log}"
     return LastWords(rank, "", 0.0, code, error="", traceback=report)
-
-
-def tail(log: Path) -> str:
-    """Return the last lines of a log; nothing if there is none."""
-    try:
-        text = log.read_bytes()[-64_000:].decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(text.splitlines()[-TAIL_LINES:])

@@ -9,10 +9,13 @@ from typing import TextIO
 
 from launch.slurm.attempt import LATEST, LOGS
 from launch.slurm.commands import SlurmError, show, slurm
-from launch.slurm.queueing import ENDED
 from launch.slurm.submission import Submission
 from pipeline.run_folder import RESULT
 
+ENDED = (
+    *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"),
+    *("DEADLINE", "PREEMPTED"),
+)
 LOOK_SECONDS = 5.0
 READ_SECONDS = 0.5
 PATIENCE_LOOKS = 24

@@ -3,8 +3,10 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from launch.slurm.commands import SlurmError, slurm
+from launch.slurm.submission import last_submission
 
 FIELDS = "%i|%T|%L|%D|%S|%N|%r"
 
@@ -46,6 +48,23 @@ def read_jobs(job_ids: Iterable[str]) -> dict[str, Job]:
         raise
     jobs = map(job_from, answer.splitlines())
     return {job.id: job for job in jobs}
+
+
+def job_of(run_dir: Path) -> Job | None:
+    """Return the job of a run that waits or runs; None if there is none."""
+    submission = last_submission(run_dir)
+    if submission is None or not submission.job_id:
+        return None
+    return read_jobs([submission.job_id]).get(submission.job_id)
+
+
+def expect_no_job(run_dir: Path) -> None:
+    """Raise `ValueError` if a job of the run waits or runs."""
+    if job := job_of(run_dir):
+        raise ValueError(
+            f"{run_dir} has job {job.id} already ({job.state}); follow it with"
+            f" launch/status.py {run_dir}, or end it with launch/cancel.py {run_dir}"
+        )
 
 
 def job_from(line: str) -> Job:

@@ -11,17 +11,14 @@ from typing import Any
 
 from submitit import SlurmExecutor
 
-from launch.slurm.commands import SlurmError, show
+from launch.slurm.commands import SlurmError
+from launch.slurm.jobs import expect_no_job
 from launch.slurm.runs import CANCELLED
 from launch.slurm.snapshot import take_snapshot
-from launch.slurm.submission import Layout, Submission, last_submission, next_number
+from launch.slurm.submission import Layout, Submission, next_number
 from launch.slurm.supervisor import supervise
 from pipeline.config.schema import Config
 
-ENDED = (
-    *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"),
-    *("DEADLINE", "PREEMPTED"),
-)
 BATCH_LOG = "logs/job-%j.log"
 
 
@@ -119,28 +116,6 @@ def parameters(submission: Submission, name: str, log: Path) -> dict[str, Any]:
     own = {key: value for key, value in own.items() if value is not None}
     # Left out, submitit's own limit of five minutes would count; None is the partition's.
     return own | {"time": slurm.time_limit_minutes, "additional_parameters": further}
-
-
-def expect_no_job(run_dir: Path) -> None:
-    """Raise `ValueError` if a job of this run waits or runs."""
-    before = last_submission(run_dir)
-    state = job_state(before.job_id) if before and before.job_id else None
-    if before and state:
-        raise ValueError(
-            f"{run_dir} has job {before.job_id} already ({state}); follow it with"
-            f" launch/status.py {run_dir}, or end it with launch/cancel.py {run_dir}"
-        )
-
-
-def job_state(job_id: str) -> str | None:
-    """Return the state of a job that has not ended; None if it has, or is forgotten."""
-    try:
-        state = show("job", job_id)[0]["JobState"]
-    except SlurmError as error:
-        if "Invalid job id" in str(error):
-            return None
-        raise
-    return None if state in ENDED else state
 
 
 def _setup(submission: Submission) -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 from launch.diagnosis.looking import look_at_store
 from launch.preflight import Preflight, check
 from launch.slurm.cluster import check_request, expect_shared, plan_layout, read_partitions
-from launch.slurm.queueing import expect_no_job, prepare, queue, script
+from launch.slurm.jobs import expect_no_job
+from launch.slurm.queueing import prepare, queue, script
 from launch.slurm.runs import runs_dir_of
 from launch.slurm.submission import Layout, Submission
 from pipeline.config.schema import Config

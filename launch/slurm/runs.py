@@ -75,3 +75,9 @@ def saved_checkpoint(run_dir: Path) -> SavedCheckpoint | None:
         return SavedCheckpoint(step, steps[step].stat().st_mtime, steps[step])
     except FileNotFoundError:  # removed meanwhile, since a newer one is there
         return saved_checkpoint(run_dir)
+
+
+def saved_step(run_dir: Path) -> int:
+    """Return the step of the newest checkpoint of a run; 0 if there is none."""
+    saved = saved_checkpoint(run_dir)
+    return saved.step if saved else 0

@@ -10,7 +10,7 @@ from launch.slurm.attempt import ATTEMPTS
 from launch.slurm.history import read_history
 from launch.slurm.jobs import Job
 from launch.slurm.local_run import holder
-from launch.slurm.metrics import Metrics, read_metrics
+from launch.slurm.metrics import Metrics
 from launch.slurm.runs import CANCELLED, saved_checkpoint
 from launch.slurm.submission import Submission, last_submission
 from launch.slurm.verdict import Ending, Outcome
@@ -80,9 +80,12 @@ def read_standing(
     run_dir: Path,
     submission: Submission | None,
     jobs: Mapping[str, Job] | None,
+    metrics: Metrics,
 ) -> Standing:
-    """Return where a run stands; `jobs` is SLURM's queue, None if it does not answer."""
-    metrics = read_metrics(run_dir)
+    """Return where a run stands that has told `metrics`.
+
+    `jobs` is SLURM's queue, None if it does not answer.
+    """
     history = read_history(submission.folder) if submission else []
     job = (jobs or {}).get(submission.job_id) if submission else None
     evidence = Evidence(

@@ -17,6 +17,7 @@ from launch.slurm.attempt import Attempt
 from launch.slurm.commands import SlurmError, host_names, insist, show, slurm
 from launch.slurm.ending import Circumstances, describe
 from launch.slurm.history import append_outcome, read_history
+from launch.slurm.jobs import moment
 from launch.slurm.nodes import Node, read_nodes
 from launch.slurm.steps import Step
 from launch.slurm.submission import Submission, last_submission
@@ -78,11 +79,12 @@ class Job:
         Its EndTime says less: that of a job that is preempted is the end of its grace.
         """
         record = self.record()
+        started = moment(record.get("StartTime", ""))
         try:
-            started = time.mktime(time.strptime(record["StartTime"], "%Y-%m-%dT%H:%M:%S"))
-            return started + 60 * minutes_of(record["TimeLimit"]) - time.time()
-        except (KeyError, ValueError):  # UNLIMITED
+            minutes = minutes_of(record.get("TimeLimit", ""))
+        except ValueError:  # UNLIMITED
             return float("inf")
+        return float("inf") if started is None else started + 60 * minutes - time.time()
 
 
 def supervise(run_dir: str) -> str:

@@ -21,6 +21,8 @@ class Outcome:
     """Its traceback, or what else there is to tell."""
     node: str = ""
     """Where that rank was; empty if nobody could say."""
+    log: str = ""
+    """The path of its output."""
     seconds: float = 0.0
 
 

@@ -199,7 +199,7 @@ def test_a_failed_run_shows_its_attempts_its_warnings_and_the_log_of_the_rank_th
     cluster: Cluster, tmp_path: Path
 ) -> None:
     log = tmp_path / "test-a/logs/99.0.1/rank-3.log"
-    last = Outcome("99.0.1", "crashed", 10, error="RuntimeError: bad", report=f"trace\nlog: {log}")
+    last = Outcome("99.0.1", "crashed", 10, error="RuntimeError: bad", log=str(log))
     run_dir = queued_run(tmp_path, "test-a", "99", [failed_on("n1", "99.0.0"), last])
     log.write_text("the words of rank 3\n")
     (log.parent / "rank-0.log").write_text("the words of rank 0\n")
