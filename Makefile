@@ -30,7 +30,7 @@ format: .venv/installed  ## put the code into the project's format
 	$(BIN)/ruff format .
 
 schema: .venv/installed  ## write the JSON Schema of the configuration anew
-	$(BIN)/python -m pipeline.config.schema_json > configs/schema.json
+	$(BIN)/python -m pipeline.config.json_schema > configs/schema.json
 
 lock:  ## resolve the dependencies of pyproject.toml anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

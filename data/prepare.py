@@ -16,9 +16,9 @@ from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for a checkout that is not installed
 
-from data.reading.source import Source, Survey
-from data.reading.survey import Rules, carry_out, request_of
-from data.reading.units import forget_journal
+from data.indexing.source import Source, Survey
+from data.indexing.survey import Rules, carry_out, request_of
+from data.indexing.units import forget_journal
 from data.sources import cifar10, digits, imagefolder, imagenet, kaggle, parquet, shards, webdataset
 from pipeline.dataset.index import Index, Manifest, read_manifest
 from pipeline.dataset.writing import Dataset, write_dataset

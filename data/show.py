@@ -16,13 +16,13 @@ from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for a checkout that is not installed
 
-from data.reading.source import count
+from data.indexing.source import count
 from data.showing.overview import overview
 from data.showing.view_sheet import draw_views
 from pipeline.config.load import load
 from pipeline.config.schema import Config
 from pipeline.dataset.index import Index, read_manifest
-from pipeline.durable import write_whole
+from pipeline.system.durable import write_whole
 
 USER_MISTAKE = 2
 INTERRUPTED = 130

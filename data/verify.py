@@ -19,10 +19,10 @@ from data.checking.exclusion import require_place, write_without
 from data.checking.flaws import FINDINGS
 from data.checking.verification import verify_split
 from data.checking.verify_report import Report
-from data.reading.progress import byte_progress
-from data.reading.source import count
+from data.indexing.progress import byte_progress
+from data.indexing.source import count
 from pipeline.dataset.index import Index, read_manifest
-from pipeline.durable import write_whole
+from pipeline.system.durable import write_whole
 
 FAULTY = 1
 USER_MISTAKE = 2

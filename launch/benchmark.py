@@ -27,18 +27,18 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from launch.checkpoint_stall import compare_saves
+from launch.benchmarks.checkpoint_stall import compare_saves
 from pipeline.checkpoint import Checkpoints
 from pipeline.config.load import load
 from pipeline.config.schema import Config, PadCrop, RandomResizedCrop, Synthetic
 from pipeline.dataset.index import Index
-from pipeline.distributed import World, join_world
+from pipeline.distributed.world import World, join_world
 from pipeline.engines.autocast import AUTOCAST_DTYPES
 from pipeline.loaders import Split, open_loader
 from pipeline.loop import report, train_step
 from pipeline.models import build
-from pipeline.models.normalized import Normalized
-from pipeline.optim import build_optimizer
+from pipeline.models.input import Normalized
+from pipeline.optim.build import build_optimizer
 from pipeline.plan import make_plan
 from pipeline.tracking.tracker import Tracker
 from pipeline.train import Job, assemble, open_images, open_split, set_up_torch

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from launch.slurm.cancellation import Cancellation, cancel
-from launch.slurm.runs import expect_run
+from pipeline.runs.find import expect_run
 
 NOT_ENDED = 1
 USER_MISTAKE = 2

@@ -14,11 +14,11 @@ from typing import TextIO
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from launch.arguments import count
-from launch.averaging import average
-from launch.conversion import FORMS, Request, convert
-from launch.inspection import inspect, list_tensors, to_json, to_text
-from launch.stored_checkpoint import Stored, locate, locate_all, open_stored
 from pipeline.checkpoint import CheckpointError, read_checkpoint
+from pipeline.weights.average import average
+from pipeline.weights.convert import FORMS, Request, convert
+from pipeline.weights.inspect import inspect, list_tensors, to_json, to_text
+from pipeline.weights.stored import Stored, locate, locate_all, open_stored
 
 DAMAGED = 1
 USER_MISTAKE = 2

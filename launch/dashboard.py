@@ -24,8 +24,13 @@ from typing import IO, Any
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from pipeline.tracking.mlflow_client import (
+    ARTIFACTS_DIR,
+    default_uri,
+    sqlite_file,
+    without_password,
+)
 from pipeline.tracking.sidecar import unshipped_runs
-from pipeline.tracking.store import ARTIFACTS_DIR, default_uri, sqlite_file, without_password
 
 PORTS_TRIED = 20
 READY_SECONDS = 180.0
@@ -162,7 +167,7 @@ def ship_the_rest(runs_dir: Path, uri: str) -> None:
     behind = unshipped_runs(runs_dir, uri)
     if behind:
         print(f"Shipping what is left of {len(behind)} run{'s' if len(behind) > 1 else ''} ...")
-        command = [sys.executable, "-P", "-m", "pipeline.tracking.mlflow"]
+        command = [sys.executable, "-P", "-m", "pipeline.tracking.ship"]
         subprocess.Popen(
             [*command, *map(str, behind)],
             env=os.environ | {"MLFLOW_TRACKING_URI": uri},

@@ -18,13 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from launch.arguments import count
-from launch.diagnosis import cluster_rules, looking, machine_rules, place_rules
+from launch.diagnosis import cluster_rules, facts, machine_rules, place_rules
 from launch.diagnosis.finding import Finding, Severity, apply, costs_time, costs_work, fine
-from launch.slurm.cluster import check_request, read_partitions
-from launch.slurm.commands import SlurmError, show_config
+from launch.slurm.api.cli import SlurmError, show_config
+from launch.slurm.submit.capacity import check_request, read_partitions
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Slurm
-from pipeline.tracking.store import default_uri
+from pipeline.tracking.mlflow_client import default_uri
 
 EXIT_CODES = "exit codes: 0 nothing costs work, 1 something does, 2 a mistake of the user's"
 WIDTH = 100
@@ -60,7 +60,7 @@ def examine(config: Config | None, *, nodes: int) -> tuple[list[Finding], list[s
             last = str(error).splitlines()[-1]
             findings, is_alone = [costs_work("SLURM", "no answer", last, remedy)], True
     if is_alone:
-        findings += apply(machine_rules.RULES, looking.look_at_machine())
+        findings += apply(machine_rules.RULES, facts.look_at_machine())
     return findings + _examine_places(config, is_alone=is_alone), refusals
 
 
@@ -100,7 +100,7 @@ def _examine_cluster(config: Config | None, nodes: int) -> tuple[list[Finding], 
         partitions=tuple(partitions.values()),
         chosen=chosen,
         stage=config.data.stage if config else None,
-        locked_memory_bytes=looking.locked_memory_bytes(),
+        locked_memory_bytes=facts.locked_memory_bytes(),
     )
     is_alone = all(partition.is_this_host for partition in chosen)
     return findings + apply(cluster_rules.RULES, cluster), refusals, is_alone
@@ -112,20 +112,20 @@ def _examine_places(config: Config | None, *, is_alone: bool) -> list[Finding]:
     slurm = config.slurm if config else Slurm()
     all_see = "anything" if is_alone else "shared"
     must_be = "anything" if slurm.run_dir_is_shared else all_see
-    folders = [looking.look_at_folder("runs_dir", runs_dir, must_be, is_written=True)]
+    folders = [facts.look_at_folder("runs_dir", runs_dir, must_be, is_written=True)]
     if config:
         data = config.data
-        folders.append(looking.look_at_folder("data.dir", data.dir, all_see, is_written=False))
+        folders.append(facts.look_at_folder("data.dir", data.dir, all_see, is_written=False))
         if data.stage:
             # On a login node, nobody needs to write there: it says only what kind of place it is.
-            stage = looking.look_at_folder("data.stage", data.stage, "local", is_written=is_alone)
+            stage = facts.look_at_folder("data.stage", data.stage, "local", is_written=is_alone)
             folders.append(stage)
     findings = [found for folder in folders for found in apply(place_rules.RULES, folder)]
     if config is None or config.tracking.mlflow:
         uri = default_uri(config.runs_dir, config.tracking.uri) if config else default_uri(runs_dir)
-        findings.append(place_rules.tracking(looking.look_at_store(uri)))
+        findings.append(place_rules.tracking(facts.look_at_store(uri)))
     if slurm.container:
-        is_there = looking.has_runtime(slurm.container)
+        is_there = facts.has_runtime(slurm.container)
         findings.append(place_rules.container(slurm.container.runtime, is_there=is_there))
     return findings
 

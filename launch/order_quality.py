@@ -26,8 +26,8 @@ from pipeline.config.schema import Config, Shuffled, Windowed
 from pipeline.dataset.index import Index
 from pipeline.dataset.order import Places, training_places
 from pipeline.dataset.windows import WindowedOrder
-from pipeline.loaders.reader import SampleReader
-from pipeline.loaders.window_reader import WindowReader, byte_ranges
+from pipeline.storage.reader import SampleReader
+from pipeline.storage.window_reader import WindowReader, byte_ranges
 
 HEAD = ("order", "classes", "entropy", "run", "runs an epoch", "window", "cold read")
 THREADS = 4

@@ -17,13 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from launch.arguments import count
-from launch.slurm.jobs import expect_no_job
-from launch.slurm.local_run import holder
-from launch.slurm.runs import expect_run
-from launch.slurm.submission import last_submission
+from launch.slurm.api.jobs import expect_no_job
+from launch.slurm.records.submission import last_submission
 from pipeline.config.load import load
 from pipeline.config.schema import Config
-from pipeline.run_folder import CONFIG_FILE, RESULT
+from pipeline.runs.find import expect_run
+from pipeline.runs.folder import CONFIG_FILE, RESULT
+from pipeline.runs.holder import holder
 
 USER_MISTAKE = 2
 
@@ -53,7 +53,7 @@ def queue_again(config: Config, run_dir: Path, nodes: int | None) -> str:
     if before is not None:
         os.chdir(before.directory)  # where relative paths in the configuration begin
     # With torch and submitit, which the mistakes above need not wait for.
-    from launch.slurm.request import Request, describe_submission
+    from launch.slurm.submit.request import Request, describe_submission
 
     wanted = nodes or (before.layout.nodes if before else 1)
     request = Request.check(config, nodes=wanted)

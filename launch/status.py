@@ -16,15 +16,15 @@ from pathlib import Path
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from launch.slurm.commands import SlurmError
-from launch.slurm.details import read_details, to_json
-from launch.slurm.jobs import Job, read_jobs
-from launch.slurm.metrics import read_metrics
-from launch.slurm.runs import find_runs, is_run
-from launch.slurm.standing import read_standing, submissions
-from launch.slurm.submission import Submission
-from launch.slurm.tables import console, details_text, runs_table, sweep_table
-from launch.sweep_summary import find_sweep, summarize
+from launch.overview.details import read_details, to_json
+from launch.overview.state import read_standing, submissions
+from launch.overview.tables import console, details_text, runs_table, sweep_table
+from launch.slurm.api.cli import SlurmError
+from launch.slurm.api.jobs import Job, read_jobs
+from launch.slurm.records.submission import Submission
+from launch.sweep.summary import find_sweep, summarize
+from pipeline.runs.find import find_runs, is_run
+from pipeline.runs.summary import read_metrics
 
 RUNS_DIR = Path("runs")
 

@@ -16,9 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from launch.arguments import count
-from launch.executors import start_as_job, start_here
-from launch.preflight import check, check_machine, count_gpus
-from launch.sweeping import Sweep, plan_sweep
+from launch.local.executors import start_as_job, start_here
+from launch.local.preflight import check, check_machine, count_gpus
+from launch.sweep.plan import Sweep, plan_sweep
 from pipeline.config.load import dump, load
 from pipeline.config.schema import Config
 
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _queue(config: Config, options: argparse.Namespace) -> int:
-    from launch.slurm.following import follow
-    from launch.slurm.request import Request, describe_submission
+    from launch.slurm.follow import follow
+    from launch.slurm.submit.request import Request, describe_submission
 
     if options.ranks:
         slurm = replace(config.slurm, ranks_per_node=options.ranks)
@@ -74,7 +74,7 @@ def _sweep(options: argparse.Namespace, *, here: bool) -> int:
 
 
 def _queue_sweep(sweep: Sweep, options: argparse.Namespace) -> int:
-    from launch.slurm.sweep import SweepRequest, describe_sweep
+    from launch.sweep.array import SweepRequest, describe_sweep
 
     request = SweepRequest.check(sweep, nodes=options.nodes, parallel=options.parallel)
     for warning in request.warnings:
@@ -88,7 +88,7 @@ def _queue_sweep(sweep: Sweep, options: argparse.Namespace) -> int:
 
 
 def _sweep_here(sweep: Sweep, options: argparse.Namespace) -> int:
-    from launch.sweep_here import check_points, train_points
+    from launch.sweep.local import check_points, train_points
 
     ranks, gpus = _processes(options)
     _refuse_nodes(options.nodes, local=options.local)

@@ -13,9 +13,9 @@ from pathlib import Path
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from launch.slurm.memory import hold_memory
-from launch.slurm.precautions import Limits
-from launch.slurm.watcher import Watcher
+from launch.slurm.watch.ledger import hold_memory
+from launch.slurm.watch.rules import Limits
+from launch.slurm.watch.watcher import Watcher
 
 RUNS_DIR = Path("runs")
 NO_ANSWER = 1

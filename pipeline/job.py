@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 
 from pipeline.config.schema import Config, Data
 from pipeline.dataset.index import Index
-from pipeline.distributed import World
-from pipeline.fence import Fence
+from pipeline.distributed.world import World
 from pipeline.loaders import Loader, Split, open_loader
-from pipeline.loaders.faults import ImageError
-from pipeline.loaders.files import file_faults
 from pipeline.plan import Plan
-from pipeline.signals import StopSignals
-from pipeline.watchdog import Watchdog
+from pipeline.runs.fence import Fence
+from pipeline.storage.errors import ImageError
+from pipeline.storage.files import file_faults
+from pipeline.system.signals import StopSignals
+from pipeline.system.watchdog import Watchdog
 
 
 @dataclass(frozen=True)

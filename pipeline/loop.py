@@ -8,17 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.checkpoint import Checkpoints, Progress, Snapshot, Tensors, expect_same_tensors
-from pipeline.distributed import World
-from pipeline.ema import WeightAverage
+from pipeline.distributed.stopping import Stopped, Stopping
+from pipeline.distributed.world import World
 from pipeline.engines import Engine, EngineState
-from pipeline.evaluate import Counts, evaluate
-from pipeline.fence import Fence
+from pipeline.evaluation.counts import Counts, evaluate
 from pipeline.loaders import Batch, Loader, Stream
-from pipeline.metrics import Meter
+from pipeline.meter import Meter
+from pipeline.optim.ema import WeightAverage
 from pipeline.plan import Plan
-from pipeline.stopping import Stopped, Stopping
+from pipeline.runs.fence import Fence
+from pipeline.system.watchdog import Watchdog
 from pipeline.tracking import events
-from pipeline.watchdog import Watchdog
 
 ANSWER_MINUTES = 2.0
 """How much longer than the watchdog a rank waits for others: the watchdog tells more."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from pipeline.config.schema import Config
-from pipeline.optim import peak_rate
-from pipeline.schedule import Rate, in_steps, learning_rate
+from pipeline.optim.build import peak_rate
+from pipeline.optim.schedule import Rate, in_steps, learning_rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import argparse
 
 # Loading torch takes seconds, and who asks to stop meanwhile shall find the program ready.
 if __name__ == "__main__":
-    from pipeline.signals import leave_at_once
+    from pipeline.system.signals import leave_at_once
 
     leave_at_once()
 
@@ -35,34 +35,34 @@ from pipeline.checkpoint import (
 )
 from pipeline.config.load import dump, flatten, load
 from pipeline.config.schema import Config
-from pipeline.distributed import LocalError, World, join_world
-from pipeline.durable import write_whole
-from pipeline.ema import WeightAverage
+from pipeline.distributed.health import tell_of_machines
+from pipeline.distributed.stopping import Stopped, Stopping
+from pipeline.distributed.world import LocalError, World, join_world
 from pipeline.engines import Trainee, open_engine
-from pipeline.evaluate import Counts
-from pipeline.exits import exit_code, tell
-from pipeline.fence import Fence, FencedOut
-from pipeline.health import tell_of_machines
+from pipeline.evaluation.counts import Counts
 from pipeline.job import Job, open_images, open_split
 from pipeline.loaders import Loader
-from pipeline.loaders.faults import ImageError
-from pipeline.loaders.staging import stage_on_each_node
 from pipeline.loop import Run, fit, resume
-from pipeline.metrics import Meter
+from pipeline.meter import Meter
 from pipeline.models import build, count_parameters
-from pipeline.models.normalized import Normalized
-from pipeline.optim import build_optimizer
+from pipeline.models.input import Normalized
+from pipeline.optim.build import build_optimizer
+from pipeline.optim.ema import WeightAverage
+from pipeline.optim.schedule import in_steps
 from pipeline.plan import make_plan
-from pipeline.provenance import describe_run
-from pipeline.result import describe_result
-from pipeline.run_folder import CONFIG_FILE, RESULT, hold_run_folder, read_result
-from pipeline.schedule import in_steps
-from pipeline.signals import StopSignals
-from pipeline.stopping import Stopped, Stopping
+from pipeline.runs.fence import Fence, FencedOut
+from pipeline.runs.folder import CONFIG_FILE, RESULT, hold_run_folder, read_result
+from pipeline.runs.provenance import describe_run
+from pipeline.runs.result import describe_result
+from pipeline.storage.errors import ImageError
+from pipeline.storage.staging import stage_on_each_node
+from pipeline.system.durable import write_whole
+from pipeline.system.exit_codes import exit_code, tell
+from pipeline.system.signals import StopSignals
+from pipeline.system.watchdog import Watchdog
 from pipeline.tracking import events
 from pipeline.tracking.console import final_table
 from pipeline.tracking.tracker import Tracker, open_tracker
-from pipeline.watchdog import Watchdog
 
 
 def train(config: Config) -> dict[str, Any]:

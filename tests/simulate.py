@@ -10,7 +10,7 @@ from io import BytesIO
 from itertools import cycle, islice
 from pathlib import Path
 
-from tests.official import tar, write_devkit
+from tests.support.official import tar, write_devkit
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.local import shared_environment
+from launch.local.ranks import shared_environment
 from pipeline.config.load import load
 
 ROOT = Path(__file__).parents[1]

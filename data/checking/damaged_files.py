@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data.checking.flaws import Flaw
 from pipeline.dataset.index import Index
-from pipeline.loaders.files import FileState
+from pipeline.storage.files import FileState
 
 Damage = Literal["missing", "unreadable", "truncated", "replaced", "longer"]
 NOT_THERE = frozenset({os.strerror(errno.ENOENT), os.strerror(errno.ENOTDIR)})

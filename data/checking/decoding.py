@@ -7,10 +7,10 @@ import numpy as np
 
 from data.checking.examination import StoredImage
 from data.checking.flaws import Flaw
-from pipeline.distributed import CPU
+from pipeline.distributed.world import CPU
 from pipeline.loaders.dali import DaliDecoder
-from pipeline.loaders.faults import first_reason
 from pipeline.loaders.stream import Decode, Encoded
+from pipeline.storage.errors import first_reason
 
 Batch = Sequence[StoredImage]
 

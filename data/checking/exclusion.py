@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.checking.verification import Verdict
-from data.reading.source import root_for
-from data.reading.survey import shown
+from data.indexing.source import root_for
+from data.indexing.survey import shown
 from pipeline.dataset.index import Index, Manifest
 from pipeline.dataset.samples import COLUMNS, Samples, StoredFile
 from pipeline.dataset.writing import Dataset, write_dataset
-from pipeline.loaders.files import FileState
+from pipeline.storage.files import FileState
 
 COLUMN_OF = {
     "file": "file_ids",

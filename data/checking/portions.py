@@ -15,8 +15,8 @@ from data.checking.examination import Limits, StoredImage, examine
 from data.checking.flaws import Fault, Flaw
 from pipeline.dataset.index import Index
 from pipeline.dataset.samples import digest
-from pipeline.loaders.files import FileState
-from pipeline.loaders.reader import read_range
+from pipeline.storage.files import FileState
+from pipeline.storage.reader import read_range
 
 PORTION_IMAGES = 64
 PORTION_BYTES = 16_000_000

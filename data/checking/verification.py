@@ -12,9 +12,9 @@ from data.checking.decoding import undecodable
 from data.checking.examination import Limits, StoredImage, drop_ordinary
 from data.checking.flaws import Flaw
 from data.checking.portions import PORTION_IMAGES, PortionReader
-from data.reading.progress import Advance
+from data.indexing.progress import Advance
 from pipeline.dataset.index import Index
-from pipeline.loaders.files import FileState, file_states
+from pipeline.storage.files import FileState, file_states
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from data.checking.flaws import FAULTS, FINDINGS, Flaw
 from data.checking.verification import Verdict
 from pipeline.dataset.index import Index, Manifest
-from pipeline.loaders.faults import describe_fault
+from pipeline.storage.errors import describe_fault
 
 FORMAT = 1
 LIBRARIES = ("numpy", "nvidia-dali-cuda130", "pillow", "pyarrow", "xxhash")

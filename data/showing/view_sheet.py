@@ -13,8 +13,8 @@ from data.showing.overview import class_title
 from data.showing.views import Samples, evaluation_views, first_samples, training_views
 from pipeline.config.schema import Config, PadCrop, RandomResizedCrop, ResizeCenterCrop
 from pipeline.dataset.index import Index
-from pipeline.loaders.faults import ImageError, describe_fault
-from pipeline.loaders.reader import SampleReader
+from pipeline.storage.errors import ImageError, describe_fault
+from pipeline.storage.reader import SampleReader
 
 EPOCHS = 3
 READ_THREADS = 4

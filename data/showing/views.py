@@ -11,7 +11,7 @@ from pipeline.config.schema import Config, Dali, Shuffled, Windowed
 from pipeline.dataset.index import Index
 from pipeline.dataset.order import permute, training_places
 from pipeline.dataset.windows import WindowedOrder
-from pipeline.distributed import World
+from pipeline.distributed.world import World
 from pipeline.loaders import Split
 from pipeline.loaders.dali import DaliLoader
 

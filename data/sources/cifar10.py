@@ -18,9 +18,9 @@ from PIL import Image
 
 from data.formats.archive import unpack
 from data.formats.cifar_batches import BATCHES, META, read_batch, read_classes
-from data.reading.source import Source, Survey, add_reading_arguments, root_for
-from data.reading.store import IMAGES, add_image, open_store, stored
-from data.reading.survey import Rules, carry_out
+from data.indexing.source import Source, Survey, add_reading_arguments, root_for
+from data.indexing.store import IMAGES, add_image, open_store, stored
+from data.indexing.survey import Rules, carry_out
 from data.sources.imagefolder import Folders, list_folders, refuse_inside
 from pipeline.dataset.samples import Sample, Samples
 from pipeline.dataset.writing import Dataset

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.reading.source import Source
-from data.reading.store import add_image, open_store, stored
+from data.indexing.source import Source
+from data.indexing.store import add_image, open_store, stored
 from pipeline.dataset.samples import Sample
 from pipeline.dataset.writing import Dataset
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from data.reading.images import EXTENSIONS, FilesUnit, ImageFile, in_units
-from data.reading.source import Source, Survey, add_reading_arguments, require_utf8, root_for
-from data.reading.survey import shown
+from data.indexing.images import EXTENSIONS, FilesUnit, ImageFile, in_units
+from data.indexing.source import Source, Survey, add_reading_arguments, require_utf8, root_for
+from data.indexing.survey import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ import numpy as np
 
 from data.formats.devkit import Devkit, read_devkit
 from data.formats.tar import Member, list_members, walk
-from data.reading.archived import Archive, Gathered, find_archives
-from data.reading.source import Promise, Source, Survey, add_reading_arguments
-from data.reading.survey import shown
-from data.reading.units import Found
+from data.indexing.archived import Archive, Gathered, find_archives
+from data.indexing.source import Promise, Source, Survey, add_reading_arguments
+from data.indexing.survey import shown
+from data.indexing.units import Found
 
 PROMISE = Promise("ImageNet (ILSVRC2012)", {"train": 1_281_167, "val": 50_000}, classes=1000)
 VALIDATION_NAME = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG")

@@ -5,9 +5,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from data.reading.images import ImageFile, in_units
-from data.reading.source import Source, Survey, add_reading_arguments, root_for
-from data.reading.survey import shown
+from data.indexing.images import ImageFile, in_units
+from data.indexing.source import Source, Survey, add_reading_arguments, root_for
+from data.indexing.survey import shown
 from data.sources.imagefolder import (
     class_names,
     ignored,

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from data.formats.tar import Member, walk
-from data.reading.archived import Archive, Gathered, expand, find_archives
-from data.reading.images import EXTENSIONS
-from data.reading.source import Source, Survey, add_reading_arguments
-from data.reading.survey import LABEL_LIMIT
-from data.reading.units import Found
+from data.indexing.archived import Archive, Gathered, expand, find_archives
+from data.indexing.images import EXTENSIONS
+from data.indexing.source import Source, Survey, add_reading_arguments
+from data.indexing.survey import LABEL_LIMIT
+from data.indexing.units import Found
 
 LABEL = re.compile(rb"\s*([0-9]{1,9})\s*")
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.diagnosis.finding import Finding, costs_time, costs_work, fine
-from launch.slurm.cluster import limit_text
-from launch.slurm.partition import Partition
+from launch.slurm.api.partition import Partition
+from launch.slurm.submit.capacity import limit_text
 
 STOP_SECONDS = 60
-"""What ranks may need to end their step and save, as pipeline/stopping.py allows."""
+"""What ranks may need to end their step and save, as pipeline/distributed/stopping.py allows."""
 PATIENCE_SECONDS = 120
 TESTED = (22, 5)
 GIVEN_UP = 1

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.slurm.commands import SlurmError, slurm
-from launch.slurm.jobs import Job, job_of
-from launch.slurm.local_run import ask_to_stop, holder
-from launch.slurm.runs import CANCELLED, saved_checkpoint, saved_step
-from pipeline.durable import write_whole
-from pipeline.run_folder import RESULT
+from launch.slurm.api.cli import SlurmError, slurm
+from launch.slurm.api.jobs import Job, job_of
+from pipeline.runs.find import CANCELLED, saved_checkpoint, saved_step
+from pipeline.runs.folder import RESULT
+from pipeline.runs.holder import ask_to_stop, holder
+from pipeline.system.durable import write_whole
 
 POLL_SECONDS = 1.0
 SAVES = {"RUNNING", "SUSPENDED"}

@@ -13,7 +13,7 @@ from pipeline.checkpoint.reading import list_checkpoints, step_of
 from pipeline.checkpoint.retention import Retention
 from pipeline.checkpoint.snapshot import CheckpointError, Snapshot
 from pipeline.checkpoint.writing import delete_all_but, write_checkpoint
-from pipeline.fence import OPEN, Fence
+from pipeline.runs.fence import OPEN, Fence
 
 PATIENCE_SECONDS = 30.0
 """How long training stands still for a disk that has not finished the checkpoint before."""

@@ -19,8 +19,8 @@ from pipeline.checkpoint.reading import (
 )
 from pipeline.checkpoint.snapshot import MANIFEST, PROGRESS, CheckpointError, Manifest, Snapshot
 from pipeline.checkpoint.tensor_file import tensor_file
-from pipeline.durable import make_folder, sync_folder, write_durably
-from pipeline.fence import OPEN, Fence
+from pipeline.runs.fence import OPEN, Fence
+from pipeline.system.durable import make_folder, sync_folder, write_durably
 
 LEFTOVERS = ".step-*.tmp"
 NAME = re.compile(r"\.(step-\d+)\.\d+(\.old)?\.tmp")

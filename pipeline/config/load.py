@@ -12,9 +12,9 @@ from typing import Any, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.config.document import FLOAT, INTEGER, TAG, Document, Fault, Place, show
-from pipeline.config.explain import explain
+from pipeline.config.messages import explain
 from pipeline.config.schema import Config, Dali, Ddp, RandomResizedCrop, Shuffled
+from pipeline.config.yaml_document import FLOAT, INTEGER, TAG, Document, Fault, Place, show
 
 ADAPTER = TypeAdapter(Config)
 DEFAULT_KINDS = {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.dataset.index import FILES_SCHEMA, MANIFEST, SPLIT_SCHEMA, Manifest, split_files
 from pipeline.dataset.samples import COLUMNS, Samples, StoredFile, as_arrow
-from pipeline.durable import sync_folder, write_durably
+from pipeline.system.durable import sync_folder, write_durably
 
 pa: Any = pyarrow  # it ships no types
 

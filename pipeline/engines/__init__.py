@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD
 
 from pipeline.config.schema import Ddp, DeepSpeed, Train
-from pipeline.distributed import World
+from pipeline.distributed.world import World
 
 Tensors = dict[str, torch.Tensor]
 Predict = Callable[[torch.Tensor], torch.Tensor]

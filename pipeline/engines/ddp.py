@@ -10,9 +10,9 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compr
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.schema import Ddp, Train
-from pipeline.distributed import World
+from pipeline.distributed.world import World
 from pipeline.engines import Trainee
-from pipeline.engines.common import CommonEngine, is_compiled
+from pipeline.engines.base import CommonEngine, is_compiled
 
 LOCAL_BUFFERS: dict[str, Any] = (
     {"forward_sync_buffers": False}  # its name from torch 2.15 on

@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import nn
 
 from pipeline.config.schema import DeepSpeed, Train
-from pipeline.distributed import World
+from pipeline.distributed.world import World
 from pipeline.engines import Tensors, Trainee
-from pipeline.engines.common import CommonEngine, is_compiled
+from pipeline.engines.base import CommonEngine, is_compiled
 from pipeline.engines.partition import Partition
 
 BUCKET_MEGABYTES = 100.0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pipeline.distributed import World
+from pipeline.distributed.world import World
 
 
 class Partition:

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.config.schema import Dali, Data, Synthetic
 from pipeline.dataset.index import Index
-from pipeline.distributed import World
+from pipeline.distributed.world import World
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from pipeline.augment.crops import Views, evaluation_views, training_views
 from pipeline.config.schema import (
     Dali,
     Data,
@@ -22,15 +23,14 @@ from pipeline.config.schema import (
     Shuffled,
     Windowed,
 )
-from pipeline.dataset.augment import Views, evaluation_views, training_views
 from pipeline.dataset.index import Index
 from pipeline.dataset.order import Places, evaluation_places, training_places
 from pipeline.dataset.windows import WindowedOrder, storage_places
-from pipeline.distributed import World
+from pipeline.distributed.world import World
 from pipeline.loaders import Split
-from pipeline.loaders.faults import ImageError
 from pipeline.loaders.stream import Decode, Encoded, OnCorrupt, RepairingStream
-from pipeline.loaders.window_reader import WindowReader, share_of_lane
+from pipeline.storage.errors import ImageError
+from pipeline.storage.window_reader import WindowReader, share_of_lane
 
 
 @dataclass(frozen=True, slots=True)

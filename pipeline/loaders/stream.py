@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.dataset.augment import Integers, Views
+from pipeline.augment.crops import Integers, Views
 from pipeline.dataset.index import Index
 from pipeline.dataset.order import Places
 from pipeline.loaders import Batch
-from pipeline.loaders.faults import ImageError, describe_fault, first_reason
-from pipeline.loaders.reader import Content, ReadAhead, SampleReader
+from pipeline.storage.errors import ImageError, describe_fault, first_reason
+from pipeline.storage.reader import Content, ReadAhead, SampleReader
 
 Cut = Callable[[Places], Views]
 Decode = Callable[[], torch.Tensor]

@@ -8,7 +8,7 @@ from itertools import repeat
 import torch
 
 from pipeline.dataset.order import evaluation_places
-from pipeline.distributed import World
+from pipeline.distributed.world import World
 from pipeline.loaders import Batch, Stream
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.tracking.mlflow_client import Mlflow
 from pipeline.tracking.spool import (
     Item,
     Param,
@@ -21,7 +22,6 @@ from pipeline.tracking.spool import (
     text,
     unshipped_bytes,
 )
-from pipeline.tracking.store import Mlflow
 
 EVENTS_PER_REQUEST = 150
 """Times 6 points an event: below the 1000 that MLflow takes at once."""

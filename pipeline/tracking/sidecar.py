@@ -12,8 +12,8 @@ from typing import Self
 
 import pipeline
 from pipeline.tracking.events import Event
+from pipeline.tracking.mlflow_client import without_password
 from pipeline.tracking.spool import Shipped, unshipped_bytes
-from pipeline.tracking.store import without_password
 
 LOG = "mlflow.log"
 POLL_SECONDS = 0.1
@@ -39,7 +39,7 @@ class Sidecar:
         run_dir: Path, *, uri: str, experiment: str, give_up_seconds: float = 600.0
     ) -> "Sidecar":
         """Start shipping the run in `run_dir` to the store at `uri`; its log is mlflow.log."""
-        command = [sys.executable, "-P", "-m", "pipeline.tracking.mlflow", str(run_dir.resolve())]
+        command = [sys.executable, "-P", "-m", "pipeline.tracking.ship", str(run_dir.resolve())]
         command += ["--attended", "--experiment", experiment]
         command += ["--give-up-seconds", str(give_up_seconds)]
         sidecar = Sidecar(command, run_dir.resolve(), uri)

@@ -9,8 +9,8 @@ from pipeline.config.schema import Config
 from pipeline.tracking.console import Console
 from pipeline.tracking.events import Event, Listener, Warned
 from pipeline.tracking.jsonl import METRICS, Jsonl
+from pipeline.tracking.mlflow_client import default_uri, without_password
 from pipeline.tracking.sidecar import Sidecar
-from pipeline.tracking.store import default_uri, without_password
 
 
 class Tracker:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.local import run_ranks
-from pipeline.distributed import World
-from pipeline.health import check_health, describe_nodes, node_lines
-from pipeline.health.nodes import driver_version
+from launch.local.ranks import run_ranks
+from pipeline.distributed.health import check_health, describe_nodes, node_lines
+from pipeline.distributed.health.nodes import driver_version
+from pipeline.distributed.world import World
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,8 +22,8 @@ import json, time
 import torch
 from dataclasses import asdict
 from pathlib import Path
-from pipeline.distributed import join_world
-from pipeline.health import check_health
+from pipeline.distributed.world import join_world
+from pipeline.distributed.health import check_health
 
 with join_world() as world:
     world.sum_(torch.zeros(1, device=world.device))  # connects, which may take long

@@ -7,8 +7,8 @@ import torch
 
 from pipeline.config.schema import Dali, ResizeCenterCrop
 from pipeline.loaders import Batch
-from tests.images import make_images, write_pictures
-from tests.loading import assert_equal, dali, evaluated, joined, trained
+from tests.support.images import make_images, write_pictures
+from tests.support.loading import assert_equal, dali, evaluated, joined, trained
 
 pytestmark = [
     pytest.mark.gpu,

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import torch
 
-from tests.images import make_dataset
 from tests.multiprocess.blows import ANY, BITWISE, Chaos, Setting, relay, suffer
 from tests.multiprocess.noted import Taken, differing_steps, taken_steps
 from tests.multiprocess.runs import state, write_recipe
 from tests.multiprocess.server import import_everything
+from tests.support.images import make_dataset
 
 RUNNING = ("running_mean", "running_var")
 

@@ -18,12 +18,12 @@ import torch
 from pydantic import TypeAdapter
 
 from pipeline.config.schema import Ddp, DeepSpeed, Model, Sgd, Train
-from pipeline.distributed import World, join_world
-from pipeline.ema import WeightAverage
+from pipeline.distributed.world import World, join_world
 from pipeline.engines import Engine, EngineState, Trainee, open_engine
 from pipeline.models import build
-from pipeline.models.normalized import Normalized
-from pipeline.optim import build_optimizer
+from pipeline.models.input import Normalized
+from pipeline.optim.build import build_optimizer
+from pipeline.optim.ema import WeightAverage
 from tests.multiprocess.server import fork_server
 
 CLASSES, SIZE = 10, 8
@@ -72,7 +72,7 @@ def run_trials_afresh(
     command = ["tests.multiprocess.engine_runs", str(folder)]
     call = f"run_ranks({command}, ranks={ranks}, cpu_only={cpu_only})"
     done = subprocess.run(
-        [sys.executable, "-c", f"from launch.local import run_ranks; exit({call})"],
+        [sys.executable, "-c", f"from launch.local.ranks import run_ranks; exit({call})"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

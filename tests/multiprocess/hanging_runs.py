@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import train, watchdog
-from pipeline.distributed import join_world
+from pipeline import train
+from pipeline.distributed.world import join_world
+from pipeline.system import watchdog
 
 
 def impatient(arguments: Sequence[str]) -> int:

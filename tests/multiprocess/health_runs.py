@@ -9,8 +9,14 @@ from pathlib import Path
 
 import torch
 
-from pipeline.distributed import World, join_world
-from pipeline.health import check_health, describe_health, describe_nodes, node_lines, slow_ones
+from pipeline.distributed.health import (
+    check_health,
+    describe_health,
+    describe_nodes,
+    node_lines,
+    slow_ones,
+)
+from pipeline.distributed.world import World, join_world
 
 
 def main(arguments: Sequence[str]) -> None:

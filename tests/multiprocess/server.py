@@ -121,7 +121,12 @@ def _run(program: str, arguments: list[str], _rank: int) -> int | None:
 
 def import_everything() -> None:
     """Import what takes seconds; optimisers and DDP import `torch._dynamo`, too."""
-    for module in ("torch._dynamo", "pipeline.train", "pipeline.loaders.dali", "pipeline.health"):
+    for module in (
+        "torch._dynamo",
+        "pipeline.train",
+        "pipeline.loaders.dali",
+        "pipeline.distributed.health",
+    ):
         import_module(module)
     from pipeline.engines.deepspeed import _import_deepspeed
 

@@ -47,7 +47,9 @@ def ranks_of(process: Process) -> list[psutil.Process]:
     """Return the processes that train: those of the ranks, or of the one rank that is alone."""
     children = psutil.Process(process.pid).children()
     found = {
-        each.environ().get("RANK"): each for each in children if "launch.local" in each.cmdline()
+        each.environ().get("RANK"): each
+        for each in children
+        if "launch.local.ranks" in each.cmdline()
     }
     return [found[rank] for rank in sorted(found, key=str)] or [psutil.Process(process.pid)]
 

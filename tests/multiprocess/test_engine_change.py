@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.images import make_dataset
 from tests.multiprocess.runs import events, finish, result, start, state, write_recipe
+from tests.support.images import make_dataset
 
 
 def test_a_run_of_ddp_on_four_ranks_goes_on_with_zero_on_two(tmp_path: Path) -> None:

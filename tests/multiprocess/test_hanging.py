@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from launch.local import run_ranks
-from pipeline.signals import STOPPED
-from pipeline.watchdog import HUNG
-from tests.images import make_dataset
+from launch.local.ranks import run_ranks
+from pipeline.system.signals import STOPPED
+from pipeline.system.watchdog import HUNG
 from tests.multiprocess.runs import events, newest, start, write_recipe
 from tests.multiprocess.server import fork_server
 from tests.multiprocess.stops import SECONDS, end, ranks_of, submit, wait_until
+from tests.support.images import make_dataset
 
 
 def test_a_rank_that_is_frozen_ends_the_run_and_the_other_tells_where_it_waited(
@@ -64,7 +64,7 @@ def test_a_dataset_that_never_opens_is_not_waited_for_for_ever(tmp_path: Path) -
 LOST = """
 import os, signal, sys
 from pathlib import Path
-from pipeline.distributed import join_world
+from pipeline.distributed.world import join_world
 from pipeline.train import await_others
 
 with join_world() as world:

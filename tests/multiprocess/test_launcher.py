@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from launch.local import run_ranks
+from launch.local.ranks import run_ranks
 
 WAIT = "import time\nready()\ntime.sleep(100)\n"
 REPORT = """
@@ -32,7 +32,7 @@ def await_others():
 """
 LAUNCH = """
 import sys
-from launch.local import run_ranks
+from launch.local.ranks import run_ranks
 sys.exit(run_ranks({}, ranks={}, cpu_only=True))
 """
 SECONDS = 20
@@ -149,7 +149,7 @@ def test_a_mistake_found_late_still_gives_2(program: Callable[[str], str]) -> No
 def test_a_rank_that_ignores_sigterm_is_killed(
     program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launch.local.GRACE_SECONDS", 0.5)
+    monkeypatch.setattr("launch.local.ranks.GRACE_SECONDS", 0.5)
     module = program(
         "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nready()\nawait_others()\n"
         "if RANK == 0: sys.exit(3)\ntime.sleep(100)\n"

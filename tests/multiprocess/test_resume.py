@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.images import make_dataset
 from tests.multiprocess.runs import (
     events,
     finish,
@@ -17,6 +16,7 @@ from tests.multiprocess.runs import (
     train_until,
     write_recipe,
 )
+from tests.support.images import make_dataset
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

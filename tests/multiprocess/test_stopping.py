@@ -11,9 +11,8 @@ import torch
 
 from pipeline.checkpoint import list_checkpoints, read_checkpoint
 from pipeline.config.load import load
-from pipeline.signals import STOPPED
+from pipeline.system.signals import STOPPED
 from pipeline.train import main
-from tests.images import make_dataset
 from tests.multiprocess.runs import (
     events,
     finish,
@@ -33,6 +32,7 @@ from tests.multiprocess.stops import (
     train_alone,
     wait_until,
 )
+from tests.support.images import make_dataset
 
 NEVER = "checkpoint.every_steps=1000"
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.images import make_dataset
 from tests.multiprocess.runs import (
     events,
     finish,
@@ -16,6 +15,7 @@ from tests.multiprocess.runs import (
     write_recipe,
 )
 from tests.multiprocess.stops import kill_all, succeed, torchrun, train_alone, wait_until
+from tests.support.images import make_dataset
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from launch.slurm.attempt import Attempt
-from launch.slurm.history import append_outcome
-from launch.slurm.submission import Layout, Submission
-from launch.slurm.verdict import Outcome
+from launch.slurm.records.attempt import Attempt
+from launch.slurm.records.history import append_outcome
+from launch.slurm.records.submission import Layout, Submission
+from launch.slurm.supervise.restart_policy import Outcome
 from pipeline.config.schema import Slurm
 from pipeline.tracking import events
 from pipeline.tracking.jsonl import METRICS, Jsonl
-from tests.run_folders import config, hold_once
 from tests.slurm.cluster import Cluster, clean_environment
+from tests.support.run_folders import config, hold_once
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from launch.slurm import commands
-from launch.slurm.cluster import read_partitions
-from launch.slurm.partition import Partition
+from launch.slurm.api import cli as commands
+from launch.slurm.api.partition import Partition
+from launch.slurm.submit.capacity import read_partitions
 
 RECORDED = Path(__file__).parent / "recorded"
 ENTITIES = {"config": "config", "partition": "partitions", "node": "nodes"}
 
 
 def play_back(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Let `launch.slurm.commands` hear what the cluster `name` said."""
+    """Let `launch.slurm.api.cli` hear what the cluster `name` said."""
 
     def answer(*command: str) -> str:
         return (RECORDED / f"{name}-{ENTITIES[command[-1]]}.txt").read_text()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from launch.slurm.runs import CANCELLED
-from pipeline.run_folder import RESULT
-from tests.run_folders import config, hold_once
+from pipeline.runs.find import CANCELLED
+from pipeline.runs.folder import RESULT
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.queued_runs import REPOSITORY, queued_run, run_program
 from tests.slurm.test_status import held
+from tests.support.run_folders import config, hold_once
 
 SAVING = """
 trap 'echo asked >> {0}/asked; sleep 3; mkdir {0}/checkpoints/step-00000007; exit 0' USR2
@@ -96,14 +96,16 @@ def test_the_launcher_of_a_run_on_this_machine_is_asked_in_place_of_a_rank(tmp_p
         "import sys, time\n"
         f"sys.path.insert(0, {str(REPOSITORY)!r})\n"
         "from pathlib import Path\n"
-        "from pipeline.run_folder import hold_run_folder\n"
-        "from tests.run_folders import config\n"
+        "from pipeline.runs.folder import hold_run_folder\n"
+        "from tests.support.run_folders import config\n"
         f"run_dir = Path({str(run_dir)!r})\n"
         "with hold_run_folder(config(run_dir.parent, run_dir=run_dir)):\n"
         "    (run_dir / 'ready').touch()\n"
         "    time.sleep(300)\n"
     )
-    launch = "import launch.local as l; print(l.run_ranks(['holding'], ranks=1, cpu_only=True))"
+    launch = (
+        "import launch.local.ranks as l; print(l.run_ranks(['holding'], ranks=1, cpu_only=True))"
+    )
     environment = {"PYTHONPATH": f"{REPOSITORY}:{tmp_path}"}
     with subprocess.Popen(
         [sys.executable, "-c", launch], env=environment, stdout=subprocess.PIPE, text=True

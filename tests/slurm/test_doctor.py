@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from launch.diagnosis.cluster_rules import RULES, Cluster
+from launch.diagnosis.facts import look_at_folder, look_at_machine, look_at_store
 from launch.diagnosis.finding import Finding, Severity, apply
-from launch.diagnosis.looking import look_at_folder, look_at_machine, look_at_store
 from launch.diagnosis.machine_rules import RULES as MACHINE_RULES
 from launch.diagnosis.machine_rules import Machine
 from launch.diagnosis.place_rules import RULES as PLACE_RULES

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from launch.slurm.cluster import check_request, expect_shared, plan_layout, read_partitions
-from launch.slurm.partition import Machine, Partition, gpus_in
-from launch.slurm.submission import Layout
+from launch.slurm.api.partition import Machine, Partition, gpus_in
+from launch.slurm.records.submission import Layout
+from launch.slurm.submit.capacity import check_request, expect_shared, plan_layout, read_partitions
 from pipeline.config.schema import Slurm
 from tests.slurm.cluster import Cluster, start_cluster
 from tests.slurm.conftest import require_cluster

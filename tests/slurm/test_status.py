@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 
-from launch.slurm.jobs import Job, job_from
-from launch.slurm.metrics import Metrics, read_metrics
-from launch.slurm.runs import find_runs
-from launch.slurm.standing import Evidence, judge
-from launch.slurm.verdict import Ending, Outcome
-from pipeline.run_folder import RESULT
+from launch.overview.state import Evidence, judge
+from launch.slurm.api.jobs import Job, job_from
+from launch.slurm.supervise.restart_policy import Ending, Outcome
+from pipeline.runs.find import find_runs
+from pipeline.runs.folder import RESULT
+from pipeline.runs.summary import Metrics, read_metrics
 from pipeline.tracking import events
 from pipeline.tracking.jsonl import METRICS
-from tests.run_folders import config, hold_once
 from tests.slurm.cluster import Cluster
 from tests.slurm.queued_runs import (
     REPOSITORY,
@@ -32,12 +31,13 @@ from tests.slurm.queued_runs import (
     run_program,
     tell,
 )
+from tests.support.run_folders import config, hold_once
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.run_folder import hold_run_folder
-from tests.run_folders import config
+from pipeline.runs.folder import hold_run_folder
+from tests.support.run_folders import config
 run_dir = Path(sys.argv[1])
 with hold_run_folder(config(run_dir.parent, run_dir=run_dir)):
     print("held", flush=True)

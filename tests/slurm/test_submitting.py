@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.file_system import shared
-from launch.slurm.submission import last_submission
+from launch.slurm.records.submission import last_submission
 from launch.submit import main
+from pipeline.system.mounts import shared
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.lab import Lab
 from tests.slurm.trainings import ROOT, digits_in

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from launch.slurm.submission import last_submission
-from launch.slurm.sweep import expect_array
-from pipeline.run_folder import RESULT
-from tests.images import make_dataset
+from launch.slurm.records.submission import last_submission
+from launch.sweep.array import expect_array
+from pipeline.runs.folder import RESULT
 from tests.multiprocess.runs import result, write_recipe
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.queued_runs import run_program
+from tests.support.images import make_dataset
 
 SETTINGS = ("train.steps=40", "slurm.cpus_per_rank=1", "slurm.run_dir_is_shared=true")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.slurm.jobs import Job, job_from
-from launch.slurm.memory import hold_memory
-from launch.slurm.precautions import Failure, Limits, Seen, failing_nodes, precautions
+from launch.slurm.api.jobs import Job, job_from
+from launch.slurm.watch.ledger import hold_memory
+from launch.slurm.watch.rules import Failure, Limits, Seen, failing_nodes, precautions
 from tests.slurm.cluster import Cluster, start_cluster, wait_until
 from tests.slurm.conftest import require_cluster
 from tests.slurm.queued_runs import (

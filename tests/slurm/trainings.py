@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from launch.slurm.history import read_history
-from launch.slurm.submission import Submission, last_submission
-from launch.slurm.verdict import Outcome
+from launch.slurm.records.history import read_history
+from launch.slurm.records.submission import Submission, last_submission
+from launch.slurm.supervise.restart_policy import Outcome
 from tests.multiprocess.runs import events, newest, write_recipe
 from tests.slurm.cluster import Cluster, wait_until
 

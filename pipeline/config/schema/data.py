@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.schema.firm import Count, Positive, firm
+from pipeline.config.schema.section import Count, Positive, firm
 
 Pixels = Annotated[int, Field(gt=0, le=4096)]
 Channels = tuple[float, float, float]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipeline.config.schema.firm import Positive, firm
+from pipeline.config.schema.section import Positive, firm
 
 Compression = Literal["none", "bf16"]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from pipeline.config.schema.firm import firm, without_nulls
+from pipeline.config.schema.section import firm, without_nulls
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OF_THE_LAUNCHER = {

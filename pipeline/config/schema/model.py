@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from pipeline.config.architecture import Architecture
-from pipeline.config.schema.firm import Count, firm
+from pipeline.config.catalogue import Architecture
+from pipeline.config.schema.section import Count, firm
 
 
 @firm

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.config.schema.firm import Count, Positive, at_most_one, firm
+from pipeline.config.schema.section import Count, Positive, at_most_one, firm
 
 
 @firm

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.config.schema.firm import Count, Line, firm, one_line, without_nulls
+from pipeline.config.schema.section import Count, Line, firm, one_line, without_nulls
 
 TIME_LIMIT = re.compile(r"(?:([0-9]{1,7})-)?([0-9]{1,7}(?::[0-9]{1,7}){0,2})")
 MEMORY = re.compile(r"[0-9]+[KMGT]?")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.schema.firm import Count, Fraction, Positive, at_most_one, exactly_one, firm
+from pipeline.config.schema.section import Count, Fraction, Positive, at_most_one, exactly_one, firm
 
 
 @firm

@@ -1,0 +1,1 @@
+"""Parquet files in the layout of Hugging Face."""

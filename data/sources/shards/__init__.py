@@ -1,0 +1,1 @@
+"""WebDataset shards written from any indexed dataset."""

@@ -1,0 +1,1 @@
+"""Training on this machine: checked beforehand, then its ranks started together."""

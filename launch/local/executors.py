@@ -1,0 +1,55 @@
+"""Starting a training on this machine: directly, or as a job of submitit's own executors."""
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from submitit import AutoExecutor
+from submitit.core.utils import UncompletedJobError
+
+from launch.local.ranks import run_ranks
+
+Executor = Literal["local", "debug"]
+ROOT = Path(__file__).resolve().parents[2]
+JOBS = "jobs"
+FOR_EVER_MINUTES = 60 * 24 * 365
+"""Submitit's own limit is two minutes."""
+
+
+def start_here(command: Sequence[str], *, ranks: int, gpus: int) -> int:
+    """Train on this machine with `ranks` processes; return the exit code."""
+    if ranks == 1:
+        from pipeline import train
+
+        return train.main(command)
+    return run_ranks(["pipeline.train", *command], ranks=ranks, cpu_only=gpus == 0)
+
+
+def start_as_job(
+    executor: Executor, runs_dir: Path, command: Sequence[str], *, ranks: int, gpus: int
+) -> int:
+    """Train as `start_here` does, in a job of submitit's, and await it; return the exit code.
+
+    `local` is a process of its own, whose output goes to files in `runs_dir`/jobs; Ctrl-C ends it.
+    `debug` is this process, with a debugger where an exception comes up.
+    """
+    jobs = AutoExecutor(runs_dir / JOBS, cluster=executor)
+    # One task: ours starts the ranks, and ends all when one fails, which submitit does not.
+    jobs.update_parameters(timeout_min=FOR_EVER_MINUTES, tasks_per_node=1, gpus_per_node=gpus)
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    )
+    job = jobs.submit(partial(start_here, list(command), ranks=ranks, gpus=gpus))
+    if executor == "local":
+        print(f"job {job.job_id}: output in {job.paths.stdout}", flush=True)
+    try:
+        return job.result()
+    except UncompletedJobError as error:
+        print(f"job {job.job_id} was lost: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        job.cancel()
+        return 130

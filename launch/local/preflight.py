@@ -1,0 +1,111 @@
+"""Everything about a run that can be checked and foretold before a single process is started."""
+
+import shutil
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.config.schema import Config, Cosine, Dali, Polynomial, StepDecay
+from pipeline.job import expect_files, open_split
+from pipeline.loaders import Split
+from pipeline.models import build, count_parameters
+from pipeline.optim.build import peak_rate
+from pipeline.optim.schedule import warmup_steps
+from pipeline.plan import Plan, make_plan
+from pipeline.storage.staging import stage_root, staged_bytes
+
+COMPILERS = ("c++", "g++", "clang++")
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a configuration comes to on `ranks` ranks."""
+
+    config: Config
+    ranks: int
+    split: Split
+    plan: Plan
+    parameters: int
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return what a person wants to see before starting, as (name, value)."""
+        plan, manifest = self.plan, self.split.train.manifest
+        counts = f"{len(self.split.train):,} training and {len(self.split.val):,} validation images"
+        accumulation = f" x {plan.accumulation} accumulated" if plan.accumulation > 1 else ""
+        return [
+            ("dataset", f"{manifest.name}, {len(manifest.classes):,} classes, {counts}"),
+            ("fingerprint", manifest.fingerprint),
+            ("network", f"{self.config.model.name}, {self.parameters:,} parameters"),
+            ("ranks", f"{self.ranks:,}"),
+            ("global batch", f"{plan.global_batch:,} images"),
+            ("micro batch", f"{plan.micro_batch:,} images a rank{accumulation}"),
+            ("steps per epoch", f"{float(plan.steps_per_epoch):,.2f}"),
+            ("length", f"{plan.last_step:,} steps, {plan.epoch(plan.last_step):.2f} epochs"),
+            ("learning rate", describe_rate(self.config, plan)),
+            *self._staging(),
+        ]
+
+    def _staging(self) -> list[tuple[str, str]]:
+        if self.config.data.stage is None:
+            return []
+        size = f"{staged_bytes(self.split) / 1e9:,.1f} GB"
+        return [("on each node", f"{size} in {stage_root(self.config.data, self.split)}")]
+
+
+def count_gpus() -> int:
+    """Return how many GPUs this machine lets us see."""
+    return torch.cuda.device_count()
+
+
+def check(config: Config, *, ranks: int, like: Preflight | None = None) -> Preflight:
+    """Check dataset, files, batch and network; raise `ValueError` with the first that is wrong.
+
+    The dataset that `like` has checked a moment ago is not looked at again.
+    """
+    known = like.split if like and like.config.data == config.data else None
+    split = known or open_split(config.data)
+    plan = make_plan(config, samples=len(split.train), world_size=ranks)
+    if known is None:
+        expect_files(config.data, split)  # those that would be staged: that happens on the nodes
+        if config.data.stage:
+            stage_root(config.data, split)
+    classes = len(split.train.manifest.classes)
+    with torch.device("meta"):
+        network = build(config.model, classes=classes, generator_seed=config.seed)
+    return Preflight(config, ranks, split, plan, count_parameters(network))
+
+
+def check_machine(config: Config, *, gpus: int) -> None:
+    """Raise `ValueError` if the configuration needs what the ranks do not have on this machine."""
+    loader = config.data.loader
+    if isinstance(loader, Dali) and loader.decode == "mixed" and gpus == 0:
+        raise ValueError(
+            "data.loader.decode=mixed decodes on GPUs, but the ranks have none here;"
+            " use data.loader.decode=auto, and no more ranks than the machine has GPUs"
+        )
+    if config.train.compile is True and not any(map(shutil.which, COMPILERS)):
+        raise ValueError(
+            f"train.compile=true needs a C++ compiler, but none of {', '.join(COMPILERS)} is on"
+            " PATH; install one, or use train.compile=false"
+        )
+
+
+def describe_rate(config: Config, plan: Plan) -> str:
+    """Say the learning-rate rule in words and numbers."""
+    schedule, optim = config.schedule, config.optim
+    peak = peak_rate(optim, plan.global_batch)
+    scaled = f" = {optim.lr:g} x {plan.global_batch}/{optim.lr_batch}" if optim.lr_batch else ""
+    warmup = warmup_steps(schedule, plan.steps_per_epoch)
+    rise = ""
+    if warmup:
+        rise = f", after {warmup:,} steps of warm-up from {schedule.warmup_start * peak:g}"
+    match schedule:
+        case StepDecay(milestones_epochs=None, milestones_steps=steps):
+            fall = f"x {schedule.factor:g} after steps {', '.join(map(str, steps or ()))}"
+        case StepDecay(milestones_epochs=epochs):
+            fall = f"x {schedule.factor:g} after epochs {', '.join(f'{e:g}' for e in epochs or ())}"
+        case Cosine(end=end):
+            fall = f"cosine to {end * peak:g}"
+        case Polynomial(end=end, power=power):
+            fall = f"polynomial of power {power:g} to {end * peak:g}"
+    return f"peak {peak:g}{scaled}{rise}, then {fall}"

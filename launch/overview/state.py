@@ -1,0 +1,194 @@
+"""Where a run stands: what its folder, SLURM's queue and this machine's processes say together."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launch.slurm.api.jobs import Job
+from launch.slurm.records.attempt import ATTEMPTS
+from launch.slurm.records.history import read_history
+from launch.slurm.records.submission import Submission, last_submission
+from launch.slurm.supervise.restart_policy import Ending, Outcome
+from pipeline.runs.find import CANCELLED, saved_checkpoint
+from pipeline.runs.folder import RESULT
+from pipeline.runs.holder import holder
+from pipeline.runs.summary import Metrics
+
+QUIET_SECONDS = 600.0
+"""A run that nobody is seen to hold, but that told something more recently, runs elsewhere."""
+ENDINGS: dict[Ending, str] = {
+    "done": "finished",
+    "cancelled": "cancelled",
+    "mistake": "failed",
+    "crashed": "failed",
+    "node lost": "failed",
+    "stopped": "stopped",
+    "time limit": "stopped",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that tells the state of a run."""
+
+    finished: bool
+    cancelled: bool
+    """Whether somebody asked it to stop for good."""
+    job: Job | None
+    """Its job, if that waits or runs."""
+    queued: bool
+    """Whether it was ever queued."""
+    slurm_answers: bool
+    held: bool
+    """Whether a process on this machine holds it."""
+    last_outcome: Outcome | None
+    """Of the last submission."""
+    metrics: Metrics
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One run; what nobody knows is None."""
+
+    name: str
+    run_dir: Path
+    job_id: str | None
+    state: str
+    """pending, running, cancelling, finished, failed, cancelled, stopped, lost or unknown, or a
+    further state of SLURM's in small letters."""
+    reason: str
+    """Why it waits, or has failed; empty if there is nothing to say."""
+    nodes: int | None
+    step: int | None
+    last_step: int | None
+    epoch: float | None
+    last_epoch: float | None
+    top1_error_percent: float | None
+    images_per_second: float | None
+    """Only while it runs."""
+    time_left: str | None
+    """Of its job, as SLURM writes it."""
+    checkpoint_step: int | None
+    checkpoint_age_seconds: float | None
+    restarts: int
+
+
+def read_standing(
+    run_dir: Path,
+    submission: Submission | None,
+    jobs: Mapping[str, Job] | None,
+    metrics: Metrics,
+) -> Standing:
+    """Return where a run stands that has told `metrics`.
+
+    `jobs` is SLURM's queue, None if it does not answer.
+    """
+    history = read_history(submission.folder) if submission else []
+    job = (jobs or {}).get(submission.job_id) if submission else None
+    evidence = Evidence(
+        finished=(run_dir / RESULT).exists(),
+        cancelled=(run_dir / CANCELLED).exists(),
+        job=job,
+        queued=submission is not None and bool(submission.job_id),
+        slurm_answers=jobs is not None,
+        held=holder(run_dir) is not None,
+        last_outcome=history[-1] if history else None,
+        metrics=metrics,
+        now=time.time(),
+    )
+    state, reason = judge(evidence)
+    saved = saved_checkpoint(run_dir)
+    return Standing(
+        name=run_dir.name,
+        run_dir=run_dir.resolve(),
+        job_id=(submission.job_id or None) if submission else None,
+        state=state,
+        reason=reason,
+        nodes=job.nodes if job else submission.layout.nodes if submission else None,
+        step=_newer(metrics).get("step"),
+        last_step=metrics.started.get("last_step"),
+        epoch=_newer(metrics).get("epoch"),
+        last_epoch=metrics.started.get("last_epoch"),
+        top1_error_percent=_number(metrics.evaluated.get("top1_error_percent")),
+        images_per_second=_speed(metrics, state),
+        time_left=job.time_left if job else None,
+        checkpoint_step=saved.step if saved else None,
+        checkpoint_age_seconds=evidence.now - saved.saved_at if saved else None,
+        restarts=max(0, count_attempts(run_dir, metrics) - 1),
+    )
+
+
+def judge(seen: Evidence) -> tuple[str, str]:
+    """Return the state of a run, and the reason for it."""
+    if seen.finished:
+        return "finished", ""
+    if seen.job is not None:
+        running = seen.job.state == "RUNNING"
+        state = "cancelling" if running and seen.cancelled else seen.job.state.lower()
+        return state, "" if running else seen.job.reason
+    if seen.held:
+        return "running", ""
+    if seen.queued and not seen.slurm_answers:
+        return "unknown", "SLURM does not answer"
+    return _judge_by_what_is_left(seen)
+
+
+def _judge_by_what_is_left(seen: Evidence) -> tuple[str, str]:
+    """Judge a run that has no job, and no process on this machine."""
+    if seen.cancelled:
+        return "cancelled", ""
+    if seen.last_outcome is not None:
+        outcome = seen.last_outcome
+        return ENDINGS[outcome.ending], first_line(outcome.error or outcome.report)
+    return _judge_by_words(seen)
+
+
+def _judge_by_words(seen: Evidence) -> tuple[str, str]:
+    """Judge a run without any process to be seen by what it told itself."""
+    metrics = seen.metrics
+    match metrics.ended.get("status"):
+        case "failed":
+            return "failed", first_line(str(metrics.ended.get("message", "")))
+        case "interrupted":
+            return "stopped", first_line(str(metrics.ended.get("message", "")))
+        case _ if seen.queued:
+            return "lost", "its job is gone, and left no word"
+        case _ if metrics.updated_at is None:
+            return "not started", ""
+        case _ if seen.now - metrics.updated_at < QUIET_SECONDS:
+            return "running", "elsewhere, or ended moments ago"
+        case _:
+            return "lost", "no process holds it, and none said why it ended"
+
+
+def count_attempts(run_dir: Path, metrics: Metrics) -> int:
+    """Return how often the run was started, by SLURM's supervisor or otherwise."""
+    return max(sum(1 for _ in (run_dir / ATTEMPTS).glob("*")), metrics.starts)
+
+
+def submissions(run_dirs: list[Path]) -> dict[Path, Submission]:
+    """Return the last submission of each run that has one."""
+    found = {run_dir: last_submission(run_dir) for run_dir in run_dirs}
+    return {run_dir: each for run_dir, each in found.items() if each is not None}
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a text."""
+    return text.strip().partition("\n")[0]
+
+
+def _newer(metrics: Metrics) -> dict[str, Any]:
+    """Return the event that tells best how far the run has come."""
+    return max(metrics.progress, metrics.evaluated, key=lambda event: event.get("step", -1))
+
+
+def _speed(metrics: Metrics, state: str) -> float | None:
+    running = state in ("running", "cancelling")
+    return _number(metrics.progress.get("images_per_second")) if running else None
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, float) else None

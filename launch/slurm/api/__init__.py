@@ -1,0 +1,1 @@
+"""SLURM's own commands, and what they say of jobs, nodes and partitions."""

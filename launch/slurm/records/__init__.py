@@ -1,0 +1,1 @@
+"""What a submission and its attempts leave on disk."""

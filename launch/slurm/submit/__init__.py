@@ -1,0 +1,1 @@
+"""From a configuration to a job in the queue."""

@@ -1,0 +1,52 @@
+"""The code and the environment of a submission, kept: later edits do not change a queued job."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+
+from pipeline.runs.provenance import COMMIT, describe_code
+from pipeline.system.durable import write_whole
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGES = ("pipeline", "launch")
+"""What a rank imports of ours."""
+LOCK = "requirements.lock"
+
+
+def take_snapshot(folder: Path) -> None:
+    """Copy the code to `folder`/code, and describe the environment beside it.
+
+    environment.json names commit, Python and the version of every package; changes.patch is how
+    the code differs from the commit.
+    """
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package,
+            folder / "code" / package,
+            ignore=shutil.ignore_patterns("__pycache__"),
+            dirs_exist_ok=True,
+        )
+    if (ROOT / LOCK).exists():
+        shutil.copy2(ROOT / LOCK, folder)
+    code = describe_code()
+    write_whole(folder / "code" / COMMIT, json.dumps(code).encode())
+    environment: dict[str, str | dict[str, str]] = {
+        **code,
+        "python": sys.version,
+        "packages": {each.name: each.version for each in distributions()},
+    }
+    text = json.dumps(environment, indent=2, sort_keys=True) + "\n"
+    write_whole(folder / "environment.json", text.encode())
+    write_whole(folder / "changes.patch", _changes())
+
+
+def _changes() -> bytes:
+    """Return how the code differs from its commit; empty without git."""
+    command = ["git", "-C", str(ROOT), "diff", "--binary", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return b""

@@ -1,0 +1,146 @@
+"""Putting a run into SLURM's queue, through submitit."""
+
+import shlex
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from submitit import SlurmExecutor
+
+from launch.slurm.api.cli import SlurmError
+from launch.slurm.api.jobs import expect_no_job
+from launch.slurm.records.submission import Layout, Submission, next_number
+from launch.slurm.submit.code_copy import take_snapshot
+from launch.slurm.supervise.supervisor import supervise
+from pipeline.config.schema import Config
+from pipeline.runs.find import CANCELLED
+
+BATCH_LOG = "logs/job-%j.log"
+
+
+def queue(config: Config, run_dir: Path, layout: Layout) -> Submission:
+    """Queue the run in `run_dir`; return the submission, which has a job id.
+
+    Raises `ValueError` if a job of the run is queued or runs already, or if SLURM refuses it.
+    """
+    expect_no_job(run_dir)
+    submission = prepare(config, run_dir, layout)
+    take_snapshot(submission.home)
+    announce(submission)
+    submission = replace(submission, job_id=_submit(submission, config.name))
+    submission.save()
+    return submission
+
+
+def announce(submission: Submission) -> None:
+    """Make the run's folder ready for its job, which might start before we hear its number."""
+    (submission.run_dir / "logs").mkdir(exist_ok=True)
+    (submission.run_dir / CANCELLED).unlink(missing_ok=True)
+    submission.save()
+
+
+def prepare(config: Config, run_dir: Path, layout: Layout) -> Submission:
+    """Return what is to be queued; changes nothing."""
+    return Submission(
+        run_dir=run_dir.resolve(),
+        number=next_number(run_dir),
+        layout=layout,
+        slurm=config.slurm,
+        environment=dict(config.env),
+        directory=Path.cwd(),
+        python=sys.executable,
+        submitted_at=time.time(),
+    )
+
+
+def script(submission: Submission, name: str) -> str:
+    """Return the batch script as SLURM would get it."""
+    return script_of(executor_for(submission, name))
+
+
+def script_of(executor: SlurmExecutor, *, elements: int = 1) -> str:
+    """Return the batch script of a job, or of a job array of several elements."""
+    if elements > 1:
+        executor.parameters["map_count"] = elements
+    command: str = executor._submitit_command_str  # pyright: ignore[reportPrivateUsage]
+    return executor._make_submission_file_text(command, "dry-run")  # pyright: ignore[reportPrivateUsage]
+
+
+def executor_for(submission: Submission, name: str, log: Path | None = None) -> SlurmExecutor:
+    """Return submitit's executor, which runs our supervisor once, on the job's first node.
+
+    What that says goes to `log`, in which SLURM fills in numbers, or else to the run's folder.
+    """
+    python = f"{shlex.quote(submission.python)} -P"  # the directory's own modules are not ours
+    executor = SlurmExecutor(folder=submission.home / "submitit", python=python)
+    executor.update_parameters(
+        **parameters(submission, name, log or submission.run_dir / BATCH_LOG)
+    )
+    return executor
+
+
+def parameters(submission: Submission, name: str, log: Path) -> dict[str, Any]:
+    """Return what submitit takes: its own parameters, and sbatch's others as additional ones."""
+    slurm, layout = submission.slurm, submission.layout
+    own: dict[str, Any] = {
+        "job_name": name,
+        "nodes": layout.nodes + layout.spare_nodes,
+        "ntasks_per_node": layout.ranks_per_node,
+        "cpus_per_task": layout.cpus_per_rank,
+        "gpus_per_node": layout.gpus_per_node or None,
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "constraint": slurm.constraint,
+        "exclude": slurm.exclude,
+        "mem": slurm.memory,
+        "mail_user": slurm.mail_user,
+        "mail_type": slurm.mail_type,
+        "signal_delay_s": slurm.stop_notice_seconds,
+        "stderr_to_stdout": True,
+        "use_srun": False,
+        "setup": _setup(submission),
+    }
+    further: dict[str, Any] = {
+        "requeue": True,
+        "output": str(log),
+        "reservation": slurm.reservation,
+        "no-kill": True if layout.spare_nodes else None,  # the job outlives a node
+        **slurm.sbatch,
+    }
+    further = {key: value for key, value in further.items() if value not in (None, False)}
+    own = {key: value for key, value in own.items() if value is not None}
+    # Left out, submitit's own limit of five minutes would count; None is the partition's.
+    return own | {"time": slurm.time_limit_minutes, "additional_parameters": further}
+
+
+def _setup(submission: Submission) -> list[str]:
+    """Return the shell lines that come before the supervisor.
+
+    A shell ends by SIGTERM at once, and the job with it; one that has a trap awaits its child.
+    """
+    path = shlex.quote(str(submission.code))
+    return [
+        "trap : TERM USR2",
+        f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
+        *submission.slurm.setup,
+    ]
+
+
+def _submit(submission: Submission, name: str) -> str:
+    with refusals():
+        return executor_for(submission, name).submit(supervise, str(submission.run_dir)).job_id
+
+
+@contextmanager
+def refusals() -> Generator[None]:
+    """Turn what submitit raises in the block into a `SlurmError`."""
+    try:
+        yield
+    except Exception as error:
+        said = getattr(error, "stderr", "") or str(error)
+        raise SlurmError(f"sbatch refuses the job: {said}".strip()) from error

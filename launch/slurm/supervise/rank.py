@@ -1,0 +1,116 @@
+"""One rank of a job, started by srun: `python -m launch.slurm.supervise.rank RUN_DIR TOKEN`.
+
+It learns from SLURM who it is, meets the others through the attempt's folder, and trains. However
+that ends, it leaves its last words there.
+"""
+
+# Loading torch takes seconds, and who asks to stop meanwhile shall find the program ready.
+if __name__ == "__main__":
+    from pipeline.system.signals import leave_at_once
+
+    leave_at_once()
+
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import psutil
+
+from launch.slurm.records.attempt import Attempt, LastWords
+from pipeline.config.load import load
+from pipeline.distributed.rendezvous import ADDRESS, RENDEZVOUS
+from pipeline.distributed.world import CORES
+from pipeline.runs.folder import CONFIG_FILE
+from pipeline.system.exit_codes import FAILURE, exit_code, tell
+from pipeline.system.signals import STOPPED
+
+DISCARD_PORT = 9
+"""Nothing is sent there: connecting a datagram socket only asks for the way."""
+
+
+def main(run_dir: Path, token: str) -> int:
+    """Train as one rank of the attempt `token`; return the exit code.
+
+    Stopping when asked is no failure to srun, which would end the ranks that still save.
+    """
+    attempt = Attempt(run_dir, token)
+    os.environ |= rank_variables()
+    rank, host = int(os.environ["RANK"]), os.environ["SLURMD_NODENAME"]
+    try:
+        os.environ |= meeting_variables(attempt)
+        from pipeline.train import train  # with torch: the variables come first
+
+        train(load(run_dir / CONFIG_FILE, [f"run_dir={json.dumps(str(run_dir))}"]))
+    except BaseException as error:  # noqa: BLE001 - it is told of, in the log and to the supervisor
+        words = last_words(error, rank, host)
+        tell(error, rank)
+        sys.stderr.write(words.traceback)
+        attempt.leave(words)
+        return 0 if words.code == STOPPED else words.code
+    attempt.leave(LastWords(rank, host, time.time(), code=0))
+    return 0
+
+
+def last_words(error: BaseException, rank: int, host: str) -> LastWords:
+    """Return what is left to say of a rank that ends with `error`."""
+    code = exit_code(error)
+    return LastWords(
+        rank,
+        host,
+        time.time(),
+        code=FAILURE if code is None else code,
+        error="" if code == STOPPED else f"{type(error).__name__}: {error}",
+        notes="; ".join(getattr(error, "__notes__", [])),
+        traceback=traceback.format_exc() if code is None else "",
+    )
+
+
+def rank_variables() -> dict[str, str]:
+    """Return who this process is, in the words of torch, from what srun says."""
+    tasks, nodes = (int(os.environ[f"SLURM_STEP_NUM_{what}"]) for what in ("TASKS", "NODES"))
+    return {
+        "RANK": os.environ["SLURM_PROCID"],
+        "WORLD_SIZE": str(tasks),
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": str(tasks // nodes),
+        CORES: os.environ.get("SLURM_CPUS_PER_TASK", ""),
+    }
+
+
+def meeting_variables(attempt: Attempt) -> dict[str, str]:
+    """Return where the ranks meet, and the network interface that leads there."""
+    node = os.environ["SLURMD_NODENAME"]
+    own = own_address(node, attempt.addresses())
+    variables = {RENDEZVOUS: str(attempt.rendezvous), ADDRESS: own}
+    if interface := interface_of(own):
+        variables["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", interface)
+    return variables
+
+
+def own_address(node: str, addresses: dict[str, str]) -> str:
+    """Return the address that this node has towards the others.
+
+    The system's way to another node says it; one's own name may lead to 127.0.1.1, as on Debian.
+    """
+    others = [address for name, address in addresses.items() if name != node]
+    if not others:
+        return "127.0.0.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((others[0], DISCARD_PORT))
+        return probe.getsockname()[0]
+
+
+def interface_of(address: str) -> str | None:
+    """Return the name of the network interface that has `address`."""
+    for name, entries in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in entries):
+            return name
+    return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]), sys.argv[2]))

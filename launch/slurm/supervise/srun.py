@@ -1,0 +1,110 @@
+"""Starting all ranks of an attempt as one step of a job, by srun."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from launch.slurm.records.attempt import Attempt
+from launch.slurm.records.submission import Submission
+from pipeline.config.schema import Container
+from pipeline.runs.fence import TOKEN
+
+WAIT_SECONDS = 60
+"""A rank that ends without a failure, but long before the others, ends them."""
+KILL_SECONDS = 30.0
+
+INHERITED = ("SLURM_CPU_BIND", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES", "SLURM_NTASKS")
+"""What the batch step says of itself, and srun would take for wishes."""
+
+
+class Step(AbstractContextManager["Step"]):
+    """The ranks of an attempt while they run; leaving the block ends those that still do."""
+
+    def __init__(self, submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            step_command(submission, attempt, nodes),
+            stdin=subprocess.DEVNULL,
+            env=step_environment(submission, attempt),
+            process_group=0,  # signals to the batch script are not meant for srun
+        )
+
+    def poll(self) -> int | None:
+        """Return the highest exit code of all ranks once they have ended."""
+        code = self._process.poll()
+        return None if code is None else abs(code)
+
+    def end(self) -> None:
+        """End all ranks: with SIGTERM, and what is still there then with SIGKILL."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._process.poll() is not None:
+                return
+            self._process.send_signal(number)
+            try:
+                self._process.wait(KILL_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.end()
+
+
+def step_command(submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> list[str]:
+    """Return the command that starts one task for each rank on `nodes`."""
+    layout = submission.layout
+    program = ["-P", "-u", "-m", "launch.slurm.supervise.rank", str(attempt.run_dir), attempt.token]
+    container = submission.slurm.container
+    return [
+        "srun",
+        "--overlap",  # the step before, if it hangs on a lost node, still holds the resources
+        "--mpi=none",
+        f"--nodes={len(nodes)}",
+        f"--nodelist={','.join(nodes)}",
+        f"--ntasks={len(nodes) * layout.ranks_per_node}",
+        f"--ntasks-per-node={layout.ranks_per_node}",
+        f"--cpus-per-task={layout.cpus_per_rank}",  # srun does not take it over from sbatch
+        "--kill-on-bad-exit=1",
+        f"--wait={WAIT_SECONDS}",
+        "--export=ALL",
+        "--unbuffered",
+        f"--job-name={attempt.token}",
+        f"--output={attempt.logs}/rank-%t.log",
+        *submission.slurm.srun,
+        *_inside(container, submission, program),
+    ]
+
+
+def step_environment(submission: Submission, attempt: Attempt) -> dict[str, str]:
+    """Return the variables of the ranks."""
+    kept = {name: value for name, value in os.environ.items() if name not in INHERITED}
+    threads = {"OMP_NUM_THREADS": str(submission.layout.cpus_per_rank)}
+    return threads | kept | submission.environment | {TOKEN: attempt.token}
+
+
+def _inside(container: Container | None, submission: Submission, program: list[str]) -> list[str]:
+    """Return srun's options for a container, if there is one, and then the program."""
+    if container is None:
+        return [submission.python, *program]
+    own = [f"{folder}:{folder}" for folder in (submission.run_dir, submission.directory)]
+    mounts = [*own, *container.mounts]
+    match container.runtime:
+        case "pyxis":
+            return [
+                f"--container-image={container.image}",
+                f"--container-mounts={','.join(mounts)}",
+                f"--container-workdir={submission.directory}",
+                "--no-container-mount-home",
+                "python",
+                *program,
+            ]
+        case "apptainer":
+            binds = [argument for mount in mounts for argument in ("--bind", mount)]
+            inside = ["--pwd", str(submission.directory), container.image, "python"]
+            return ["apptainer", "exec", "--nv", *binds, *inside, *program]

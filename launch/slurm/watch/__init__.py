@@ -1,0 +1,1 @@
+"""Looking after queued runs from outside."""

@@ -1,0 +1,182 @@
+"""Who this process is among its peers. Nothing else in the project asks for a rank."""
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from pipeline.distributed.rendezvous import meet
+
+T = TypeVar("T")
+
+CPU = torch.device("cpu")
+
+START_TIMEOUT_MINUTES = 30
+"""How long a collective may take: rank 0 may build an index or a graph while the others wait."""
+
+STAGING_TIMEOUT_HOURS = 12
+"""How long one node may take to copy its data while others wait for it."""
+
+CORES = "RANK_CORES"
+"""Environment variable: how many cores this rank has to itself, where its launcher knows."""
+
+
+class LocalError(ValueError):
+    """A mistake of the user's that only this rank has met, so that this rank must tell of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process's place among the `size` processes of the run."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    device: torch.device = CPU
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(rank, world size), as whatever is shared out between ranks takes it."""
+        return self.rank, self.size
+
+    @property
+    def cpu_threads(self) -> int:
+        """This rank's share of the cores that the machine lends its ranks."""
+        own = os.environ.get(CORES, "")
+        if own.isdecimal():
+            return max(1, int(own))
+        return max(1, len(os.sched_getaffinity(0)) // self.local_size)
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add `tensor` up over all ranks, in place; every rank gets the sum."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    @torch.no_grad()
+    def average_(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace each tensor by its mean over all ranks, with one collective for all of them."""
+        if self.size == 1 or not tensors:
+            return
+        flat = self.sum_(torch.cat([tensor.flatten() for tensor in tensors])) / self.size
+        sizes = [tensor.numel() for tensor in tensors]
+        for tensor, mean in zip(tensors, torch.split(flat, sizes), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """Call `make` on rank 0; return its value, or raise its error, on every rank."""
+        if self.size == 1:
+            return make()
+        box: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                box[0] = make()
+            except Exception as error:  # noqa: BLE001 - raised again, and on every rank
+                box[1] = error
+        dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
+        return box[0]
+
+    @contextmanager
+    def hours_apart(self) -> Generator[None]:
+        """Let ranks take hours over this block, each its own time; all leave it together."""
+        if self.size == 1:
+            yield
+            return
+        # A group of its own has a timeout of its own; the block must not use the others.
+        group = dist.new_group(backend="gloo", timeout=timedelta(hours=STAGING_TIMEOUT_HOURS))
+        assert isinstance(group, dist.ProcessGroup), "every rank belongs to it"
+        yield
+        dist.barrier(group)
+
+    def begin_maximum(self, values: Sequence[int]) -> Callable[[], list[int]]:
+        """Begin to find the maximum of each value over all ranks, in the background, on the CPU.
+
+        Call what is returned to wait for it; every rank must have begun, too.
+        """
+        assert self.size > 1
+        tensor = torch.tensor(values, dtype=torch.int64)
+        work = dist.all_reduce(tensor, dist.ReduceOp.MAX, async_op=True)
+        assert work is not None, "this rank belongs to the group"
+
+        def finish() -> list[int]:
+            work.wait()
+            return [int(value) for value in tensor]
+
+        return finish
+
+    def expect_answers_within(self, minutes: float) -> None:
+        """Let collectives that begin from now on fail if a rank is missing for so long."""
+        if self.size == 1:
+            return
+        timeout = timedelta(minutes=minutes)
+        if hasattr(dist, "set_timeout"):  # from torch 2.15 on
+            dist.set_timeout(timeout)
+        else:
+            dist.distributed_c10d._set_pg_timeout(timeout)  # pyright: ignore[reportPrivateUsage, reportDeprecated]
+
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's `value`, in the order of ranks."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+
+@contextmanager
+def join_world() -> Generator[World]:
+    """Join the process group that RANK, WORLD_SIZE, MASTER_ADDR ... describe, or be alone."""
+    rank, size, local_rank, local_size = (
+        _environment_integer(name, default)
+        for name, default in (
+            ("RANK", 0),
+            ("WORLD_SIZE", 1),
+            ("LOCAL_RANK", 0),
+            ("LOCAL_WORLD_SIZE", 1),
+        )
+    )
+    device = _pick_device(local_rank)
+    world = World(rank, size, local_rank, local_size, device)
+    if size == 1:
+        yield world
+        return
+    timeout = timedelta(minutes=START_TIMEOUT_MINUTES)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=meet(rank, size, timeout),
+        rank=rank,
+        world_size=size,
+        timeout=timeout,
+    )
+    yield world
+    dist.destroy_process_group()  # after an error, NCCL might wait here for ranks that are gone
+
+
+def _environment_integer(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise ValueError(f"environment variable {name}={text!r} must be a whole number")
+    return int(text)
+
+
+def _pick_device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        have = torch.cuda.device_count()
+        raise LocalError(
+            f"local rank {local_rank} has no GPU of its own: {have} visible; start {have} ranks"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

@@ -1,0 +1,1 @@
+"""The optimiser, its learning rate, and the moving average of the weights."""

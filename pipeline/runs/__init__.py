@@ -1,0 +1,1 @@
+"""A run as a folder: found, held, fenced off, described and summed up."""

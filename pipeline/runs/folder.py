@@ -1,0 +1,158 @@
+"""A run's own folder: found or made, and held by one run at a time."""
+
+import fcntl
+import json
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from pipeline.config.load import ConfigError, dump, flatten, load
+from pipeline.config.schema import Checkpoint, Config, Ddp, Evaluate, Launch, Slurm, Tracking
+from pipeline.runs.fence import Fence
+from pipeline.system.durable import make_folder, write_whole
+
+CONFIG_FILE = "config.yaml"
+RESULT = "result.json"
+LOCK = "lock"
+CHECKPOINT_MARK = "model.safetensors"
+"""Where this lies is a checkpoint or an average of some, and no run may write."""
+KEYS_SHOWN = 3
+
+
+@contextmanager
+def hold_run_folder(config: Config) -> Generator[Path]:
+    """Yield the folder of this run, locked for the length of the block.
+
+    It is `run_dir` if given, else an unfinished run with the same `decisive` configuration under
+    `runs_dir` that nobody holds, else a new folder. The configuration in it is then `config`,
+    unless the run is finished. The lock goes with the process, however it ends.
+    Raises `ValueError` if `run_dir` belongs to another configuration or a running process.
+    """
+    if config.run_dir:
+        folder, lock = _claim(config.run_dir, config)
+    else:
+        folder, lock = _find_or_make(config)
+    try:
+        Fence.around(folder).expect_mine()
+        make_folder(folder / "checkpoints")
+        if not (folder / RESULT).exists():
+            write_whole(folder / CONFIG_FILE, dump(config).encode())
+        yield folder
+    finally:
+        lock.close()
+
+
+def decisive(config: Config) -> Config:
+    """Return `config` with all that may change between two attempts at a run set to one value.
+
+    Left out is what does not decide the result, so that a run can go on elsewhere, faster or under
+    another watch: where the run and its images lie, and how these are loaded and checked;
+    accumulation, compilation and the engine; how often the run is logged, evaluated, saved and
+    tracked; and how its ranks are started, on which nodes and with which variables. What changes
+    the numbers stays in: the kind of loader (random images train another network), and whether the
+    engine rounds gradients.
+    """
+    data, train = config.data, config.train
+    loader = type(data.loader)()
+    return replace(
+        config,
+        data=replace(data, root=None, stage=None, loader=loader, verify="off"),
+        train=replace(
+            train, accumulation=1, compile=False, log_every_steps=1, watchdog_minutes=None
+        ),
+        engine=Ddp(gradient_compression=config.engine.gradient_compression),
+        evaluate=Evaluate(),
+        checkpoint=Checkpoint(),
+        tracking=Tracking(),
+        launch=Launch(),
+        slurm=Slurm(),
+        env={},
+        runs_dir=Path(),
+        run_dir=None,
+    )
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a finished run, or None if it is not finished."""
+    with suppress(FileNotFoundError):
+        return json.loads((folder / RESULT).read_text())
+    return None
+
+
+def _claim(folder: Path, config: Config) -> tuple[Path, TextIO]:
+    if _is_checkpoint(folder):
+        raise ValueError(
+            f"run_dir={folder} is a checkpoint or an average of some, not a run's folder; give the"
+            " folder of its run to continue that, or a new one"
+        )
+    try:
+        make_folder(folder)
+        lock = _lock(folder)
+    except OSError as error:
+        raise ValueError(f"run_dir={folder} cannot be made or locked: {error.strerror}") from error
+    if lock is None:
+        raise ValueError(f"run_dir={folder} is in use by a running process; wait for it or stop it")
+    difference = _difference(folder, config) if (folder / CONFIG_FILE).exists() else ""
+    if difference:
+        lock.close()
+        raise ValueError(
+            f"run_dir={folder} belongs to another configuration ({difference});"
+            " give the same one to continue it, or another run_dir"
+        )
+    return folder, lock
+
+
+def _find_or_make(config: Config) -> tuple[Path, TextIO]:
+    for folder in sorted(config.runs_dir.glob(f"{config.name}-*")):
+        if _is_checkpoint(folder) or _difference(folder, config):
+            continue
+        lock = None
+        with suppress(OSError):  # a folder of somebody else's
+            lock = _lock(folder)
+        if lock is None:
+            continue
+        if not (folder / RESULT).exists():  # asked under the lock: a run writes it while it holds
+            return folder, lock
+        lock.close()
+    return _claim(config.runs_dir / f"{config.name}-{secrets.token_hex(3)}", config)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / CHECKPOINT_MARK).exists()
+
+
+def _difference(folder: Path, config: Config) -> str:
+    """Say in which decisive keys the run in `folder` is another than `config`; empty if in none."""
+    try:
+        theirs = flatten(decisive(load(folder / CONFIG_FILE)))
+    except ConfigError as error:
+        return f"its own is no longer valid: {str(error).splitlines()[0]}"
+    ours = flatten(decisive(config))
+    keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    more = [f"{len(keys) - KEYS_SHOWN} more"] if len(keys) > KEYS_SHOWN else []
+    shown = [
+        f"{key} is {theirs.get(key, 'not set')} there and {ours.get(key, 'not set')} here"
+        for key in keys[:KEYS_SHOWN]
+    ]
+    return ", ".join(shown + more)
+
+
+def _lock(folder: Path) -> TextIO | None:
+    """Return the run's lock; None if another process has it, unless a fence keeps that one out.
+
+    The lock of a node that was lost may stay for minutes, or for ever.
+    """
+    lock = (folder / LOCK).open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if Fence.around(folder).stands:
+            return lock
+        lock.close()
+        if not isinstance(error, BlockingIOError):
+            raise
+        return None
+    return lock

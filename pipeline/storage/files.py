@@ -1,0 +1,118 @@
+"""The files of a dataset as they are now, held against what was indexed."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.dataset.index import Index
+from pipeline.storage.reader import ContentError, SampleReader
+
+Number = TypeVar("Number", np.int32, np.int64)
+FileState = tuple[int, int] | str
+"""Size in bytes and time of modification in ns; or why they cannot be told."""
+
+STAT_THREADS = 32
+"""A network file system takes its time for each question, but answers many at once."""
+FILES_AT_A_TIME = 512
+READ_THREADS = 16
+MOST_IMAGES_OF_A_FILE = 64
+MOST_IMAGES = 256
+
+
+def file_faults(index: Index) -> list[str]:
+    """Say which files are missing, of another size or of other content, a line for each.
+
+    Images are only read of files whose time of modification is another (they were copied,
+    perhaps), and no more than 64 of a file and 256 in all, spread evenly.
+    """
+    names: list[str] = index.files.to_pylist()
+    faults: dict[int, str] = {}
+    touched: list[int] = []
+    indexed = zip(index.file_sizes.tolist(), index.file_mtimes_ns.tolist(), strict=True)
+    states = file_states(index.root, names)
+    for file, (state, (size, mtime_ns)) in enumerate(zip(states, indexed, strict=True)):
+        if isinstance(state, str):
+            faults[file] = state
+        elif fault := size_fault(state[0], size):
+            faults[file] = fault
+        elif state[1] != mtime_ns:
+            touched.append(file)
+    if touched:
+        faults |= _content_faults(index, np.array(touched, np.int32))
+    return [f"{index.root / names[file]}: {faults[file]}" for file in sorted(faults)]
+
+
+def size_fault(size: int, indexed: int) -> str | None:
+    """Say what is wrong with a file's size in bytes, if anything is."""
+    if size == indexed:
+        return None
+    return (
+        f"has {size:,} bytes, but {indexed:,} when it was indexed: it was cut or replaced;"
+        " fetch it again, or prepare the dataset again"
+    )
+
+
+def file_states(root: Path, names: Sequence[str]) -> list[FileState]:
+    """Return the state of each of the files below `root`."""
+    starts = range(0, len(names), FILES_AT_A_TIME)
+    lots = [names[start : start + FILES_AT_A_TIME] for start in starts]
+    if len(lots) <= 1:
+        return _states(root, names)
+    with ThreadPoolExecutor(STAT_THREADS, "stat") as pool:
+        return [state for states in pool.map(partial(_states, root), lots) for state in states]
+
+
+def samples_in(index: Index, file: int) -> NDArray[np.int64]:
+    """Return the samples that lie in file number `file`, in the order in which they lie there."""
+    bounds = np.array([file, file + 1], index.file_ids.dtype)
+    first, last = np.searchsorted(index.file_ids, bounds, sorter=index.stored)
+    return index.stored[first:last]
+
+
+def _states(root: Path, names: Sequence[str]) -> list[FileState]:
+    return [_state(f"{root}/{name}") for name in names]
+
+
+def _state(path: str) -> FileState:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path for each of millions takes longer than this
+    except OSError as error:
+        return error.strerror or str(error)
+    return status.st_size, status.st_mtime_ns
+
+
+def _content_faults(index: Index, files: NDArray[np.int32]) -> dict[int, str]:
+    """Read a few images of each of these files; say what is wrong with those files."""
+    chosen = _spread(files, MOST_IMAGES)
+    share = min(MOST_IMAGES_OF_A_FILE, MOST_IMAGES // len(chosen))
+    samples = np.concatenate([_spread(samples_in(index, file), share) for file in chosen.tolist()])
+    faults: dict[int, str] = {}
+    with SampleReader(index, READ_THREADS) as reader:
+        for start in range(0, len(samples), READ_THREADS):
+            some = samples[start : start + READ_THREADS]
+            for sample, content in zip(some.tolist(), reader.read(some), strict=True):
+                if isinstance(content, OSError):
+                    faults.setdefault(int(index.file_ids[sample]), _content_fault(content))
+    return faults
+
+
+def _content_fault(error: OSError) -> str:
+    if isinstance(error, ContentError):
+        return (
+            "its content is not what was indexed: it was replaced; fetch it again, or prepare the"
+            " dataset again"
+        )
+    return error.strerror or str(error)
+
+
+def _spread(values: NDArray[Number], most: int) -> NDArray[Number]:
+    """Return the values, or `most` of them at even distances, the first and last among them."""
+    if len(values) <= most:
+        return values
+    return values[np.linspace(0, len(values) - 1, most).astype(np.int64)]

@@ -1,0 +1,1 @@
+"""A finished checkpoint in use: opened, inspected, converted, averaged."""

@@ -1,0 +1,103 @@
+"""The benchmark of saves times what it says, and ends when it cannot."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import pytest
+import torch
+
+from launch.benchmarks.checkpoint_stall import (
+    Training,
+    compare_saves,
+    measure,
+    open_training,
+    table,
+)
+from pipeline.checkpoint import Snapshot, write_checkpoint
+from pipeline.config.schema import Ema, Model, Train
+from pipeline.runs.fence import Fence
+from tests.support.run_folders import config
+
+CPU = torch.device("cpu")
+STATE = {"model": {"weight": torch.ones(10)}}
+
+
+def test_a_save_in_the_background_is_its_copy_and_one_that_is_waited_for_its_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_slowly(folder: Path, one: Snapshot, fence: Fence) -> Path:
+        time.sleep(0.3)
+        return write_checkpoint(folder, one, fence)
+
+    monkeypatch.setattr("pipeline.checkpoint.saving.write_checkpoint", write_slowly)
+    times = measure(Training(lambda: time.sleep(0.01), STATE, 10), tmp_path, CPU, rounds=3)
+    assert median(times.stalls) < 0.1
+    assert min(times.waits) > 0.3
+    assert len(times.stalls) == len(times.waits) == 3
+    assert len(times.disturbed_steps) > 3
+    assert len(times.steps) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000006"]
+
+
+def test_figures_are_told_in_milliseconds_and_in_steps(tmp_path: Path) -> None:
+    times = measure(Training(lambda: time.sleep(0.05), STATE, 10), tmp_path, CPU, rounds=2)
+    times.steps[:], times.waits[:] = [0.1, 0.2, 0.4], [0.5, 0.6]
+    times.disturbed_steps.clear()
+    lines = [" ".join(line.split()) for line in table(times)]
+    assert "a step 100.0 / 200.0 / 400.0 1.000" in lines
+    assert "a save that is waited for 500.0 / 550.0 / 600.0 2.750" in lines
+    assert "a step while a checkpoint is written none: the write is shorter" in lines
+
+
+def test_all_is_saved_that_a_run_saves(tmp_path: Path) -> None:
+    small = config(
+        tmp_path, model=Model(name="cifar_resnet8"), train=Train(steps=1, global_batch=2, ema=Ema())
+    )
+    training = open_training(small, CPU)
+    assert list(training.state) == ["model", "momentum", "ema"]
+    weight = training.state["model"]["conv1.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    before = weight.clone()
+    training.step()
+    assert not torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("rounds", [-1, 0, 1])
+def test_too_few_rounds_are_refused(tmp_path: Path, rounds: int) -> None:
+    with pytest.raises(ValueError, match=f"--rounds {rounds}: "):
+        compare_saves(config(tmp_path), CPU, tmp_path, rounds=rounds)
+
+
+def test_a_disk_that_takes_no_checkpoint_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipeline.checkpoint.saving.write_checkpoint", fail)
+    monkeypatch.setattr(
+        "launch.benchmarks.checkpoint_stall.open_training",
+        lambda *_: Training(lambda: None, STATE, 10),
+    )
+    with pytest.raises(ValueError, match=r"--folder .*cannot be written to: .*No space left"):
+        compare_saves(config(tmp_path), CPU, tmp_path, rounds=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_a_command_of_the_benchmarks(tmp_path: Path) -> None:
+    command = [sys.executable, "launch/benchmark.py", "checkpoint", "configs/cifar10_resnet20.yaml"]
+    smaller = ["model.name=cifar_resnet8", "train.global_batch=2", "model.batch_norm_group=null"]
+    done = subprocess.run(
+        [*command, *smaller, "--rounds", "2", "--folder", tmp_path],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^later saves in the background +\d", done.stdout, re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []

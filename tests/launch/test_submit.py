@@ -1,0 +1,213 @@
+"""What a person types is checked before anything starts, and every mistake comes with a remedy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from launch.local.preflight import check_machine
+from launch.submit import main
+from pipeline.config.load import load
+from tests.multiprocess.runs import write_recipe
+from tests.support.images import make_dataset
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("submit")
+    return write_recipe(folder, make_dataset(folder / "data", train=90, val=23))
+
+
+@pytest.fixture(autouse=True)
+def no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder, on a machine without SLURM; return the one folder of commands."""
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    monkeypatch.setenv("PATH", str(commands))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return commands
+
+
+def add_command(folder: Path, name: str) -> None:
+    (folder / name).write_text("#!/bin/sh\nexit 9\n")
+    (folder / name).chmod(0o755)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Return what is said to a command that is a mistake of the user's."""
+    try:
+        code = main([str(each) for each in arguments])
+    except SystemExit as end:
+        code = end.code
+    output = capsys.readouterr()
+    assert code == 2
+    assert output.out == ""
+    assert "Traceback" not in output.err
+    assert list(Path().iterdir()) == []
+    return output.err
+
+
+# --------------------------------------------------------------------------------------- dry run
+
+
+def test_a_dry_run_shows_what_a_run_comes_to_and_makes_nothing(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(recipe.parent.rglob("*"))
+    settings = ["train.steps=240", "train.accumulation=2", "optim.lr_batch=8"]
+    assert main(["--dry-run", str(recipe), *settings]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    shown = dict(line.split(":", 1) for line in output.out.splitlines() if ": " in line)
+    shown = {name: value.strip() for name, value in shown.items()}
+    assert shown["dataset"] == "test, 3 classes, 90 training and 23 validation images"
+    assert len(shown["fingerprint"]) >= 32
+    assert shown["network"].startswith("cifar_resnet8, ")
+    assert shown["network"].endswith(" parameters")
+    assert shown["global batch"] == "16 images"
+    assert shown["micro batch"] == "8 images a rank x 2 accumulated"
+    assert shown["steps per epoch"] == "5.62"
+    assert shown["length"] == "240 steps, 42.67 epochs"
+    assert "peak 0.1 = 0.05 x 16/8, after 4 steps of warm-up" in shown["learning rate"]
+    assert "cosine" in shown["learning rate"]
+    assert "global_batch: 16" in output.out  # of the resolved configuration
+    assert list(Path().iterdir()) == []
+    assert sorted(recipe.parent.rglob("*")) == before
+
+
+def test_what_a_dry_run_shows_is_a_recipe(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--dry-run", str(recipe), "seed=9"]) == 0
+    shown = capsys.readouterr().out.partition("\ndataset:")[0]
+    (tmp_path / "again.yaml").write_text(shown)
+    assert load(tmp_path / "again.yaml") == load(recipe, ["seed=9"])
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "--dry-run --ranks 2 RECIPE seed=7 name=other",
+        "RECIPE seed=7 name=other --ranks 2 --dry-run",
+        "--ranks=2 RECIPE seed=7 --dry-run name=other",
+        "RECIPE --local seed=7 --nodes 1 name=other --ranks 2 --dry-run",
+    ],
+)
+def test_options_may_stand_anywhere(
+    recipe: Path, capsys: pytest.CaptureFixture[str], order: str
+) -> None:
+    assert main(order.replace("RECIPE", str(recipe)).split(" ")) == 0
+    shown = capsys.readouterr().out
+    assert "seed: 7\n" in shown
+    assert "name: other\n" in shown
+    assert "8 images a rank\n" in shown
+
+
+def test_from_a_checkout_that_is_not_installed_and_another_folder(
+    recipe: Path, tmp_path: Path
+) -> None:
+    """A relative path is one from where the person stands."""
+    done = subprocess.run(
+        [sys.executable, "-S", ROOT / "launch" / "submit.py", "--dry-run", recipe.name],
+        cwd=recipe.parent,
+        # Without the site module nothing is installed but what we name.
+        env=os.environ | {"PYTHONPATH": str(Path(torch.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "learning rate:" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+# -------------------------------------------------------------------------------------- mistakes
+
+
+def test_a_missing_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.yaml" in refusal(capsys, "nowhere.yaml")
+
+
+def test_a_missing_dataset(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, recipe, "data.dir=nowhere")
+    assert "nowhere" in said
+    assert "data/prepare.py" in said
+
+
+def test_missing_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=9, val=3))
+    (tmp_path / "data" / "images" / "train" / "00004.JPEG").unlink()
+    said = refusal(capsys, recipe)
+    assert "00004.JPEG" in said
+    assert "data.on_corrupt=skip" in said
+
+
+def test_an_unknown_network(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, recipe, "model.name=resnet51")
+    assert "resnet51" in said
+    assert "did you mean" in said.lower()
+    assert "resnet50" in said
+
+
+def test_an_unknown_setting(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, recipe, "train.epoch=3")
+    assert "did you mean" in said.lower()
+    assert "epochs" in said
+
+
+def test_a_batch_that_does_not_divide(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, recipe, "train.global_batch=40", "--ranks", 3)
+    assert "train.global_batch=40" in said
+    assert "try 24 or 48" in said
+    for batch in (24, 48):
+        assert main([str(recipe), f"train.global_batch={batch}", "--ranks", "3", "--dry-run"]) == 0
+
+
+@pytest.mark.parametrize("option", ["--nodes", "--ranks"])
+@pytest.mark.parametrize("value", ["0", "-2", "two", "1.5", "x", ""])
+def test_counts(recipe: Path, capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+    said = refusal(capsys, recipe, f"{option}={value}")
+    assert option in said
+    assert "must be a whole number, at least 1" in said
+
+
+def test_several_nodes_without_slurm(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ([], ["--dry-run"]):
+        said = refusal(capsys, "--nodes", 4, recipe, *options)
+        assert "--nodes 4" in said
+        assert "sbatch is not on PATH" in said
+        assert "login node" in said
+
+
+def test_with_slurm(recipe: Path, no_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a real cluster says is in tests/slurm; here a half of SLURM is installed."""
+    add_command(no_slurm, "sbatch")
+    assert "scontrol is not on PATH: run this where SLURM is" in refusal(capsys, recipe)
+    assert "--local runs on this one" in refusal(capsys, recipe, "--local", "--nodes", 2)
+    assert main(["--local", "--dry-run", str(recipe)]) == 0
+
+
+def test_decoding_on_a_gpu_needs_one(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ranks = torch.cuda.device_count() + 1  # more than the GPUs: they run on the CPU
+    batch = f"train.global_batch={16 * ranks}"
+    said = refusal(capsys, recipe, batch, "data.loader.decode=mixed", "--ranks", ranks)
+    assert "data.loader.decode=mixed" in said
+    assert "data.loader.decode=auto" in said
+    check_machine(load(recipe, ["data.loader.decode=mixed"]), gpus=1)
+    check_machine(load(recipe, ["data.loader.decode=auto"]), gpus=0)
+
+
+def test_compiling_needs_a_compiler(
+    recipe: Path, no_slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, recipe, "train.compile=true")
+    assert "C++ compiler" in said
+    assert "train.compile=false" in said
+    add_command(no_slurm, "g++")
+    assert main(["--dry-run", str(recipe), "train.compile=true"]) == 0

@@ -1,0 +1,301 @@
+"""Whatever system call a disk fails at or a process dies before, a whole checkpoint is there."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.checkpoint import Snapshot, write_checkpoint
+from pipeline.runs.fence import Fence
+from tests.support.snapshots import PROGRESS_AT_1, newest_step, open_checkpoints, save_all, snapshot
+
+
+def run_script(script: str, *arguments: str) -> Any:
+    """Run a script in a process of its own; return the JSON that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    return json.loads(done.stdout)
+
+
+# ------------------------------------------------------------------------------------ full disks
+
+
+def test_a_write_that_fails_warns_and_the_next_one_succeeds(tmp_path: Path) -> None:
+    folder, aside = tmp_path / "checkpoints", tmp_path / "aside"
+    assert save_all(folder, [snapshot(1)]) == []
+    folder.rename(aside)
+    folder.write_text("in the way")
+    warnings: list[str] = []
+    with open_checkpoints(folder, warnings.append) as checkpoints:
+        checkpoints.save(snapshot(2))
+        checkpoints.wait()
+        assert len(warnings) == 1
+        assert "the checkpoint of step 2 could not be written" in warnings[0]
+        folder.unlink()
+        aside.rename(folder)
+        assert newest_step(folder) == 1
+        checkpoints.save(snapshot(3))
+    assert "1 checkpoint(s) could not be written" in warnings[1]
+    assert "the newest there is of step 3" in warnings[1]
+    assert len(warnings) == 2
+    assert newest_step(folder) == 3
+
+
+FULL_DISK = """
+import json, resource, sys
+from pathlib import Path
+from tests.support.snapshots import newest_step, save_all, snapshot
+
+folder = Path(sys.argv[1])
+assert save_all(folder, [snapshot(1)]) == []
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the model takes 1,200 bytes
+warnings = save_all(folder, [snapshot(2), snapshot(3)])
+names = [path.name for path in folder.iterdir()]
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+print(json.dumps([warnings, names, newest_step(folder)]))
+"""
+
+
+def test_a_full_disk_costs_no_more_than_the_checkpoint(tmp_path: Path) -> None:
+    warnings, names, newest = run_script(FULL_DISK, str(tmp_path))
+    assert [warning.split(" could not be written")[0] for warning in warnings] == [
+        "the checkpoint of step 2",
+        "the checkpoint of step 3",
+        "2 checkpoint(s)",
+    ]
+    assert "the newest there is of step 1" in warnings[-1]
+    assert names == ["step-00000001"]  # and what was begun takes no room
+    assert newest == 1
+
+
+def test_a_disk_that_hangs_holds_training_up_for_a_while_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = threading.Event()
+
+    def write_late(folder: Path, one: Snapshot, fence: Fence) -> Path:
+        hang.wait()
+        return write_checkpoint(folder, one, fence)
+
+    monkeypatch.setattr("pipeline.checkpoint.saving.write_checkpoint", write_late)
+    monkeypatch.setattr("pipeline.checkpoint.saving.PATIENCE_SECONDS", 0.1)
+    warnings: list[str] = []
+    with open_checkpoints(tmp_path, warnings.append, keep_last=9) as checkpoints:
+        checkpoints.save(snapshot(1))
+        checkpoints.save(snapshot(2))
+        assert "step 2 could not be written: the one before is still" in warnings[0]
+        threading.Timer(0.3, hang.set).start()
+        checkpoints.save(snapshot(3), last=True)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]
+    assert newest_step(tmp_path) == 3
+
+
+def test_a_disk_that_is_gone_at_the_end_does_not_end_the_run_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    with monkeypatch.context() as patch, open_checkpoints(tmp_path, warnings.append) as checkpoints:
+        patch.setattr("os.scandir", fail)
+        checkpoints.save(snapshot(1))
+    assert "step 1 could not be written: [Errno 5]" in warnings[0]
+    assert "which there are cannot be told ([Errno 5]" in warnings[1]
+
+
+def fail(*_: Any) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_copy_for_which_there_is_no_memory_costs_no_more_than_the_checkpoint(
+    tmp_path: Path,
+) -> None:
+    warnings: list[str] = []
+    huge = torch.zeros(1).expand(2**48)
+    with open_checkpoints(tmp_path, warnings.append) as checkpoints:
+        checkpoints.save(Snapshot({"model": {"w": huge}}, replace(PROGRESS_AT_1, step=1)))
+        checkpoints.save(snapshot(2))
+    assert "step 1 could not be written: no host memory to copy" in warnings[0]
+    assert newest_step(tmp_path) == 2
+
+
+# ----------------------------------------------------------------------------------- power cuts
+
+
+@dataclass
+class Disk:
+    """What a power cut would take back: files and names that were not flushed since they changed.
+
+    It listens to the system calls that change something, and lets them pass.
+    """
+
+    unsafe: set[Path] = field(default_factory=set[Path])
+    at_rename: list[tuple[str, set[str]]] = field(default_factory=list[tuple[str, set[str]]])
+
+    def listen(self, patch: pytest.MonkeyPatch) -> None:
+        open_, write, fsync, mkdir, rename = os.open, os.write, os.fsync, os.mkdir, os.rename
+
+        def path_of(descriptor: int) -> Path:
+            return Path(f"/proc/self/fd/{descriptor}").readlink()
+
+        def hear_open(path: Any, flags: int, *more: Any, **named: Any) -> int:
+            if flags & os.O_CREAT and not Path(path).exists():
+                self.unsafe |= {Path(path), Path(path).parent}
+            return open_(path, flags, *more, **named)
+
+        def hear_write(descriptor: int, content: Any) -> int:
+            self.unsafe.add(path_of(descriptor))
+            return write(descriptor, content)
+
+        def hear_fsync(descriptor: int) -> None:
+            fsync(descriptor)
+            self.unsafe.discard(path_of(descriptor))
+
+        def hear_mkdir(path: Any, *more: Any) -> None:
+            mkdir(path, *more)
+            self.unsafe |= {Path(path), Path(path).parent}
+
+        def hear_rename(source: Any, target: Any) -> None:
+            inside = {each.name for each in self.unsafe if Path(source) in (each, *each.parents)}
+            self.at_rename.append((Path(target).name, inside))
+            rename(source, target)
+            self.unsafe.add(Path(target).parent)
+
+        heard = (hear_open, hear_write, hear_fsync, hear_mkdir, hear_rename)
+        for hear in heard:
+            patch.setattr(os, hear.__name__.removeprefix("hear_"), hear)
+
+
+def test_all_of_a_checkpoint_is_flushed_before_its_name_and_its_name_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk()
+    with monkeypatch.context() as patch:
+        disk.listen(patch)
+        for error in (None, 9.0):  # a new one, and another of the same step in its place
+            path = write_checkpoint(tmp_path / "run" / "checkpoints", snapshot(1, error))
+            assert disk.unsafe == set()
+    aside = f".{path.name}.{os.getpid()}.old.tmp"
+    assert disk.at_rename == [(path.name, set()), (aside, set()), (path.name, set())]
+
+
+# ---------------------------------------------------------------------------- at each system call
+
+FAULTS = """
+import errno, json, os, sys
+from pathlib import Path
+from tests.support.snapshots import flip_a_bit, newest_step, save_all, snapshot
+from pipeline.checkpoint import read_checkpoint, recover_checkpoints, write_checkpoint
+
+CALLS = ("mkdir", "open", "write", "fsync", "rename", "replace", "unlink", "rmdir")
+called = set()
+
+def fail(kind, name, call, arguments):
+    if kind == "killed":
+        if name == "write":
+            call(arguments[0], arguments[1][: len(arguments[1]) // 2])
+        os._exit(9)
+    number = errno.ENOSPC if kind == "full for once" else errno.EIO
+    raise OSError(number, os.strerror(number))
+
+def failing(name, kind, countdown):
+    call = getattr(os, name)
+    def wrapped(*arguments, **keywords):
+        called.add(name)
+        at, countdown[0] = countdown[0], countdown[0] - 1
+        if at == 0 or (at < 0 and kind == "broken for good"):
+            fail(kind, name, call, arguments)
+        return call(*arguments, **keywords)
+    return wrapped
+
+def save_with_a_fault(folder, kind, k):
+    # Save step 2 in a child; return whether the fault came, whether it died, and its warnings.
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        countdown = [k]
+        kept = {name: getattr(os, name) for name in CALLS}
+        for name in CALLS:
+            setattr(os, name, failing(name, kind, countdown))
+        warnings = save_all(folder, [snapshot(2, 7.0)], keep_last=1, keep_best=False)
+        for name in CALLS:
+            setattr(os, name, kept[name])
+        os.write(writer, json.dumps([countdown[0] < 0, warnings, sorted(called)]).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as stream:
+        told = stream.read()
+    status = os.wait()[1]
+    if told:
+        came, warnings, called_here = json.loads(told)
+        called.update(called_here)
+        return came, False, warnings
+    assert os.waitstatus_to_exitcode(status) == 9
+    return True, True, []
+
+def before(folder, scene):
+    # There is a whole checkpoint of step 1, and perhaps one of the step that is to be saved.
+    write_checkpoint(folder, snapshot(1))
+    if scene != "new":
+        old = write_checkpoint(folder, snapshot(2, 8.0))
+        if scene == "damaged":
+            flip_a_bit(old)
+
+def resumes_at(folder):
+    # What the next process finds: the step, and the error that tells the old one from the new one.
+    recover_checkpoints(folder)
+    step = newest_step(folder)
+    return step, read_checkpoint(folder / f"step-{step:08d}").progress.top1_error_percent
+
+def at_each_call(place, scene, kind):
+    for k in range(1000):
+        folder = place / f"{kind}-{k}"
+        before(folder, scene)
+        came, died, warnings = save_with_a_fault(folder, kind, k)
+        found = resumes_at(folder)
+        assert save_all(folder, [snapshot(3)], keep_last=1, keep_best=False) == [], k
+        assert [path.name for path in folder.iterdir()] == ["step-00000003"], k
+        assert newest_step(folder) == 3
+        yield came, died, warnings, found
+        if not came:
+            break
+
+kinds = ("killed", "full for once", "broken for good")
+seen = {kind: list(at_each_call(Path(sys.argv[1]), sys.argv[2], kind)) for kind in kinds}
+print(json.dumps([seen, sorted(called)]))
+"""
+
+
+@pytest.mark.parametrize("scene", ["new", "damaged", "other"])
+def test_after_a_fault_at_any_call_the_old_one_is_whole_or_the_new_one_is(
+    tmp_path: Path, scene: str
+) -> None:
+    seen, called = run_script(FAULTS, str(tmp_path), scene)
+    assert set(called) >= {"mkdir", "open", "write", "fsync", "rename", "unlink", "rmdir"}
+    old, new = [2, 8.0] if scene == "other" else [1, None], [2, 7.0]
+    for entries in seen.values():
+        found = [entry[3] for entry in entries]
+        assert len(found) > 15
+        assert all(each in (old, new) for each in found)
+        assert found[0] == old
+        assert found[-1] == new
+        for came, died, warnings, resumed in entries:
+            if resumed == old and not died:
+                assert warnings, "it is told when a checkpoint is lost"
+            if not came:
+                assert warnings == []
+    killed = seen["killed"]
+    assert all(died for came, died, *_ in killed if came)
+    newest = [entry[3] == new for entry in killed]
+    assert newest == sorted(newest)  # once the new one is there, it stays

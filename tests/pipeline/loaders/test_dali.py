@@ -1,0 +1,120 @@
+"""The stream of batches, from the real DALI: exact, wherever it starts and whoever shares it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.config.schema import Dali, Data, PadCrop, RandomResizedCrop, Synthetic
+from pipeline.distributed.world import World
+from pipeline.loaders import Batch, open_loader
+from tests.support.images import make_dataset
+from tests.support.loading import (
+    BATCH,
+    EVAL,
+    TRAIN,
+    assert_equal,
+    dali,
+    evaluated,
+    joined,
+    open_split,
+    places,
+    trained,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("dataset"), train=31, val=23)
+
+
+def test_batches_are_uint8_nhwc_with_the_labels_of_the_index(folder: Path) -> None:
+    labels = open_split(folder).train.labels
+    for step, batch in enumerate(trained(dali(folder), 1, 5), start=1):
+        assert batch.images.shape == (BATCH, TRAIN.size, TRAIN.size, 3)
+        assert batch.images.dtype == torch.uint8
+        assert batch.labels.dtype == torch.int64
+        assert batch.labels.tolist() == labels[places(folder, step).samples].tolist()
+
+
+@pytest.mark.parametrize("first", [2, 4, 7])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_stream_is_the_same_wherever_it_starts(folder: Path, first: int, threads: int) -> None:
+    unbroken = trained(dali(folder), 1, 7)  # over more than two epochs
+    spec = Dali(threads=threads, read_threads=threads, prefetch_batches=threads)
+    assert_equal(trained(dali(folder, spec=spec), first, 7), unbroken[first - 1 :])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("cut", [TRAIN, PadCrop(size=32)], ids=lambda cut: cut.name)
+def test_ranks_side_by_side_are_the_global_batch(
+    folder: Path, size: int, cut: RandomResizedCrop | PadCrop
+) -> None:
+    shares = [trained(dali(folder, part=(rank, size), cut=cut), 1, 4) for rank in range(size)]
+    together = [joined(list(ranks)) for ranks in zip(*shares, strict=True)]
+    assert_equal(together, trained(dali(folder, cut=cut), 1, 4))
+
+
+def test_region_decoding_sees_what_whole_decoding_sees(folder: Path) -> None:
+    whole = dali(folder, spec=Dali(threads=2, region_decode=False))
+    assert_equal(trained(dali(folder), 1, 4), trained(whole, 1, 4))
+
+
+def test_batches_keep_their_pixels_while_later_ones_are_made(folder: Path) -> None:
+    with dali(folder).train(range(1, 12)) as stream:
+        held = list(stream)
+        copies = [Batch(b.images.clone(), b.labels.clone()) for b in held]
+    assert_equal(held, copies)
+    assert_equal(held, trained(dali(folder), 1, 11))
+
+
+def test_a_stream_that_is_over_stays_over(folder: Path) -> None:
+    with dali(folder).train(range(1, 3)) as stream:
+        assert len(list(stream)) == 2
+        assert list(stream) == []
+    assert trained(dali(folder), 3, 2) == []
+
+
+@pytest.mark.parametrize("rank_batch", [1, 5, 64])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_evaluation_covers_each_image_once(folder: Path, size: int, rank_batch: int) -> None:
+    whole = joined(evaluated(dali(folder)))
+    seen = torch.zeros_like(whole.images)
+    for rank in range(size):
+        share = evaluated(dali(folder, part=(rank, size), rank_batch=rank_batch))
+        assert all(len(batch.labels) == rank_batch for batch in share[:-1])
+        mine = joined(share)
+        assert torch.equal(mine.labels, whole.labels[rank::size])
+        seen[rank::size] = mine.images
+    assert torch.equal(seen, whole.images)
+    assert len(whole.labels) == 23
+
+
+def test_a_rank_without_a_share_evaluates_nothing(tmp_path: Path) -> None:
+    folder = make_dataset(tmp_path, train=2, val=2)
+    assert [len(evaluated(dali(folder, part=(rank, 4)))) for rank in range(4)] == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_synthetic_images_count_as_real_ones_do(folder: Path, size: int) -> None:
+    data = Data(dir=folder, train=TRAIN, eval=EVAL, loader=Synthetic())
+    counted = 0
+    for rank in range(size):
+        loader = open_loader(
+            data,
+            open_split(folder),
+            seed=0,
+            global_batch=BATCH,
+            rank_batch=4,
+            world=World(rank=rank, size=size),
+        )
+        for batch in trained(loader, 3, 5):
+            assert batch.images.shape == (BATCH // size, TRAIN.size, TRAIN.size, 3)
+            assert batch.images.dtype == torch.uint8
+            assert batch.labels.shape == (BATCH // size,)
+        assert len(trained(loader, 3, 5)) == 3
+        counted += sum(len(batch.labels) for batch in evaluated(loader))
+        assert loader.verify() == []
+    assert counted == 23

@@ -1,0 +1,61 @@
+"""An attempt that a newer one has taken the run over from writes nothing more."""
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from pipeline.checkpoint.writing import write_checkpoint
+from pipeline.runs.fence import OWNER, TOKEN, Fence, FencedOut
+from pipeline.runs.folder import LOCK, hold_run_folder
+from tests.support.run_folders import config, hold_once
+from tests.support.snapshots import snapshot
+
+
+def test_without_a_token_there_is_no_fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN, raising=False)
+    fence = Fence.around(tmp_path)
+    assert not fence.stands
+    (tmp_path / OWNER).write_text("9.0.0")
+    fence.expect_mine()
+
+
+def test_only_the_owner_is_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN, "7.0.1")
+    fence = Fence.around(tmp_path)
+    fence.expect_mine()  # nobody is, so far
+    (tmp_path / OWNER).write_text("7.0.1\n")
+    fence.expect_mine()
+    (tmp_path / OWNER).write_text("7.1.0")
+    with pytest.raises(FencedOut, match=r"7\.1\.0 has taken the run over from attempt 7\.0\.1"):
+        fence.expect_mine()
+
+
+def test_the_lock_of_a_lost_node_does_not_keep_the_owner_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(tmp_path, run_dir=tmp_path / "run")
+    folder = hold_once(settings)
+    with (folder / LOCK).open("a") as ghost:
+        fcntl.flock(ghost, fcntl.LOCK_EX)
+        monkeypatch.delenv(TOKEN, raising=False)
+        with (
+            pytest.raises(ValueError, match="in use by a running process"),
+            hold_run_folder(settings),
+        ):
+            pass
+        monkeypatch.setenv(TOKEN, "7.1.0")
+        (folder / OWNER).write_text("7.1.0")
+        with hold_run_folder(settings) as held:
+            assert held == folder
+
+
+def test_a_checkpoint_of_a_ghost_is_not_written_and_disturbs_nobody(tmp_path: Path) -> None:
+    (tmp_path / OWNER).write_text("7.1.0")
+    ghost, owner = (Fence(tmp_path / OWNER, token) for token in ("7.0.0", "7.1.0"))
+    under_way = tmp_path / "checkpoints" / ".step-00000002.1.tmp"
+    under_way.mkdir(parents=True)
+    with pytest.raises(FencedOut):
+        write_checkpoint(tmp_path / "checkpoints", snapshot(2), ghost)
+    assert list((tmp_path / "checkpoints").iterdir()) == [under_way]
+    assert write_checkpoint(tmp_path / "checkpoints", snapshot(2), owner).exists()

@@ -1,0 +1,216 @@
+"""A run finds its folder again, and no two processes ever hold the same one."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.checkpoint import Snapshot, verify_checkpoint, write_checkpoint
+from pipeline.config.load import load
+from pipeline.config.schema import Tracking
+from pipeline.runs.folder import (
+    CONFIG_FILE,
+    LOCK,
+    RESULT,
+    hold_run_folder,
+    read_result,
+)
+from pipeline.system.durable import write_whole
+from tests.support.run_folders import config, hold_once
+from tests.support.snapshots import PROGRESS_AT_1
+
+# --------------------------------------------------------------------------------------- finding
+
+
+def test_a_new_run_gets_a_new_folder_with_its_configuration(tmp_path: Path) -> None:
+    mine = config(tmp_path / "deep" / "runs")
+    with hold_run_folder(mine) as folder:
+        assert folder.parent == mine.runs_dir
+        assert folder.name.startswith("test-")
+        assert load(folder / CONFIG_FILE) == mine
+        assert (folder / "checkpoints").is_dir()
+        assert read_result(folder) is None
+
+
+def test_an_unfinished_run_of_the_same_configuration_is_continued(tmp_path: Path) -> None:
+    mine = config(tmp_path)
+    assert hold_once(mine) == hold_once(mine)
+
+
+def test_also_if_it_is_reached_by_another_path(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    first = hold_once(config(tmp_path / "runs"))
+    assert hold_once(config(tmp_path / "link")) == tmp_path / "link" / first.name
+    assert hold_once(config(tmp_path / "elsewhere", run_dir=first)) == first
+
+
+def test_a_run_that_failed_is_continued(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), hold_run_folder(config(tmp_path)) as folder:
+        raise ZeroDivisionError
+    assert hold_once(config(tmp_path)) == folder
+
+
+def test_a_finished_run_is_not_continued(tmp_path: Path) -> None:
+    with hold_run_folder(config(tmp_path)) as finished:
+        write_whole(finished / RESULT, b'{"steps": 3}\n')
+    assert read_result(finished) == {"steps": 3}
+    assert hold_once(config(tmp_path)) != finished
+
+
+def test_a_run_that_is_held_is_not_continued(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        held = [stack.enter_context(hold_run_folder(config(tmp_path))) for _ in range(3)]
+        assert len(set(held)) == 3
+    assert hold_once(config(tmp_path)) in held
+
+
+@pytest.mark.parametrize("clutter", ["file", "empty folder", "half-made folder", "locked for ever"])
+def test_clutter_is_passed_over(tmp_path: Path, clutter: str) -> None:
+    strange = tmp_path / "test-000000"
+    if clutter == "file":
+        strange.write_text("no folder")
+    else:
+        strange.mkdir()
+    if clutter == "half-made folder":
+        (strange / f".{CONFIG_FILE}.1.tmp").write_text("name: te")
+    if clutter == "locked for ever":  # as another user's folder cannot be locked
+        write_whole(strange / CONFIG_FILE, (hold_once(config(tmp_path)) / CONFIG_FILE).read_bytes())
+        (strange / LOCK).mkdir()
+    first = hold_once(config(tmp_path))
+    assert first != strange
+    assert hold_once(config(tmp_path)) == first
+
+
+# ------------------------------------------------------------------------------- an own run_dir
+
+
+def test_a_run_dir_is_made_and_continued(tmp_path: Path) -> None:
+    mine = config(tmp_path / "runs", run_dir=tmp_path / "deep" / "mine")
+    assert hold_once(mine) == hold_once(mine) == mine.run_dir
+    assert not mine.runs_dir.exists()
+
+
+def test_a_finished_run_dir_is_given_with_its_result(tmp_path: Path) -> None:
+    mine = config(tmp_path, run_dir=tmp_path / "mine")
+    with hold_run_folder(mine) as folder:
+        write_whole(folder / RESULT, b"{}")
+    with hold_run_folder(replace(mine, tracking=Tracking(mlflow=False))) as folder:
+        assert read_result(folder) == {}
+    assert load(folder / CONFIG_FILE) == mine, "what the result came from"
+
+
+def test_a_run_dir_in_use_is_refused(tmp_path: Path) -> None:
+    mine = config(tmp_path, run_dir=tmp_path / "mine")
+    with (
+        hold_run_folder(mine),
+        pytest.raises(ValueError, match=r"run_dir=.*/mine is in use by a running process; wait"),
+    ):
+        hold_once(mine)
+    hold_once(mine)
+
+
+@pytest.mark.parametrize("obstacle", ["mine", f"mine/{LOCK}"])
+def test_a_run_dir_that_cannot_be_had_is_refused(tmp_path: Path, obstacle: str) -> None:
+    place = tmp_path / obstacle
+    if obstacle == "mine":
+        place.write_text("a file")
+    else:
+        place.mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"run_dir=.*/mine cannot be made or locked: "):
+        hold_once(config(tmp_path, run_dir=tmp_path / "mine"))
+
+
+def test_a_checkpoint_is_no_run_dir_and_stays_as_it_is(tmp_path: Path) -> None:
+    """Nor is an average of some, which lies beside runs and has the configuration of one."""
+    mine = config(tmp_path)
+    run = hold_once(mine)
+    content = {CONFIG_FILE: (run / CONFIG_FILE).read_text()}
+    checkpoint = write_checkpoint(tmp_path, Snapshot({"model": {}}, PROGRESS_AT_1, content))
+    average = checkpoint.rename(tmp_path / "test-average")
+    with pytest.raises(ValueError, match=r"run_dir=.*test-average is a checkpoint or an average"):
+        hold_once(replace(mine, run_dir=average))
+    write_whole(run / RESULT, b"{}")
+    assert hold_once(mine) not in (run, average)
+    verify_checkpoint(average)
+    assert not (average / LOCK).exists()
+
+
+# ------------------------------------------------------------------------------------- processes
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pipeline.config.load import load
+from pipeline.runs.folder import hold_run_folder
+
+settings = load(Path(sys.argv[1]))
+sys.stdin.readline()
+with hold_run_folder(settings) as folder:
+    print(folder, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def holders(recipe: Path, count: int) -> Generator[list[subprocess.Popen[str]]]:
+    """Processes that each hold a folder for this recipe from their first line of input on."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(recipe)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[3],
+        )
+        for _ in range(count)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def start(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def folder_of(process: subprocess.Popen[str]) -> Path:
+    assert process.stdout is not None
+    return Path(process.stdout.readline().strip())
+
+
+def test_two_processes_never_hold_the_same_folder(tmp_path: Path) -> None:
+    """Nor does a folder stay held when its process is killed."""
+    mine = config(tmp_path / "runs")
+    recipe = hold_once(mine) / CONFIG_FILE
+    with holders(recipe, 4) as processes:
+        for process in processes:
+            start(process)
+        folders = [folder_of(process) for process in processes]
+        assert len(set(folders)) == 4
+        assert recipe.parent in folders
+        processes[2].send_signal(signal.SIGKILL)
+        processes[2].wait()
+        assert hold_once(mine) == folders[2]
+
+
+# -------------------------------------------------------------------------------- whole files
+
+
+def test_a_small_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    for number in (1, 2):
+        write_whole(path, json.dumps({"n": number}).encode())
+        assert read_result(tmp_path) == {"n": number}
+        assert list(tmp_path.iterdir()) == [path]

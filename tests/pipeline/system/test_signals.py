@@ -1,0 +1,168 @@
+"""Signals that ask to stop are heard whatever the main thread does, and a second one is obeyed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.system.signals import STOPPED, STOPS, StopSignals
+
+ROOT = Path(__file__).parents[3]
+SECONDS = 20
+DEADLOCK = """
+import ctypes
+def deadlock():  # in native code, which no signal interrupts
+    mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+    lock(mutex), lock(mutex)
+"""
+PROGRAM = """
+import os, sys, threading, time
+from pipeline.system import signals
+from pipeline.system.signals import StopSignals
+def say(word):
+    os.write(1, word.encode() + b"\\n")
+"""
+
+
+def start(script: str) -> "subprocess.Popen[str]":
+    """Start a script; it has said `ready` when this returns."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + DEADLOCK + script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    _, said = process.communicate(timeout=SECONDS)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_before_the_first_step_it_ends_at_once(number: signal.Signals) -> None:
+    process = start("with StopSignals():\n    say('ready')\n    deadlock()\n")
+    process.send_signal(number)
+    code, said = end(process)
+    assert code == STOPPED == 75
+    assert said.startswith(f"stopped by {number.name} before the first step")
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_and_while_the_program_is_loading(number: signal.Signals) -> None:
+    process = start("signals.leave_at_once()\nsay('ready')\nwhile True: time.sleep(1)\n")
+    process.send_signal(number)
+    assert end(process) == (STOPPED, "")
+
+
+HELD = """
+with StopSignals() as stop:
+    stop.hold()
+    def tell():
+        while stop.heard is None: time.sleep(0.01)
+        say(stop.heard.name)
+    threading.Thread(target=tell, daemon=True).start()
+    say("ready")
+    {}
+"""
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_it_is_heard_while_the_main_thread_is_in_native_code(number: signal.Signals) -> None:
+    process = start(HELD.format("deadlock()"))
+    process.send_signal(number)
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{number.name}\n"
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+
+
+def test_the_second_one_ends_the_process_and_an_echo_of_the_first_does_not() -> None:
+    process = start(HELD.format("deadlock()"))
+    process.send_signal(signal.SIGUSR2)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "SIGUSR2\n"
+    process.send_signal(signal.SIGUSR2)
+    time.sleep(1.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    code, said = end(process)
+    assert code == STOPPED
+    assert "second signal, SIGTERM" in said
+
+
+@pytest.mark.parametrize(("reached", "code"), [(False, STOPPED), (True, 0)])
+def test_a_step_that_does_not_end_is_not_waited_for(reached: bool, code: int) -> None:
+    wait = "stop.reached(); time.sleep(2)" if reached else "deadlock()"
+    process = start("signals.REACH_SECONDS = 0.5\n" + HELD.format(wait))
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == code
+
+
+def test_who_cannot_say_why_leaves_all_the_same() -> None:
+    """Its standard error is a pipe that nobody empties, where its main thread waits to write."""
+    process = start(
+        "os.set_blocking(2, False)\n"
+        "try:\n    while True: os.write(2, bytes(65536))\n"
+        "except BlockingIOError: os.set_blocking(2, True)\n"
+        "with StopSignals():\n    say('ready')\n    sys.stderr.write('x')\n    sys.stderr.flush()\n"
+    )
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(timeout=SECONDS) == STOPPED
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_all_is_put_back_afterwards() -> None:
+    before = [signal.getsignal(number) for number in STOPS]
+    threads = threading.active_count()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    wakeup = signal.set_wakeup_fd(writer)
+    try:
+        for _ in range(3):
+            with StopSignals() as stop:
+                stop.hold()
+                os.kill(os.getpid(), signal.SIGUSR2)
+                deadline = time.monotonic() + SECONDS
+                while stop.heard is None:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.001)
+            assert stop.heard == signal.SIGUSR2
+            assert [signal.getsignal(number) for number in STOPS] == before
+            assert signal.set_wakeup_fd(writer) == writer
+        deadline = time.monotonic() + SECONDS
+        while threading.active_count() > threads:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        os.close(reader)
+        os.close(writer)
+
+
+def test_outside_the_main_thread_it_hears_nothing_and_disturbs_nothing() -> None:
+    before = [signal.getsignal(number) for number in STOPS]
+    seen: list[bool] = []
+
+    def run() -> None:
+        with StopSignals() as stop:
+            stop.hold()
+            seen.append([signal.getsignal(number) for number in STOPS] == before)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [True]

@@ -1,0 +1,222 @@
+"""What a configuration comes to: steps, batches, cadences and the rate of every step."""
+
+import math
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config.schema import (
+    Checkpoint,
+    Config,
+    Cosine,
+    Data,
+    Evaluate,
+    Model,
+    Polynomial,
+    Sgd,
+    StepDecay,
+    Train,
+)
+from pipeline.optim.schedule import Rate, Schedule, learning_rate
+from pipeline.plan import Every, make_plan
+
+quick = settings(max_examples=60, deadline=None)
+
+
+def config(schedule: Schedule | None = None, **changes: Any) -> Config:
+    whole: dict[str, Any] = {
+        "name": "test",
+        "data": Data(dir=Path("somewhere")),
+        "model": Model(name="resnet50"),
+        "train": Train(epochs=10, global_batch=64),
+        "optim": Sgd(lr=0.1),
+        "schedule": schedule or Cosine(),
+    }
+    return Config(**whole | changes)
+
+
+def rate(schedule: Schedule, *, last: int, steps_per_epoch: Fraction = Fraction(10)) -> Rate:
+    return learning_rate(schedule, peak=0.8, last_step=last, steps_per_epoch=steps_per_epoch)
+
+
+# ----------------------------------------------------------------------------------- cadences
+
+
+@quick
+@given(st.fractions(1, 30, max_denominator=50), st.integers(1, 200))
+def test_every_hits_when_another_interval_completes_and_last(interval: Fraction, last: int) -> None:
+    every = Every(interval, last)
+    hits = [step for step in range(1, last + 1) if step in every]
+    complete = {math.ceil(count * interval) for count in range(1, last + 1)}
+    assert hits == sorted({step for step in complete if step < last} | {last})
+
+
+@quick
+@given(st.integers(1, 50), st.integers(1, 200))
+def test_every_of_whole_steps_is_the_modulo(interval: int, last: int) -> None:
+    every = Every(Fraction(interval), last)
+    for step in range(1, last + 1):
+        assert (step in every) == (step % interval == 0 or step == last)
+
+
+@quick
+@given(st.integers(1, 400), st.integers(1, 64), st.integers(1, 9))
+def test_what_is_done_each_epoch_is_done_once_an_epoch(samples: int, batch: int, n: int) -> None:
+    """Also where the batch does not divide the dataset; of several epochs in a step, once."""
+    plan = make_plan(
+        config(train=Train(epochs=n, global_batch=batch)), samples=samples, world_size=1
+    )
+    assert plan.last_step == -(-n * samples // batch)
+    hits = [step for step in range(1, plan.last_step + 1) if step in plan.save]
+    assert len(hits) == min(n, plan.last_step)
+    assert hits == [step for step in range(1, plan.last_step + 1) if step in plan.evaluate]
+    if samples >= batch:
+        assert [math.floor(plan.epoch(step)) for step in hits] == list(range(1, n + 1))
+
+
+@pytest.mark.parametrize("epochs", [0.1, 0.2, 0.3, 0.7, 1.1, 2.3, 89.9])
+def test_tenths_of_an_epoch_are_tenths(epochs: float) -> None:
+    """The binary number next to 0.1 is a little more than a tenth, and must not cost a step."""
+    tenths = round(epochs * 10)
+    parts = {"evaluate": Evaluate(every_epochs=epochs), "checkpoint": Checkpoint(every_epochs=0.1)}
+    train = Train(epochs=epochs, global_batch=64)
+    plan = make_plan(config(train=train, **parts), samples=640, world_size=1)
+    assert plan.last_step == tenths
+    assert plan.evaluate == Every(Fraction(tenths), tenths)
+    assert all(step in plan.save for step in range(1, tenths + 1))
+
+
+def test_cadences_in_steps_and_in_epochs() -> None:
+    parts = {"evaluate": Evaluate(every_steps=7), "checkpoint": Checkpoint(every_epochs=2.5)}
+    train = Train(steps=100, global_batch=64, log_every_steps=10)
+    plan = make_plan(config(train=train, **parts), samples=640, world_size=1)
+    assert plan.last_step == 100
+    assert plan.steps_per_epoch == 10
+    assert (plan.evaluate.interval, plan.save.interval, plan.log.interval) == (7, 25, 10)
+    assert [step for step in range(1, 31) if plan.reports(step)] == [7, 10, 14, 20, 21, 25, 28, 30]
+    assert plan.reports(100)
+    assert plan.epoch(25) == 2.5
+
+
+# ----------------------------------------------------------------------------------- schedules
+
+
+@quick
+@given(st.integers(1, 50), st.floats(0, 1), st.sampled_from([StepDecay, Cosine, Polynomial]))
+def test_the_warm_up_ends_at_the_peak(warmup: int, start: float, kind: Any) -> None:
+    drops = {"milestones_steps": (90,)} if kind is StepDecay else {}
+    of = rate(kind(warmup_steps=warmup, warmup_start=start, **drops), last=100)
+    rates = [of(step) for step in range(1, warmup + 1)]
+    assert rates[0] == pytest.approx(0.8 * (start + (1 - start) / warmup))
+    assert rates[-1] == pytest.approx(0.8)
+    assert of(warmup + 1) == pytest.approx(0.8)
+    rises = [after - before for before, after in pairwise(rates)]
+    assert rises == pytest.approx([0.8 * (1 - start) / warmup] * (warmup - 1))
+
+
+@pytest.mark.parametrize("kind", [Cosine, Polynomial])
+@pytest.mark.parametrize("end", [0.0, 0.25])
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_smooth_decays_go_from_the_peak_down_to_the_end(kind: Any, end: float, warmup: int) -> None:
+    last = 100
+    of = rate(kind(end=end, warmup_steps=warmup), last=last)
+    rates = [of(step) for step in range(warmup + 1, last + 1)]
+    assert rates[0] == 0.8
+    assert rates == sorted(rates, reverse=True)
+    assert of(last + 1) == pytest.approx(0.8 * end)
+    assert 0.8 * end < of(last) < 0.8 * end + 0.01
+
+
+def test_cosine_and_polynomial_half_way() -> None:
+    assert rate(Cosine(end=0.1), last=100)(51) == pytest.approx(0.8 * 0.55)
+    assert rate(Polynomial(power=1), last=100)(51) == pytest.approx(0.4)
+    assert rate(Polynomial(power=2), last=100)(51) == pytest.approx(0.2)
+    assert rate(Polynomial(power=2, end=0.1), last=100)(51) == pytest.approx(0.8 * 0.325)
+
+
+def test_milestones_take_effect_after_their_step() -> None:
+    of = rate(StepDecay(milestones_steps=(32_000, 48_000)), last=64_000)
+    assert [of(step) for step in (1, 32_000)] == [0.8, 0.8]
+    assert [of(step) for step in (32_001, 48_000)] == pytest.approx([0.08, 0.08])
+    assert [of(step) for step in (48_001, 64_000)] == pytest.approx([0.008, 0.008])
+
+
+@quick
+@given(st.integers(1, 30), st.integers(0, 3), st.integers(1, 200))
+def test_epochs_and_steps_mean_the_same(steps_per_epoch: int, warmup: int, step: int) -> None:
+    def of(schedule: Schedule) -> float:
+        return rate(schedule, last=200, steps_per_epoch=Fraction(steps_per_epoch))(step)
+
+    in_steps = warmup * steps_per_epoch
+    assert of(Cosine(warmup_epochs=warmup)) == of(Cosine(warmup_steps=in_steps))
+    assert of(StepDecay(milestones_epochs=(1, 2.5), factor=0.5)) == of(
+        StepDecay(milestones_steps=(steps_per_epoch, round(2.5 * steps_per_epoch)), factor=0.5)
+    )
+
+
+@pytest.mark.parametrize("warmup", [{"warmup_steps": 100}, {"warmup_epochs": 10.0}])
+def test_a_run_shorter_than_its_warm_up_ends_on_the_way_up(warmup: dict[str, Any]) -> None:
+    short, long = rate(Cosine(**warmup), last=30), rate(Cosine(**warmup), last=200)
+    assert [short(step) for step in range(1, 31)] == [long(step) for step in range(1, 31)]
+
+
+def test_the_peak_scales_with_the_batch_where_asked() -> None:
+    def peak(batch: int, lr_batch: int | None) -> float:
+        train, optim = Train(epochs=1, global_batch=batch), Sgd(lr=0.1, lr_batch=lr_batch)
+        return make_plan(config(train=train, optim=optim), samples=640, world_size=1).rate(1)
+
+    assert peak(64, None) == peak(128, None) == 0.1
+    assert peak(256, 256) == 0.1
+    assert peak(64, 256) == pytest.approx(0.025)
+
+
+# ------------------------------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "accumulation", "group", "remedy"),
+    [
+        (100, 8, 1, None, "try 96 or 104"),
+        (100, 8, 2, None, "try 96 or 112"),
+        (96, 4, 1, 32, "try 128"),
+        (4, 8, 1, None, "try 8"),
+    ],
+)
+def test_a_batch_that_does_not_divide_is_refused_with_those_that_do(
+    batch: int, world: int, accumulation: int, group: int | None, remedy: str
+) -> None:
+    def plan(global_batch: int) -> Any:
+        train = Train(epochs=1, global_batch=global_batch, accumulation=accumulation)
+        model = Model(name="resnet50", batch_norm_group=group)
+        return make_plan(config(train=train, model=model), samples=1000, world_size=world)
+
+    with pytest.raises(ValueError, match=f"global_batch={batch} does not divide.*; {remedy}$"):
+        plan(batch)
+    for number in remedy.removeprefix("try ").split(" or "):
+        assert plan(int(number)).micro_batch * world * accumulation == int(number)
+
+
+def test_the_world_size_changes_the_micro_batch_only() -> None:
+    def plan(world: int) -> tuple[int, tuple[Any, ...], list[float]]:
+        train = Train(epochs=3, global_batch=240, accumulation=2)
+        made = make_plan(config(train=train), samples=5000, world_size=world)
+        rest = (made.last_step, made.samples, made.global_batch, made.accumulation)
+        cadences = (made.log, made.evaluate, made.save)
+        rates = [made.rate(step) for step in range(1, made.last_step + 1)]
+        return made.micro_batch, rest + cadences, rates
+
+    alone = plan(1)
+    for world in (2, 3, 4, 5, 8, 120):
+        micro, rest, rates = plan(world)
+        assert micro == 120 // world
+        assert (rest, rates) == alone[1:]
+
+
+def test_a_dataset_without_images_is_refused() -> None:
+    with pytest.raises(ValueError, match="somewhere has no training images"):
+        make_plan(config(), samples=0, world_size=1)

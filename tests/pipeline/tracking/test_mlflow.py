@@ -1,0 +1,430 @@
+"""Shipping to real MLflow stores: whatever happens, all arrives and nothing arrives twice."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import dashboard
+from pipeline.tracking.events import Evaluated, Event, Progress, RunEnded, RunStarted
+from pipeline.tracking.jsonl import METRICS, Jsonl
+from pipeline.tracking.sidecar import Sidecar
+from pipeline.tracking.spool import Shipped, unshipped_bytes
+
+ROOT = Path(__file__).parents[3]
+EXPERIMENT = "experiment"
+PARAMS: dict[str, str | int | float | bool] = {
+    "data.dir": "datasets/cifar10",
+    "optim.lr": 0.1,
+    "tracking.uri": "http://me:secret@tracking",
+}
+TOLD = {
+    "data.dir": "datasets/cifar10",
+    "optim.lr": "0.1",
+    "tracking.uri": "http://me:***@tracking",
+}
+TAGS = {"git_commit": "abc", "dataset_fingerprint": "f" * 64, "config_hash": "123"}
+
+
+def started(
+    first_step: int = 1,
+    params: dict[str, str | int | float | bool] = PARAMS,
+    world_size: int = 1,
+) -> RunStarted:
+    return RunStarted("r50", "runs/r50", first_step, 20, 2.0, world_size, params, TAGS)
+
+
+def progress(step: int) -> Progress:
+    return Progress(step, step / 10, 1 / step, 0.1, 100.0, 0.5)
+
+
+def evaluated(step: int) -> Evaluated:
+    return Evaluated(step, step / 10, 100 / step, 10 / step, 1.0, 50_000, 3.0)
+
+
+def write(run_dir: Path, events: Sequence[Event]) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with Jsonl(run_dir / METRICS) as jsonl:
+        for event in events:
+            jsonl.hear(event)
+
+
+def ship(store: Path, *run_dirs: Path, give_up_seconds: float = 60) -> int:
+    """Ship runs as one does by hand; return the exit code."""
+    command = [sys.executable, "-m", "pipeline.tracking.ship", *map(str, run_dirs)]
+    command += ["--uri", f"sqlite:///{store}", "--experiment", EXPERIMENT]
+    command += ["--give-up-seconds", str(give_up_seconds)]
+    return subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.DEVNULL).returncode
+
+
+def ask(store: Path, query: str, *values: object) -> list[Any]:
+    with closing(sqlite3.connect(store, timeout=20)) as database:
+        return database.execute(query, values).fetchall()
+
+
+def run_id(run_dir: Path) -> str:
+    state = Shipped.load(run_dir)
+    assert state is not None
+    return state.run_id
+
+
+def steps(store: Path, run_dir: Path, key: str = "train/loss") -> list[int]:
+    """The steps of every point of a curve, as often as they are there."""
+    query = "select step from metrics where run_uuid = ? and key = ? order by step"
+    return [step for (step,) in ask(store, query, run_id(run_dir), key)]
+
+
+def tags(store: Path, run_dir: Path) -> dict[str, str]:
+    return dict(ask(store, "select key, value from tags where run_uuid = ?", run_id(run_dir)))
+
+
+def params(store: Path, run_dir: Path) -> dict[str, str]:
+    return dict(ask(store, "select key, value from params where run_uuid = ?", run_id(run_dir)))
+
+
+def parents(store: Path, group: str) -> list[str]:
+    """The runs that stand for a group."""
+    query = "select run_uuid from tags where key = 'run_key' and value = ?"
+    return [run_id for (run_id,) in ask(store, query, group)]
+
+
+def status(store: Path, run_dir: Path) -> str:
+    query = "select status from runs where run_uuid = ?"
+    return ask(store, query, run_id(run_dir))[0][0]
+
+
+def until(condition: Any, timeout_seconds: float = 60) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store made by two runs that start at once, and several runs shipped later."""
+    place = tmp_path_factory.mktemp("place")
+    uri = f"sqlite:///{place / 'mlflow.db'}"
+    for name in ("first", "second"):
+        write(place / "runs" / name, [started()])
+    with (
+        Sidecar.start(place / "runs/first", uri=uri, experiment=EXPERIMENT) as first,
+        Sidecar.start(place / "runs/second", uri=uri, experiment=EXPERIMENT) as second,
+    ):
+        assert first.await_run_id(90) is not None
+        assert second.await_run_id(90) is not None
+        for name, sidecar in (("first", first), ("second", second)):
+            write(place / "runs" / name, [*map(progress, range(1, 21)), evaluated(20)])
+            (place / "runs" / name / "result.json").write_text("{}")
+            write(place / "runs" / name, [RunEnded("finished", "", {"top1_error_percent": 5.0})])
+            assert sidecar.drain(60)
+    build_runs(place / "runs")
+    folders = [place / "runs" / name for name in ("resumed", "poisoned", "torn", "crashed")]
+    assert ship(place / "mlflow.db", *folders) == 0
+    return place
+
+
+def build_runs(runs: Path) -> None:
+    write(runs / "resumed", [started(), *map(progress, range(1, 11)), evaluated(5), evaluated(10)])
+    write(runs / "resumed", [RunEnded("interrupted")])
+    again = started(6, PARAMS | {"optim.lr": 0.2, "new": 1}, world_size=4)
+    write(runs / "resumed", [again, *map(progress, range(6, 21)), evaluated(10), evaluated(20)])
+    write(runs / "resumed", [RunEnded("finished")])
+
+    write(runs / "poisoned", [started(params=PARAMS | {"a//b": 1, "c(d": 2}), progress(1)])
+    with (runs / "poisoned" / METRICS).open("a") as file:
+        for step in (2**70, "x", None):
+            file.write(json.dumps({"event": "progress", "time": 1.0, "step": step}) + "\n")
+        file.write('{"event": "of a later release", "time": 1.0}\n')
+        file.write('{"event": 7, "time": "x"}\n')
+    write(runs / "poisoned", [progress(2), RunEnded("finished")])
+
+    write(runs / "torn", [started(), progress(1)])
+    with (runs / "torn" / METRICS).open("a") as file:
+        file.write('{"event": "progress", "time": 17')
+    nan = Progress(2, 0.2, float("nan"), 0.1, 100.0, 0.5)
+    write(runs / "torn", [started(), nan, progress(3), RunEnded("failed", "loss is NaN")])
+
+    write(runs / "crashed", [started(), progress(1)])
+
+
+def test_runs_that_start_at_once_share_one_new_store_and_experiment(place: Path) -> None:
+    store = place / "mlflow.db"
+    query = "select count(*), count(distinct experiment_id) from runs where name in (?, ?)"
+    assert ask(store, query, "first", "second") == [(2, 1)]
+    for name in ("first", "second"):
+        folder = place / "runs" / name
+        for key in ("train/loss", "train/lr", "train/images_per_second", "epoch"):
+            assert steps(store, folder, key) == list(range(1, 21))
+        assert steps(store, folder, "val/top1_error") == [20]
+        assert status(store, folder) == "FINISHED"
+
+
+def test_runs_of_one_group_that_start_at_once_share_one_parent(tmp_path: Path) -> None:
+    store, folders = tmp_path / "mlflow.db", [tmp_path / "sweep" / f"seed={n}" for n in range(3)]
+    grouped = started(params=PARAMS | {"tracking.group": "tiny-sweep-1a2b3c"})
+    with ExitStack() as stack:
+        for folder in folders:
+            write(folder, [grouped, progress(1)])
+            uri = f"sqlite:///{store}"
+            stack.enter_context(Sidecar.start(folder, uri=uri, experiment=EXPERIMENT))
+        until(lambda: all((kept := Shipped.load(each)) and kept.offset for each in folders), 90)
+    (parent,) = parents(store, "tiny-sweep-1a2b3c")
+    assert {tags(store, folder)["mlflow.parentRunId"] for folder in folders} == {parent}
+    query = "select name, status from runs where run_uuid = ?"
+    assert ask(store, query, parent) == [("tiny-sweep-1a2b3c", "FINISHED")]
+    (folders[0] / "mlflow.json").unlink()
+    assert ship(store, folders[0]) == 0  # all of it again
+    assert ask(store, "select count(*) from runs") == [(4,)]
+    assert parents(store, "tiny-sweep-1a2b3c") == [parent]
+
+
+MEETING = """
+import sys, threading, time
+from pathlib import Path
+from pipeline.tracking.mlflow_client import Mlflow
+database = Path(sys.argv[1])
+members = [Mlflow(f"sqlite:///{database}") for _ in range(8)]
+experiment = members[0].experiment("experiment")
+start = threading.Barrier(len(members))
+def join(member):
+    start.wait()
+    while True:
+        try:
+            return member.group(experiment, "meeting", 1, database.with_name("meeting.lock"))
+        except ConnectionError:
+            time.sleep(0.01)
+threads = [threading.Thread(target=join, args=[member]) for member in members]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_a_group_that_many_join_at_one_moment_has_one_parent(tmp_path: Path) -> None:
+    store = tmp_path / "mlflow.db"
+    subprocess.run([sys.executable, "-c", MEETING, store], cwd=ROOT, check=True, timeout=120)
+    assert len(parents(store, "meeting")) == 1
+
+
+def test_a_run_tells_what_it_is(place: Path) -> None:
+    store, folder = place / "mlflow.db", place / "runs/first"
+    assert params(store, folder) == TOLD
+    told = tags(store, folder)
+    assert told["mlflow.source.git.commit"] == "abc"
+    assert told["mlflow.runName"] == "first"
+    assert told["config_hash"] == "123"
+    assert "top1 error percent" in told["mlflow.note.content"]
+    assert ask(store, "select name, digest from datasets") == [("cifar10", "f" * 36)]
+    kept = list((place / "mlartifacts").rglob("result.json"))
+    assert {path.parents[1].name for path in kept} == {
+        run_id(place / "runs" / name) for name in ("first", "second")
+    }
+
+
+def test_time_is_that_of_the_events(place: Path) -> None:
+    store, folder = place / "mlflow.db", place / "runs/first"
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    written = [int(line["time"] * 1000) for line in lines if line["event"] == "progress"]
+    query = "select timestamp from metrics where run_uuid = ? and key = 'epoch' order by step"
+    assert [row[0] for row in ask(store, query, run_id(folder))] == written
+    query = "select start_time, end_time from runs where run_uuid = ?"
+    ends = (int(lines[0]["time"] * 1000), int(lines[-1]["time"] * 1000))
+    assert ask(store, query, run_id(folder)) == [ends]
+
+
+def test_a_resumed_run_is_one_run_without_steps_twice(place: Path) -> None:
+    store, folder = place / "mlflow.db", place / "runs/resumed"
+    assert steps(store, folder) == list(range(1, 21))
+    assert steps(store, folder, "val/top1_error") == [5, 10, 20]
+    assert status(store, folder) == "FINISHED"
+    assert params(store, folder)["optim.lr"] == "0.1"
+    assert params(store, folder)["new"] == "1"
+    assert tags(store, folder)["resumed.optim.lr"] == "0.2"
+    assert tags(store, folder)["world_size"] == "4"
+
+
+def test_what_mlflow_refuses_is_put_aside_and_blocks_nothing(place: Path) -> None:
+    store, folder = place / "mlflow.db", place / "runs/poisoned"
+    assert steps(store, folder) == [1, 2]
+    assert params(store, folder) == TOLD
+    assert status(store, folder) == "FINISHED"
+    aside = (folder / "mlflow_quarantine.jsonl").read_text().splitlines()
+    assert len(aside) == 6
+    assert sum("a//b" in line for line in aside) == 1
+    assert sum("c(d" in line for line in aside) == 1
+
+
+def test_a_torn_line_costs_itself_only(place: Path) -> None:
+    store, folder = place / "mlflow.db", place / "runs/torn"
+    assert steps(store, folder) == [1, 2, 3]
+    query = "select is_nan from metrics where run_uuid = ? and key = 'train/loss' and step = 2"
+    assert ask(store, query, run_id(folder)) == [(1,)]
+    assert status(store, folder) == "FAILED"
+    assert tags(store, folder)["end_message"] == "loss is NaN"
+
+
+def test_a_run_without_a_last_word_was_killed(place: Path) -> None:
+    assert status(place / "mlflow.db", place / "runs/crashed") == "KILLED"
+    assert steps(place / "mlflow.db", place / "runs/crashed") == [1]
+
+
+def test_shipping_again_from_the_start_changes_nothing(place: Path) -> None:
+    store = place / "mlflow.db"
+    count = "select (select count(*) from runs), (select count(*) from metrics)"
+    before = ask(store, count)
+    old = run_id(place / "runs/resumed")
+    for name in ("first", "resumed"):
+        (place / "runs" / name / "mlflow.json").unlink()
+    assert ship(store, place / "runs/first", place / "runs/resumed") == 0
+    assert ask(store, count) == before
+    assert run_id(place / "runs/resumed") == old
+
+
+def test_a_sidecar_killed_midway_loses_and_repeats_nothing(place: Path) -> None:
+    store, folder = place / "mlflow.db", place / "runs/midway"
+    write(folder, [started(), *map(progress, range(1, 1001)), evaluated(1000)])
+    uri, size = f"sqlite:///{store}", unshipped_bytes(folder, 0)
+    with Sidecar.start(folder, uri=uri, experiment=EXPERIMENT) as sidecar:
+        until(lambda: (state := Shipped.load(folder)) and state.offset > 0)
+        assert sidecar.pid is not None
+        os.kill(sidecar.pid, signal.SIGKILL)
+        until(lambda: sidecar.pid is None)
+        state = Shipped.load(folder)
+        assert state is not None
+        assert state.offset < size
+        assert sidecar.drain(60)  # starts it again
+    assert steps(store, folder) == list(range(1, 1001))
+    assert steps(store, folder, "val/loss") == [1000]
+
+
+TRAINER = """
+import os, sys
+from pathlib import Path
+from pipeline.tracking.sidecar import Sidecar
+with Sidecar.start(Path(sys.argv[1]), uri=sys.argv[2], experiment="experiment") as sidecar:
+    assert sidecar.await_run_id(60)
+    os.kill(sidecar.pid, 15)
+    print(sidecar.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_sidecar_outlives_a_signal_to_the_job_but_not_its_trainer(place: Path) -> None:
+    store, folder = place / "mlflow.db", place / "runs/trainer-dies"
+    write(folder, [started(), progress(1)])
+    command = [sys.executable, "-c", TRAINER, str(folder), f"sqlite:///{store}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as trainer:
+        assert trainer.stdout is not None
+        pid = int(trainer.stdout.readline())
+        write(folder, [progress(2)])
+        until(lambda: steps(store, folder) == [1, 2])  # after SIGTERM
+        assert status(store, folder) == "RUNNING"
+        trainer.kill()
+    until(lambda: status(store, folder) == "KILLED")
+    until(lambda: not Path(f"/proc/{pid}").exists(), 10)
+
+
+@contextmanager
+def serving(place: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
+    """The dashboard, as a person starts it."""
+    command = [sys.executable, "launch/dashboard.py", "--no-browser", "--port", str(port)]
+    command += ["--runs-dir", str(place / "runs"), "--uri", f"sqlite:///{place / 'mlflow.db'}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
+
+
+def test_an_outage_of_the_server_loses_and_repeats_nothing(place: Path) -> None:
+    store, folder, port = place / "mlflow.db", place / "runs/outage", free_port()
+    grouped = started(params=PARAMS | {"tracking.group": "outage-sweep"})
+    write(folder, [grouped, *map(progress, range(1, 101))])
+    uri = f"http://127.0.0.1:{port}"
+    with Sidecar.start(folder, uri=uri, experiment=EXPERIMENT, give_up_seconds=0) as sidecar:
+        assert sidecar.await_run_id(1) is None
+        assert not sidecar.drain(0.5)
+        with serving(place, port) as server:
+            assert server.stdout is not None
+            link = next(line for line in server.stdout if line.startswith("Dashboard: "))
+            assert link.endswith("runs?workflowType=machine_learning&compareRunsMode=CHART\n")
+            assert link.startswith(f"Dashboard: {uri}/#/experiments/1/")
+            assert dashboard.experiments(uri) == ["1"]
+            assert sidecar.await_run_id(90)
+            assert sidecar.drain(60)
+        assert server.returncode == 0
+        with socket.socket() as probe:  # no process of the server is left
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+        assert steps(store, folder) == list(range(1, 101))
+        write(folder, [*map(progress, range(101, 201)), RunEnded("finished")])
+        assert not sidecar.drain(1)
+        pid = sidecar.pid
+    until(lambda: not Path(f"/proc/{pid}").exists())  # gives up; the rest stays in the file
+    assert steps(store, folder) == list(range(1, 101))
+    assert ship(store, folder) == 0
+    assert steps(store, folder) == list(range(1, 201))
+    assert status(store, folder) == "FINISHED"
+    assert tags(store, folder)["mlflow.parentRunId"] in parents(store, "outage-sweep")
+
+
+# ------------------------------------------------------------------------------- the dashboard
+
+
+def test_without_a_store_the_dashboard_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert dashboard.main(["--runs-dir", str(tmp_path / "runs"), "--no-browser"]) == 2
+    said = capsys.readouterr().err
+    assert f"no MLflow store at {tmp_path}/mlflow.db" in said
+    assert "--runs-dir" in said
+
+
+def test_a_server_elsewhere_is_only_linked_to(capsys: pytest.CaptureFixture[str]) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    assert dashboard.main(["--uri", f"{uri}/", "--no-browser"]) == 0
+    assert capsys.readouterr().out == f"Dashboard: {uri}/#/experiments\n"
+
+
+def test_a_taken_port_gives_way_to_the_next_free_one() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert dashboard.free_port("127.0.0.1", port) > port
+
+
+def test_one_experiment_is_opened_and_several_are_listed() -> None:
+    one = "http://h/#/experiments/3/runs?workflowType=machine_learning&compareRunsMode=CHART"
+    assert dashboard.chart_link("http://h", ["3"]) == one
+    assert dashboard.chart_link("http://h", ["3", "4"]) == "http://h/#/experiments"
+    assert dashboard.chart_link("http://h", []) == "http://h/#/experiments"
+
+
+def test_hosts_are_named_only_where_others_may_come_from(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    alone = dashboard.server_command(uri, tmp_path / "runs", "127.0.0.1", 5000)
+    assert "--allowed-hosts" not in alone
+    shared = dashboard.server_command(uri, tmp_path / "runs", "0.0.0.0", 5000)
+    hosts = shared[shared.index("--allowed-hosts") + 1].split(",")
+    assert {socket.gethostname(), f"{socket.gethostname()}:*", "localhost:*", "10.*"} <= set(hosts)
+    assert "*" not in hosts
+    origins = shared[shared.index("--cors-allowed-origins") + 1].split(",")
+    assert f"http://{socket.gethostname()}:5000" in origins

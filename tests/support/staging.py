@@ -1,0 +1,28 @@
+"""A dataset's files on a stage, looked at from outside."""
+
+from pathlib import Path
+
+from pipeline.config.schema import Data
+from pipeline.loaders import Split
+from pipeline.storage.staging import stage_split
+from tests.support.loading import open_split
+
+
+def staged(folder: Path, stage: Path) -> Split:
+    return stage_split(Data(dir=folder, stage=stage), open_split(folder))
+
+
+def paths(split: Split) -> list[Path]:
+    """The files of both halves."""
+    return [
+        index.root / name for index in (split.train, split.val) for name in index.files.to_pylist()
+    ]
+
+
+def identities(split: Split) -> list[tuple[int, int]]:
+    """These change if a file is made anew."""
+    return [(path.stat().st_ino, path.stat().st_ctime_ns) for path in paths(split)]
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
