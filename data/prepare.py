@@ -19,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for a checkout that is not
 from data.indexing.source import Source, Survey
 from data.indexing.survey import Rules, carry_out, request_of
 from data.indexing.units import forget_journal
-from data.sources import cifar10, digits, imagefolder, imagenet, kaggle, parquet, shards, webdataset
+from data.sources import cifar10, digits, imagefolder, imagenet, kaggle, webdataset
+from data.sources.parquet import source as parquet
+from data.sources.shards import source as shards
 from pipeline.dataset.index import Index, Manifest, read_manifest
 from pipeline.dataset.writing import Dataset, write_dataset
 

@@ -32,16 +32,22 @@ from pipeline.checkpoint import Checkpoints
 from pipeline.config.load import load
 from pipeline.config.schema import Config, PadCrop, RandomResizedCrop, Synthetic
 from pipeline.dataset.index import Index
+from pipeline.dataset.split import Split, open_split
 from pipeline.distributed.world import World, join_world
 from pipeline.engines.autocast import AUTOCAST_DTYPES
-from pipeline.loaders import Split, open_loader
+from pipeline.loaders import open_loader
 from pipeline.loop import report, train_step
 from pipeline.models import build
 from pipeline.models.input import Normalized
 from pipeline.optim.build import build_optimizer
 from pipeline.plan import make_plan
 from pipeline.tracking.tracker import Tracker
-from pipeline.train import Job, assemble, open_images, open_split, set_up_torch
+from pipeline.train import (
+    Job,
+    assemble,
+    open_images,
+    set_up_torch,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

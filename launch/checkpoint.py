@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from launch.arguments import count
 from pipeline.checkpoint import CheckpointError, read_checkpoint
 from pipeline.weights.average import average
-from pipeline.weights.convert import FORMS, Request, convert
+from pipeline.weights.convert import FORMS, Conversion, convert
 from pipeline.weights.inspect import inspect, list_tensors, to_json, to_text
-from pipeline.weights.stored import Stored, locate, locate_all, open_stored
+from pipeline.weights.stored import StoredCheckpoint, locate, locate_all, open_stored
 
 DAMAGED = 1
 USER_MISTAKE = 2
@@ -67,7 +67,7 @@ def _verify(options: Namespace) -> int:
 
 
 def _convert(options: Namespace) -> int:
-    request = Request(options.to, options.out, live=options.live, normalise=options.normalise)
+    request = Conversion(options.to, options.out, live=options.live, normalise=options.normalise)
     done = convert(_chosen(options), request)
     _say(f"{options.out}: {done.what}", sys.stdout)
     for remark in done.remarks:
@@ -105,7 +105,7 @@ def _last(places: list[Path], count: int) -> list[Path]:
     return found[-count:]
 
 
-def _chosen(options: Namespace) -> Stored:
+def _chosen(options: Namespace) -> StoredCheckpoint:
     path = locate(options.place, step=options.step, best=options.best, warn=_warn)
     return open_stored(path, options.config)
 

@@ -24,7 +24,7 @@ import numpy as np
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Shuffled, Windowed
 from pipeline.dataset.index import Index
-from pipeline.dataset.order import Places, training_places
+from pipeline.dataset.order import BatchIndices, training_places
 from pipeline.dataset.windows import WindowedOrder
 from pipeline.storage.reader import SampleReader
 from pipeline.storage.window_reader import WindowReader, byte_ranges
@@ -123,7 +123,7 @@ class _Seen:
         assert isinstance(self.spec, Windowed)
         return WindowedOrder(self.index.stored, self.spec, self.seed, self.global_batch)
 
-    def places(self, step: int) -> Places:
+    def places(self, step: int) -> BatchIndices:
         match self.spec:
             case Shuffled():
                 return training_places(

@@ -53,10 +53,10 @@ def queue_again(config: Config, run_dir: Path, nodes: int | None) -> str:
     if before is not None:
         os.chdir(before.directory)  # where relative paths in the configuration begin
     # With torch and submitit, which the mistakes above need not wait for.
-    from launch.slurm.submit.request import Request, describe_submission
+    from launch.slurm.submit.request import JobRequest, describe_submission
 
     wanted = nodes or (before.layout.nodes if before else 1)
-    request = Request.check(config, nodes=wanted)
+    request = JobRequest.check(config, nodes=wanted)
     for warning in request.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return describe_submission(request.queue(), config)

@@ -20,7 +20,7 @@ from launch.overview.details import read_details, to_json
 from launch.overview.state import read_standing, submissions
 from launch.overview.tables import console, details_text, runs_table, sweep_table
 from launch.slurm.api.cli import SlurmError
-from launch.slurm.api.jobs import Job, read_jobs
+from launch.slurm.api.jobs import QueuedJob, read_jobs
 from launch.slurm.records.submission import Submission
 from launch.sweep.summary import find_sweep, summarize
 from pipeline.runs.find import find_runs, is_run
@@ -67,7 +67,7 @@ def show_sweep(folder: Path, *, as_json: bool) -> None:
         console().print(sweep_table(summary))
 
 
-def ask_slurm(queued: Mapping[Path, Submission]) -> dict[str, Job] | None:
+def ask_slurm(queued: Mapping[Path, Submission]) -> dict[str, QueuedJob] | None:
     """Return the jobs of the runs that have one; None, with a warning, if SLURM does not answer."""
     try:
         return read_jobs(each.job_id for each in queued.values() if each.job_id)
@@ -77,7 +77,7 @@ def ask_slurm(queued: Mapping[Path, Submission]) -> dict[str, Job] | None:
 
 
 def show_one(
-    run: Path, submission: Submission | None, jobs: Mapping[str, Job] | None, *, as_json: bool
+    run: Path, submission: Submission | None, jobs: Mapping[str, QueuedJob] | None, *, as_json: bool
 ) -> None:
     """Print all about one run."""
     details = read_details(run, submission, jobs)
@@ -90,7 +90,7 @@ def show_one(
 def show_all(
     runs: Sequence[Path],
     queued: Mapping[Path, Submission],
-    jobs: Mapping[str, Job] | None,
+    jobs: Mapping[str, QueuedJob] | None,
     *,
     as_json: bool,
 ) -> None:

@@ -41,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _queue(config: Config, options: argparse.Namespace) -> int:
     from launch.slurm.follow import follow
-    from launch.slurm.submit.request import Request, describe_submission
+    from launch.slurm.submit.request import JobRequest, describe_submission
 
     if options.ranks:
         slurm = replace(config.slurm, ranks_per_node=options.ranks)
         config = replace(config, slurm=slurm)
-    request = Request.check(config, nodes=options.nodes)
+    request = JobRequest.check(config, nodes=options.nodes)
     for warning in request.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if options.dry_run:

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from launch.slurm.watch.ledger import hold_memory
-from launch.slurm.watch.rules import Limits
+from launch.slurm.watch.rules import WatchLimits
 from launch.slurm.watch.watcher import Watcher
 
 RUNS_DIR = Path("runs")
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return 0, 1 if SLURM does not answer (--once), 2 for a mistake."""
     options = _parser().parse_args(arguments)
     places: list[Path] = options.places or [RUNS_DIR]
-    limits = Limits(options.stalled_minutes * 60, options.node_failures)
+    limits = WatchLimits(options.stalled_minutes * 60, options.node_failures)
     try:
         expect_folders(places)
         with hold_memory(places[0]) as memory:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 from pipeline.config.schema import Config, Data
-from pipeline.dataset.index import Index
+from pipeline.dataset.split import Split
 from pipeline.distributed.world import World
-from pipeline.loaders import Loader, Split, open_loader
+from pipeline.loaders import Loader, open_loader
 from pipeline.plan import Plan
 from pipeline.runs.fence import Fence
 from pipeline.storage.errors import ImageError
@@ -31,15 +31,6 @@ class Job:
         return self.split.train.manifest.fingerprint
 
 
-def open_split(data: Data) -> Split:
-    """Open both halves of the dataset; raise `ValueError` if one is missing or empty."""
-    split = Split(Index.open(data.dir, "train", data.root), Index.open(data.dir, "val", data.root))
-    for index in (split.train, split.val):
-        if len(index) == 0:
-            raise ValueError(f"{data.dir}: split {index.split!r} is empty; prepare it again")
-    return split
-
-
 def open_images(job: Job) -> Loader:
     """Open the loader, and check the images as `data.verify` asks, each rank its share."""
     config, split, world = job.config, job.split, job.world
@@ -51,7 +42,7 @@ def open_images(job: Job) -> Loader:
         rank_batch=config.evaluate.rank_batch,
         world=world,
     )
-    world.from_main(lambda: expect_files(config.data, split))
+    world.broadcast_from_main(lambda: expect_files(config.data, split))
     if config.data.verify == "decode" and config.data.on_corrupt == "fail":
         faults = [fault for share in world.gather(loader.verify()) for fault in share]
         if faults:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.checkpoint import Checkpoints, Progress, Snapshot, Tensors, expect_same_tensors
-from pipeline.distributed.stopping import Stopped, Stopping
+from pipeline.distributed.stopping import Stopping
 from pipeline.distributed.world import World
 from pipeline.engines import Engine, EngineState
 from pipeline.evaluation.counts import Counts, evaluate
@@ -17,6 +17,7 @@ from pipeline.meter import Meter
 from pipeline.optim.ema import WeightAverage
 from pipeline.plan import Plan
 from pipeline.runs.fence import Fence
+from pipeline.system.exit_codes import Stopped
 from pipeline.system.watchdog import Watchdog
 from pipeline.tracking import events
 
@@ -53,17 +54,17 @@ def fit(run: Run) -> Counts:
 
     Raises `Stopped` if the run is asked to stop; all is saved then, but the write may go on.
     """
-    counts = take_stock(run, run.progress.step) if owes_evaluation(run) else None
+    counts = evaluate_and_save(run, run.progress.step) if evaluation_is_due(run) else None
     run.meter.restart()
     steps = range(run.progress.step + 1, run.plan.last_step + 1)  # empty if the run is finished
     with run.loader.train(steps) as batches:
         for step in steps:
             train_step(run, batches, step)
-            attend(run, first=step == steps.start)
+            after_step(run, first=step == steps.start)
             if not (run.plan.reports(step) or run.stopping.agreed):
                 continue
             report(run, step, replaced=batches.replaced)
-            counts = take_stock(run, step)
+            counts = evaluate_and_save(run, step)
             run.meter.restart()
     run.stopping.end()
     counts = counts or count_validation(run, run.progress.step)
@@ -71,7 +72,7 @@ def fit(run: Run) -> Counts:
     return counts
 
 
-def owes_evaluation(run: Run) -> bool:
+def evaluation_is_due(run: Run) -> bool:
     """Whether the run was stopped when an evaluation was due, or under way."""
     progress = run.progress
     due = progress.step > 0 and progress.step in run.plan.evaluate
@@ -87,7 +88,7 @@ def train_step(run: Run, batches: Stream, step: int) -> None:
         run.average.update(step)
 
 
-def attend(run: Run, *, first: bool) -> None:
+def after_step(run: Run, *, first: bool) -> None:
     """A step is done: tell the watchdog, and vote with the other ranks on whether to stop."""
     run.watchdog.expect_step()
     if first and run.watchdog.minutes:
@@ -103,7 +104,7 @@ def report(run: Run, step: int, *, replaced: int) -> None:
     run.fence.expect_mine()
     reading = run.meter.read(step)
     run.emit(
-        events.Progress(
+        events.StepReport(
             step=step,
             epoch=run.plan.epoch(step),
             loss=reading.loss,
@@ -115,7 +116,7 @@ def report(run: Run, step: int, *, replaced: int) -> None:
     )
 
 
-def take_stock(run: Run, step: int) -> Counts | None:
+def evaluate_and_save(run: Run, step: int) -> Counts | None:
     """Evaluate, note that `step` is done, and save, each if it is due; then stop if that is agreed.
 
     A stop does not wait for an evaluation: the run begins with it when it goes on.

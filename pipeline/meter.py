@@ -9,12 +9,9 @@ from typing import TypeVar
 import torch
 
 from pipeline.distributed.world import World
+from pipeline.system.exit_codes import LossError
 
 T = TypeVar("T")
-
-
-class LossError(RuntimeError):
-    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class Meter:
         Raises `LossError`, on all ranks alike, if the loss became NaN or infinite.
         """
         steps = self._steps
-        loss = self._world.sum_(self._loss_sum).item() / (steps * self._world.size)
+        loss = self._world.all_reduce_sum_(self._loss_sum).item() / (steps * self._world.size)
         if not math.isfinite(loss):
             raise LossError(
                 f"the loss became {loss} between step {step - steps + 1} and step {step};"

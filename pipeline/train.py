@@ -35,12 +35,13 @@ from pipeline.checkpoint import (
 )
 from pipeline.config.load import dump, flatten, load
 from pipeline.config.schema import Config
+from pipeline.dataset.split import open_split
 from pipeline.distributed.health import tell_of_machines
-from pipeline.distributed.stopping import Stopped, Stopping
-from pipeline.distributed.world import LocalError, World, join_world
+from pipeline.distributed.stopping import Stopping
+from pipeline.distributed.world import World, join_world
 from pipeline.engines import Trainee, open_engine
 from pipeline.evaluation.counts import Counts
-from pipeline.job import Job, open_images, open_split
+from pipeline.job import Job, open_images
 from pipeline.loaders import Loader
 from pipeline.loop import Run, fit, resume
 from pipeline.meter import Meter
@@ -57,7 +58,7 @@ from pipeline.runs.result import describe_result
 from pipeline.storage.errors import ImageError
 from pipeline.storage.staging import stage_on_each_node
 from pipeline.system.durable import write_whole
-from pipeline.system.exit_codes import exit_code, tell
+from pipeline.system.exit_codes import LocalError, Stopped, exit_code, report_error
 from pipeline.system.signals import StopSignals
 from pipeline.system.watchdog import Watchdog
 from pipeline.tracking import events
@@ -80,9 +81,9 @@ def train(config: Config) -> dict[str, Any]:
         split = open_split(config.data)
         plan = make_plan(config, samples=len(split.train), world_size=world.size)
         job = Job(config, world, split, plan, signals, watchdog)
-        folder = world.from_main(lambda: stack.enter_context(hold_run_folder(config)))
+        folder = world.broadcast_from_main(lambda: stack.enter_context(hold_run_folder(config)))
         watchdog.stacks = folder / "stacks" / f"rank-{world.rank}.txt"
-        result = world.from_main(lambda: read_result(folder))
+        result = world.broadcast_from_main(lambda: read_result(folder))
         if result is None:
             watchdog.expect_hours()
             staged = stage_on_each_node(config.data, split, world)
@@ -244,7 +245,7 @@ def restore(run: Run, folder: Path, tracker: Tracker) -> None:
         recover_checkpoints(folder / "checkpoints")
         return newest_checkpoint(folder / "checkpoints", tracker.warn)
 
-    path = run.world.from_main(find)
+    path = run.world.broadcast_from_main(find)
     if path is None:
         return
     snapshot = read_checkpoint(path)
@@ -301,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = exit_code(error)
         if code is None:
             raise
-        tell(error, int(os.environ.get("RANK", "0")))
+        report_error(error, int(os.environ.get("RANK", "0")))
         return code
     return 0
 

@@ -24,20 +24,20 @@ class StoredImage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SizeLimits:
     """From how many pixels on an image of a split is large."""
 
     large_pixels: int
 
     @staticmethod
-    def of(index: Index) -> "Limits":
+    def of(index: Index) -> "SizeLimits":
         """Take the median of the split into account."""
         pixels = index.widths.astype(np.int64) * index.heights
         median = float(np.median(pixels)) if len(pixels) else 0.0
-        return Limits(min(LARGE_PIXELS, round(LARGE_TIMES_MEDIAN * median)))
+        return SizeLimits(min(LARGE_PIXELS, round(LARGE_TIMES_MEDIAN * median)))
 
 
-def examine(index: Index, image: StoredImage, limits: Limits) -> tuple[str, list[Flaw]]:
+def examine(index: Index, image: StoredImage, limits: SizeLimits) -> tuple[str, list[Flaw]]:
     """Return the format of an image, and its flaws: at most one fault, and any findings."""
     sample, content = image
     kind = image_kind(content)
@@ -60,7 +60,7 @@ def drop_ordinary(flaws: Sequence[Flaw], kinds: Counter[str]) -> list[Flaw]:
     return [flaw for flaw in flaws if flaw.kind != "not-jpeg"]
 
 
-def _about_size(index: Index, sample: int, size: tuple[int, int], limits: Limits) -> list[Flaw]:
+def _about_size(index: Index, sample: int, size: tuple[int, int], limits: SizeLimits) -> list[Flaw]:
     width, height = size
     flaws: list[Flaw] = []
     indexed = int(index.widths[sample]), int(index.heights[sample])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.checking.damaged_files import NOT_THERE
-from data.checking.examination import Limits, StoredImage, examine
+from data.checking.examination import SizeLimits, StoredImage, examine
 from data.checking.flaws import Fault, Flaw
 from pipeline.dataset.index import Index
 from pipeline.dataset.samples import digest
@@ -44,7 +44,7 @@ class PortionReader:
 
     index: Index
     states: Sequence[FileState]
-    limits: Limits | None
+    limits: SizeLimits | None
     """If given, images are examined, and kept for decoding."""
 
     def read_all(self, workers: int) -> Iterator[Portion]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from data.checking.damaged_files import FileFault, judge_files
 from data.checking.decoding import undecodable
-from data.checking.examination import Limits, StoredImage, drop_ordinary
+from data.checking.examination import SizeLimits, StoredImage, drop_ordinary
 from data.checking.flaws import Flaw
 from data.checking.portions import PORTION_IMAGES, PortionReader
 from data.indexing.progress import Advance
@@ -53,7 +53,7 @@ def verify_split(index: Index, *, decode: bool, workers: int, advance: Advance) 
     `advance` is called with the bytes of the images that were dealt with.
     """
     states = file_states(index.root, index.files.to_pylist())
-    reader = PortionReader(index, states, Limits.of(index) if decode else None)
+    reader = PortionReader(index, states, SizeLimits.of(index) if decode else None)
     found: list[Flaw] = []
     kinds: Counter[str] = Counter()
 

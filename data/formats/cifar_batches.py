@@ -23,7 +23,7 @@ REMEDY = "fetch the archive again"
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class CifarBatch:
     """The images of one file: `pixels` is uint8 of shape (images, 32, 32, 3), red first."""
 
     pixels: NDArray[np.uint8]
@@ -39,7 +39,7 @@ def read_classes(folder: Path) -> tuple[str, ...]:
     return tuple(name.decode("utf-8", "replace") for name in names)
 
 
-def read_batch(path: Path, classes: int) -> Batch:
+def read_batch(path: Path, classes: int) -> CifarBatch:
     """Read one batch file; raise `ValueError` if it is not of CIFAR-10's format."""
     content = _load(path)
     array, labels = content.get(b"data"), _list(content, b"labels", int)
@@ -52,7 +52,7 @@ def read_batch(path: Path, classes: int) -> Batch:
         raise ValueError(f"{path} has labels outside 0..{classes - 1}; {REMEDY}")
     rows = np.frombuffer(array.content, np.uint8).reshape(shape, order=array.order)
     planes = rows.reshape(-1, 3, SIDE_PIXELS, SIDE_PIXELS)
-    return Batch(planes.transpose(0, 2, 3, 1), labels)
+    return CifarBatch(planes.transpose(0, 2, 3, 1), labels)
 
 
 class _Array:

@@ -46,7 +46,7 @@ _COMPRESSED = {
 }
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A plain file in an archive: `size` bytes from byte `offset` of the archive's file on."""
 
     name: str
@@ -56,7 +56,7 @@ class Member(NamedTuple):
 
 def walk(
     path: Path, *, start: int = 0, end: int | None = None
-) -> Iterator[tuple[Member, memoryview]]:
+) -> Iterator[tuple[TarMember, memoryview]]:
     """Read a tar once, from front to back, and yield each plain file in it with its content.
 
     The tar fills bytes `start` to `end` of `path`: the whole file, or an inner tar at its place.
@@ -72,7 +72,7 @@ def walk(
             yield member, span.read(member.offset, member.size)
 
 
-def list_members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[Member]:
+def list_members(path: Path, *, start: int = 0, end: int | None = None) -> Iterator[TarMember]:
     """Yield the plain files in a tar as `walk` does, but read their headers only."""
     with _open_span(path, start, end, read_ahead=BLOCK) as span:
         yield from _members(span)
@@ -142,7 +142,7 @@ def _open_span(
         yield _Span(path, stream.fileno(), start, end, read_ahead=read_ahead)
 
 
-def _members(span: _Span) -> Iterator[Member]:
+def _members(span: _Span) -> Iterator[TarMember]:
     at, kind = span.start, b""
     own: dict[bytes, bytes] = {}  # what extensions say of the next member
     shared: dict[bytes, bytes] = {}  # and of all members from here on
@@ -154,7 +154,7 @@ def _members(span: _Span) -> Iterator[Member]:
         match kind:
             case b"0" | b"\0":
                 own = {}
-                yield Member(_checked(span, at, name), at + BLOCK, size)
+                yield TarMember(_checked(span, at, name), at + BLOCK, size)
             case b"5":
                 own = {}
             case b"L":

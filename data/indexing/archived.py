@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.image_header import image_size
-from data.formats.tar import Member
+from data.formats.tar import TarMember
 from data.indexing.source import require_utf8, root_for
 from data.indexing.units import BadImage, Found
 from pipeline.dataset.samples import DIGEST_BYTES, Samples, StoredFile, digest
@@ -43,7 +43,7 @@ class Gathered:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, member: Member, content: memoryview) -> bool:
+    def add(self, member: TarMember, content: memoryview) -> bool:
         """Take an image up, or note why it cannot be used and return False."""
         try:
             width, height = image_size(content)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from os import sched_getaffinity
 from pathlib import Path
 
-from data.indexing.units import Unit
+from data.indexing.units import ReadingUnit
 from pipeline.dataset.writing import Dataset
 
 
@@ -27,7 +27,7 @@ class Survey:
     name: str
     root: str
     """The folder that the files lie in: absolute, or relative to the index."""
-    splits: Mapping[str, Sequence[Unit]]
+    splits: Mapping[str, Sequence[ReadingUnit]]
     classes: tuple[str, ...] | None
     """None where only the labels in the units tell how many there are."""
     class_names: tuple[str, ...] = ()

@@ -40,7 +40,7 @@ class Found:
     bad: tuple[BadImage, ...] = ()
 
 
-class Unit(Protocol):
+class ReadingUnit(Protocol):
     """Some files, or a part of one; it can be pickled, as another process may read it."""
 
     @property
@@ -61,7 +61,7 @@ class Unit(Protocol):
         ...
 
 
-def read_units(units: Sequence[Unit], *, out: Path, workers: int) -> list[Found]:
+def read_units(units: Sequence[ReadingUnit], *, out: Path, workers: int) -> list[Found]:
     """Return what each unit holds, in their order; what an earlier attempt read is not read again.
 
     The journal stays in `out` until `forget_journal`.
@@ -95,7 +95,7 @@ def forget_journal(out: Path) -> None:
     (out / JOURNAL).unlink(missing_ok=True)
 
 
-def keys_digest(units: Iterable[Unit]) -> str:
+def keys_digest(units: Iterable[ReadingUnit]) -> str:
     """Stand for all that is to be read, in hexadecimal digits."""
     state = hashlib.sha256()
     for unit in units:
@@ -131,7 +131,7 @@ class Journal(AbstractContextManager["Journal"]):
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def find(self, unit: Unit) -> Found | None:
+    def find(self, unit: ReadingUnit) -> Found | None:
         """Return what was noted for a unit."""
         content = self._known.get(_key_digest(unit))
         if content is None:
@@ -140,7 +140,7 @@ class Journal(AbstractContextManager["Journal"]):
         images = tuple(BadImage(*image) for image in json.loads(bad))
         return Found(Samples.from_bytes(samples), images)
 
-    def keep(self, unit: Unit, found: Found) -> None:
+    def keep(self, unit: ReadingUnit, found: Found) -> None:
         """Note what a unit holds."""
         bad = json.dumps([[image.path, image.reason] for image in found.bad]).encode()
         content = bad + b"\n" + found.samples.to_bytes()
@@ -171,9 +171,9 @@ class Journal(AbstractContextManager["Journal"]):
         return (key, content) if digest(content) == expected else None
 
 
-def _key_digest(unit: Unit) -> bytes:
+def _key_digest(unit: ReadingUnit) -> bytes:
     return hashlib.sha256(unit.key.encode()).digest()
 
 
-def _read(unit: Unit) -> Found:
+def _read(unit: ReadingUnit) -> Found:
     return unit.read()

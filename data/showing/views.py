@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pipeline.config.schema import Config, Dali, Shuffled, Windowed
 from pipeline.dataset.index import Index
 from pipeline.dataset.order import permute, training_places
+from pipeline.dataset.split import Split
 from pipeline.dataset.windows import WindowedOrder
 from pipeline.distributed.world import World
-from pipeline.loaders import Split
 from pipeline.loaders.dali import DaliLoader
 
 EVALUATION_BATCH = 64

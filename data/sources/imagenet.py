@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.devkit import Devkit, read_devkit
-from data.formats.tar import Member, list_members, walk
+from data.formats.tar import TarMember, list_members, walk
 from data.indexing.archived import Archive, Gathered, find_archives
 from data.indexing.source import Promise, Source, Survey, add_reading_arguments
 from data.indexing.survey import shown
@@ -30,7 +30,7 @@ class ClassTar:
     """The images of one class: a tar at its place in the training archive."""
 
     archive: Archive
-    tar: Member
+    tar: TarMember
     wnid: str
     label: int
 
@@ -89,7 +89,7 @@ class ValidationTar:
                 labels.append(self.labels[number])
         return gathered.found(labels)
 
-    def number(self, member: Member) -> int:
+    def number(self, member: TarMember) -> int:
         """Return the place of an image among the validation images, from 0 on.
 
         Raise `ValueError` if it is none of them.

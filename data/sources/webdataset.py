@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.formats.tar import Member, walk
+from data.formats.tar import TarMember, walk
 from data.indexing.archived import Archive, Gathered, expand, find_archives
 from data.indexing.images import EXTENSIONS
 from data.indexing.source import Source, Survey, add_reading_arguments
@@ -22,7 +22,7 @@ LABEL = re.compile(rb"\s*([0-9]{1,9})\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class WebDatasetShard:
     """One tar; `json_field` holds the label where it is in `key.json`."""
 
     archive: Archive
@@ -42,7 +42,7 @@ class Shard:
     def read(self) -> Found:
         """See `Unit`; images wait for their labels until the end of the shard."""
         gathered = Gathered(self.archive)
-        images: dict[str, Member] = {}
+        images: dict[str, TarMember] = {}
         labels: dict[str, int] = {}
         usable: list[str] = []
         for member, content in walk(self.archive.path):
@@ -59,7 +59,7 @@ class Shard:
         self._expect_pairs(images, labels)
         return gathered.found([labels[key] for key in usable])
 
-    def _label(self, member: Member, ending: str, content: bytes) -> int | None:
+    def _label(self, member: TarMember, ending: str, content: bytes) -> int | None:
         """Return a label, or None where a `.json` says nothing of it."""
         value = _field(content, self.json_field) if ending == "json" else _number(content)
         if value is None and ending == "json":
@@ -72,7 +72,7 @@ class Shard:
             )
         return value
 
-    def _expect_pairs(self, images: dict[str, Member], labels: dict[str, int]) -> None:
+    def _expect_pairs(self, images: dict[str, TarMember], labels: dict[str, int]) -> None:
         for key, member in images.items():
             if key not in labels:
                 wanted = f"a .cls of its name, or a .json with the field {self.json_field!r}"
@@ -84,7 +84,7 @@ class Shard:
                     f"({', '.join(sorted(EXTENSIONS))}); write the shard again"
                 )
 
-    def _fault(self, member: Member, reason: str) -> ValueError:
+    def _fault(self, member: TarMember, reason: str) -> ValueError:
         return ValueError(f"{self.archive.path}: {member.name!r} {reason}; write the shard again")
 
 
@@ -121,7 +121,7 @@ def survey(
     every = [path for paths in splits.values() for path in paths]
     root, archives = find_archives(every, out)
     known = None if classes is None else len(classes)
-    shards = iter([Shard(archive, json_field, known) for archive in archives])
+    shards = iter([WebDatasetShard(archive, json_field, known) for archive in archives])
     units = {split: [next(shards) for _ in paths] for split, paths in splits.items()}
     return Survey("webdataset", root, units, classes)
 

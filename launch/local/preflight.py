@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.config.schema import Config, Cosine, Dali, Polynomial, StepDecay
-from pipeline.job import expect_files, open_split
-from pipeline.loaders import Split
+from pipeline.dataset.split import Split, open_split
+from pipeline.job import expect_files
 from pipeline.models import build, count_parameters
 from pipeline.optim.build import peak_rate
 from pipeline.optim.schedule import warmup_steps

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from pipeline.system.signals import STOPPED, STOPS
-from pipeline.system.watchdog import HUNG
+from pipeline.system.exit_codes import HUNG, STOPPED
+from pipeline.system.signals import STOPS
 
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 1.0

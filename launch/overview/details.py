@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.overview.state import Standing, read_standing
-from launch.slurm.api.jobs import Job
+from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import LATEST, LOGS
 from launch.slurm.records.history import read_history
 from launch.slurm.records.submission import RECORD, SUBMISSIONS, Submission
@@ -52,7 +52,7 @@ class Details:
 def read_details(
     run_dir: Path,
     submission: Submission | None,
-    jobs: Mapping[str, Job] | None,
+    jobs: Mapping[str, QueuedJob] | None,
 ) -> Details:
     """Return all about the run in `run_dir`; `jobs` is None if SLURM does not answer."""
     metrics = read_metrics(run_dir)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.slurm.api.jobs import Job
+from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import ATTEMPTS
 from launch.slurm.records.history import read_history
 from launch.slurm.records.submission import Submission, last_submission
@@ -36,7 +36,7 @@ class Evidence:
     finished: bool
     cancelled: bool
     """Whether somebody asked it to stop for good."""
-    job: Job | None
+    job: QueuedJob | None
     """Its job, if that waits or runs."""
     queued: bool
     """Whether it was ever queued."""
@@ -79,7 +79,7 @@ class Standing:
 def read_standing(
     run_dir: Path,
     submission: Submission | None,
-    jobs: Mapping[str, Job] | None,
+    jobs: Mapping[str, QueuedJob] | None,
     metrics: Metrics,
 ) -> Standing:
     """Return where a run stands that has told `metrics`.

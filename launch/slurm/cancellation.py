@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.slurm.api.cli import SlurmError, slurm
-from launch.slurm.api.jobs import Job, job_of
+from launch.slurm.api.jobs import QueuedJob, job_of
 from pipeline.runs.find import CANCELLED, saved_checkpoint, saved_step
 from pipeline.runs.folder import RESULT
 from pipeline.runs.holder import ask_to_stop, holder
@@ -58,7 +58,7 @@ def what_is_saved(run_dir: Path, before: int) -> str:
     return f"saved step {saved.step:,}: {saved.path}; {go_on}"
 
 
-def _cancel_job(wanted: Cancellation, job: Job) -> bool:
+def _cancel_job(wanted: Cancellation, job: QueuedJob) -> bool:
     # Before the signal: ranks that end without the mark are started again.
     write_whole(wanted.run_dir / CANCELLED, time.strftime("%Y-%m-%d %H:%M:%S\n").encode())
     if wanted.at_once or job.state not in SAVES:

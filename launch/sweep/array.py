@@ -11,10 +11,10 @@ from launch.slurm.api.cli import show_config
 from launch.slurm.records.attempt import LOGS
 from launch.slurm.records.submission import SUBMISSIONS, Submission, next_number
 from launch.slurm.submit.code_copy import take_snapshot
-from launch.slurm.submit.request import Request
+from launch.slurm.submit.request import JobRequest
 from launch.slurm.submit.sbatch import announce, executor_for, prepare, refusals, script_of
 from launch.slurm.supervise.supervisor import supervise
-from launch.sweep.plan import Point, Sweep
+from launch.sweep.plan import Sweep, SweepPoint
 from pipeline.runs.folder import hold_run_folder
 
 ARRAY_LOG = "job-%A_%a.log"
@@ -25,7 +25,7 @@ class SweepRequest:
     """The points of a sweep that are to be trained, and fit the cluster."""
 
     sweep: Sweep
-    requests: list[Request]
+    requests: list[JobRequest]
     """One for each unfinished point; there is at least one."""
     parallel: int
     """The most that run at a time."""
@@ -38,7 +38,7 @@ class SweepRequest:
         """
         points = sweep.unfinished
         expect_array(len(points))
-        requests: list[Request] = []
+        requests: list[JobRequest] = []
         for point in points:
             requests.append(_check(point, nodes, requests[-1] if requests else None))
             _expect_alike(points[0], requests[0], point, requests[-1])
@@ -141,14 +141,16 @@ def describe_sweep(sweep: Sweep, submissions: Sequence[Submission]) -> str:
     return "\n".join(f"{name + ':':11}{value}" for name, value in lines)
 
 
-def _check(point: Point, nodes: int, like: Request | None) -> Request:
+def _check(point: SweepPoint, nodes: int, like: JobRequest | None) -> JobRequest:
     try:
-        return Request.check(point.config, nodes=nodes, like=like)
+        return JobRequest.check(point.config, nodes=nodes, like=like)
     except ValueError as error:
         raise ValueError(f"{point.name}: {error}") from error
 
 
-def _expect_alike(first: Point, its: Request, point: Point, request: Request) -> None:
+def _expect_alike(
+    first: SweepPoint, its: JobRequest, point: SweepPoint, request: JobRequest
+) -> None:
     """Raise `ValueError` if two points cannot be elements of one job array."""
     if (its.layout, its.config.slurm) != (request.layout, request.config.slurm):
         raise ValueError(

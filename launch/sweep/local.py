@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from launch.local.preflight import Preflight, check, check_machine
 from launch.local.ranks import run_ranks
-from launch.sweep.plan import Point, Sweep
-from pipeline.system.signals import STOPPED
+from launch.sweep.plan import Sweep, SweepPoint
+from pipeline.system.exit_codes import STOPPED
 
 SIGNALLED = 128
 
 
-def check_points(points: Sequence[Point], *, ranks: int, gpus: int) -> list[Preflight]:
+def check_points(points: Sequence[SweepPoint], *, ranks: int, gpus: int) -> list[Preflight]:
     """Return what each point comes to; raise `ValueError` that names the first that is wrong."""
     checked: list[Preflight] = []
     for point in points:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from pipeline.config.identity import result_identity
 from pipeline.config.load import ConfigError, dump, load
 from pipeline.config.schema import Config
 from pipeline.runs.find import SWEEP
-from pipeline.runs.folder import RESULT, decisive
+from pipeline.runs.folder import RESULT
 from pipeline.system.durable import write_whole
 
 OURS = ("name", "runs_dir", "run_dir", "tracking.group")
@@ -37,7 +38,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class SweepPoint:
     """One training of a sweep."""
 
     name: str
@@ -64,10 +65,10 @@ class Sweep:
     """All points, in the order of the command: the last setting changes fastest."""
 
     folder: Path
-    points: list[Point]
+    points: list[SweepPoint]
 
     @property
-    def unfinished(self) -> list[Point]:
+    def unfinished(self) -> list[SweepPoint]:
         return [point for point in self.points if not point.is_finished]
 
     def save(self) -> None:
@@ -85,12 +86,12 @@ def plan_sweep(config: Path, overrides: Sequence[str], sweeps: Sequence[str]) ->
     axes = read_axes(sweeps)
     expect_once([axis.key for axis in axes], overrides)
     points = [
-        Point(name, settings, load_point(config, overrides, name, settings))
+        SweepPoint(name, settings, load_point(config, overrides, name, settings))
         for name, settings in name_points(axes)
     ]
     expect_different(points)
     first = points[0].config
-    told = [text for each in points for text in (each.name, dump(decisive(each.config)))]
+    told = [text for each in points for text in (each.name, dump(result_identity(each.config)))]
     digest = hashlib.sha256("\0".join(told).encode()).hexdigest()[:6]
     folder = (first.runs_dir / f"{first.name}-sweep-{digest}").resolve()
     return Sweep(folder, [_place(point, folder) for point in points])
@@ -172,7 +173,7 @@ def load_point(
         raise ValueError(f"{name}: {error}") from error
 
 
-def expect_different(points: Sequence[Point]) -> None:
+def expect_different(points: Sequence[SweepPoint]) -> None:
     """Raise `ValueError` if two points have the same configuration."""
     known: dict[str, str] = {}
     for point in points:
@@ -186,7 +187,7 @@ def read_settings(folder: Path) -> dict[str, dict[str, str]]:
     return SETTINGS.validate_json((folder / SWEEP).read_bytes())
 
 
-def _place(point: Point, folder: Path) -> Point:
+def _place(point: SweepPoint, folder: Path) -> SweepPoint:
     tracking = replace(point.config.tracking, group=folder.name)
     config = replace(point.config, run_dir=folder / point.name, tracking=tracking)
     return replace(point, config=config)

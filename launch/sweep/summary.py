@@ -12,7 +12,7 @@ SEED = "seed"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SummaryRow:
     """One setting, over all seeds that have finished.
 
     Of the n finished points with final top-1 errors x_1 ... x_n, in percent, the mean is
@@ -34,7 +34,7 @@ class Summary:
     """A sweep, one line for each setting in the order of the command."""
 
     sweep: Path
-    lines: list[Line]
+    lines: list[SummaryRow]
 
     @property
     def unfinished(self) -> int:
@@ -64,9 +64,9 @@ def summarize(folder: Path) -> Summary:
     return Summary(folder, [_line(dict(others), found) for others, found in errors.items()])
 
 
-def _line(settings: dict[str, str], errors: list[float | None]) -> Line:
+def _line(settings: dict[str, str], errors: list[float | None]) -> SummaryRow:
     known = [error for error in errors if error is not None]
-    return Line(
+    return SummaryRow(
         settings,
         mean_top1_error_percent=statistics.mean(known) if known else None,
         sample_standard_deviation=statistics.stdev(known) if len(known) > 1 else None,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config.schema import PadCrop, RandomResizedCrop, ResizeCenterCrop
-from pipeline.dataset.order import Places
+from pipeline.dataset.order import BatchIndices
 from pipeline.dataset.philox import Words, below, philox, uniform
 
 Integers = NDArray[np.int64]
@@ -52,7 +52,7 @@ class Views:
 
 def training_views(
     cut: RandomResizedCrop | PadCrop,
-    places: Places,
+    places: BatchIndices,
     *,
     seed: int,
     heights: NDArray[np.integer],
@@ -85,13 +85,13 @@ def evaluation_views(
     return Views(cut.size, resized=resized, crop_start=start)
 
 
-def _draw(seed: int, places: Places, stream: int) -> Words:
+def _draw(seed: int, places: BatchIndices, stream: int) -> Words:
     low, high = places.samples & 0xFFFFFFFF, places.samples >> 32
     return philox(seed, low, high, places.epochs, stream)
 
 
 def _random_windows(
-    cut: RandomResizedCrop, places: Places, seed: int, high: Integers, wide: Integers
+    cut: RandomResizedCrop, places: BatchIndices, seed: int, high: Integers, wide: Integers
 ) -> tuple[Integers, Integers]:
     """The first of ten random windows that fits, else the central one; (start, shape) of (n, 2)."""
     words = np.stack([_draw(seed, places, CROP_DRAWS + k) for k in range(ATTEMPTS)])

@@ -15,7 +15,7 @@ from pipeline.checkpoint.snapshot import (
     MANIFEST,
     PROGRESS,
     CheckpointError,
-    Manifest,
+    FileHashes,
     Progress,
     Snapshot,
 )
@@ -70,9 +70,9 @@ def verify_checkpoint(path: Path) -> list[str]:
     return list(manifest.sha256)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> FileHashes:
     """Read what the checkpoint at `path` says that it consists of; raise OSError or ValueError."""
-    return _parse(TypeAdapter(Manifest), path / MANIFEST)
+    return _parse(TypeAdapter(FileHashes), path / MANIFEST)
 
 
 def read_progress(path: Path) -> Progress:

@@ -50,7 +50,7 @@ class Snapshot:
 
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class FileHashes:
     """What a whole checkpoint consists of."""
 
     sha256: dict[str, str]

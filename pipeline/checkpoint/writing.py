@@ -17,7 +17,7 @@ from pipeline.checkpoint.reading import (
     step_of,
     verify_checkpoint,
 )
-from pipeline.checkpoint.snapshot import MANIFEST, PROGRESS, CheckpointError, Manifest, Snapshot
+from pipeline.checkpoint.snapshot import MANIFEST, PROGRESS, CheckpointError, FileHashes, Snapshot
 from pipeline.checkpoint.tensor_file import tensor_file
 from pipeline.runs.fence import OPEN, Fence
 from pipeline.system.durable import make_folder, sync_folder, write_durably
@@ -114,7 +114,7 @@ def _write_hashed(path: Path, parts: Iterable[memoryview]) -> str:
     return digest.hexdigest()
 
 
-def _is_there(path: Path, manifest: Manifest) -> bool:
+def _is_there(path: Path, manifest: FileHashes) -> bool:
     """Whether the checkpoint at `path` is whole and just what `manifest` says."""
     try:
         verify_checkpoint(path)

@@ -18,7 +18,7 @@ ORDER_DRAWS = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class BatchIndices:
     """Where the images of a batch come from: sample numbers and epochs, int64 of shape (n,)."""
 
     samples: NDArray[np.int64]
@@ -27,7 +27,7 @@ class Places:
 
 def training_places(
     step: int, *, samples: int, seed: int, global_batch: int, part: tuple[int, int] = (0, 1)
-) -> Places:
+) -> BatchIndices:
     """Return the places of step `step` (from 1 on) of the stream, or of one rank's part of it."""
     positions = stream_positions(step, global_batch=global_batch, part=part)
     epochs, offsets = np.divmod(positions, samples)
@@ -35,7 +35,7 @@ def training_places(
     for epoch in np.unique(epochs):
         of_epoch = epochs == epoch
         numbers[of_epoch] = permute(offsets[of_epoch], samples, seed=seed, epoch=int(epoch))
-    return Places(numbers, epochs)
+    return BatchIndices(numbers, epochs)
 
 
 def stream_positions(step: int, *, global_batch: int, part: tuple[int, int]) -> NDArray[np.int64]:
@@ -51,7 +51,7 @@ def stream_positions(step: int, *, global_batch: int, part: tuple[int, int]) -> 
     return np.arange(first, first + share, dtype=np.int64)
 
 
-def evaluation_places(samples: int, *, part: tuple[int, int], batch: int) -> list[Places]:
+def evaluation_places(samples: int, *, part: tuple[int, int], batch: int) -> list[BatchIndices]:
     """Return one rank's batches of a split in which each sample comes exactly once over all ranks.
 
     Ranks may get different numbers of batches, the last of which may be short; none is empty.
@@ -60,10 +60,10 @@ def evaluation_places(samples: int, *, part: tuple[int, int], batch: int) -> lis
     return in_batches(np.arange(rank, samples, world, dtype=np.int64), batch)
 
 
-def in_batches(samples: NDArray[np.int64], batch: int) -> list[Places]:
+def in_batches(samples: NDArray[np.int64], batch: int) -> list[BatchIndices]:
     """Cut samples to be evaluated into batches, the last of which may be short; none is empty."""
     batches = (samples[at : at + batch] for at in range(0, len(samples), batch))
-    return [Places(numbers, np.zeros_like(numbers)) for numbers in batches]
+    return [BatchIndices(numbers, np.zeros_like(numbers)) for numbers in batches]
 
 
 def permute(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.schema import Windowed
 from pipeline.dataset.feistel import shuffle
-from pipeline.dataset.order import Places, in_batches, stream_positions
+from pipeline.dataset.order import BatchIndices, in_batches, stream_positions
 
 Integers = NDArray[np.int64]
 
@@ -43,7 +43,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ShardSequence:
     """The shards of an epoch laid end to end: int64 of shape (shards,)."""
 
     shards: Integers
@@ -61,7 +61,7 @@ class WindowedOrder:
     seed: int
     global_batch: int
 
-    def training_places(self, step: int, *, part: tuple[int, int] = (0, 1)) -> Places:
+    def training_places(self, step: int, *, part: tuple[int, int] = (0, 1)) -> BatchIndices:
         """Return the places of step `step` (from 1 on) of the stream, or of one rank's part."""
         positions = stream_positions(step, global_batch=self.global_batch, part=part)
         epochs = positions // len(self.stored)
@@ -70,7 +70,7 @@ class WindowedOrder:
             lanes, indices = self._in_lanes(positions[epochs == epoch], epoch)
             places = self._on_line(lanes, indices, epoch)
             samples[epochs == epoch] = self.stored[self._in_storage(places, epoch)]
-        return Places(samples, epochs)
+        return BatchIndices(samples, epochs)
 
     def windows(self, steps: range, *, part: tuple[int, int] = (0, 1)) -> Iterator[Window]:
         """Yield the windows that one rank's part of `steps` draws on, by their first step."""
@@ -116,7 +116,7 @@ class WindowedOrder:
         slots = np.searchsorted(line.starts, places, side="right") - 1
         return line.shards[slots] * self.spec.shard_images + places - line.starts[slots]
 
-    def _line(self, epoch: int) -> Line:
+    def _line(self, epoch: int) -> ShardSequence:
         return _lay_out(len(self.stored), self.spec.shard_images, self.seed, epoch)
 
     def _span(self, epoch: int, lane: int, window: int) -> tuple[int, int]:
@@ -170,7 +170,7 @@ class WindowedOrder:
         return np.stack([runs[np.append(0, apart + 1), 0], runs[np.append(apart, -1), 1]], 1)
 
 
-def storage_places(stored: Integers, *, part: tuple[int, int], batch: int) -> list[Places]:
+def storage_places(stored: Integers, *, part: tuple[int, int], batch: int) -> list[BatchIndices]:
     """Return one rank's batches of a split in storage order: a consecutive share for each rank.
 
     Each sample comes exactly once over all ranks, as in `evaluation_places`.
@@ -181,10 +181,10 @@ def storage_places(stored: Integers, *, part: tuple[int, int], batch: int) -> li
 
 
 @lru_cache(maxsize=4)
-def _lay_out(samples: int, shard_images: int, seed: int, epoch: int) -> Line:
+def _lay_out(samples: int, shard_images: int, seed: int, epoch: int) -> ShardSequence:
     """Lay out an epoch; the last shard in storage may be short, and comes anywhere on the line."""
     count = -(-samples // shard_images)
     slots = np.arange(count, dtype=np.int64)
     shards = shuffle(slots, count, seed=seed, counter=(epoch, 0, SHARD_DRAWS))
     images = np.minimum(shard_images, samples - shards * shard_images)
-    return Line(shards, np.cumsum(images) - images)
+    return ShardSequence(shards, np.cumsum(images) - images)

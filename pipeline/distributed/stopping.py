@@ -11,10 +11,6 @@ MOST_STEPS = 16
 """Votes are about so far apart, and never more than so many steps: steps may become slower."""
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
-    """The run was asked to stop, and all ranks have stopped after the same step."""
-
-
 class Stopping:
     """Votes between the ranks on whether to stop.
 
@@ -63,7 +59,7 @@ class Stopping:
     def _begin(self) -> None:
         now = time.monotonic()
         milliseconds, self._voted_at = int(1000 * (now - self._voted_at)), now
-        self._tally = self._world.begin_maximum([int(self.asked()), milliseconds])
+        self._tally = self._world.all_reduce_max_async([int(self.asked()), milliseconds])
 
     def _count(self) -> None:
         if self._tally is None:

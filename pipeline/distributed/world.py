@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.distributed.rendezvous import meet
+from pipeline.system.exit_codes import LocalError
 
 T = TypeVar("T")
 
@@ -24,10 +25,6 @@ STAGING_TIMEOUT_HOURS = 12
 
 CORES = "RANK_CORES"
 """Environment variable: how many cores this rank has to itself, where its launcher knows."""
-
-
-class LocalError(ValueError):
-    """A mistake of the user's that only this rank has met, so that this rank must tell of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +54,23 @@ class World:
             return max(1, int(own))
         return max(1, len(os.sched_getaffinity(0)) // self.local_size)
 
-    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce_sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add `tensor` up over all ranks, in place; every rank gets the sum."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     @torch.no_grad()
-    def average_(self, tensors: Sequence[torch.Tensor]) -> None:
+    def all_reduce_mean_(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor by its mean over all ranks, with one collective for all of them."""
         if self.size == 1 or not tensors:
             return
-        flat = self.sum_(torch.cat([tensor.flatten() for tensor in tensors])) / self.size
+        flat = self.all_reduce_sum_(torch.cat([tensor.flatten() for tensor in tensors])) / self.size
         sizes = [tensor.numel() for tensor in tensors]
         for tensor, mean in zip(tensors, torch.split(flat, sizes), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def from_main(self, make: Callable[[], T]) -> T:
+    def broadcast_from_main(self, make: Callable[[], T]) -> T:
         """Call `make` on rank 0; return its value, or raise its error, on every rank."""
         if self.size == 1:
             return make()
@@ -100,7 +97,7 @@ class World:
         yield
         dist.barrier(group)
 
-    def begin_maximum(self, values: Sequence[int]) -> Callable[[], list[int]]:
+    def all_reduce_max_async(self, values: Sequence[int]) -> Callable[[], list[int]]:
         """Begin to find the maximum of each value over all ranks, in the background, on the CPU.
 
         Call what is returned to wait for it; every rank must have begun, too.

@@ -57,7 +57,7 @@ class CommonEngine(ABC):
     def synchronize(self) -> None:
         """See `Engine`."""
         buffers = self._network.buffers()
-        self._world.average_([buffer for buffer in buffers if buffer.is_floating_point()])
+        self._world.all_reduce_mean_([buffer for buffer in buffers if buffer.is_floating_point()])
 
     def state(self) -> EngineState:
         """See `Engine`."""

@@ -21,7 +21,7 @@ from pipeline.config.schema import DeepSpeed, Train
 from pipeline.distributed.world import World
 from pipeline.engines import Tensors, Trainee
 from pipeline.engines.base import CommonEngine, is_compiled
-from pipeline.engines.partition import Partition
+from pipeline.engines.partition import ParameterPartition
 
 BUCKET_MEGABYTES = 100.0
 BYTES = 4
@@ -82,7 +82,7 @@ class ZeroEngine(DeepSpeedEngine):
         names = {parameter: name for name, parameter in trainee.network.named_parameters()}
         self._names = [[names[parameter] for parameter in group] for group in groups]
         self._partitions = [
-            Partition(group, own["params"][0], world)
+            ParameterPartition(group, own["params"][0], world)
             for group, own in zip(groups, optimizer.param_groups, strict=True)
         ]
         optimizer.state.clear()  # it has the momentum of whole parameters
@@ -102,7 +102,7 @@ class ZeroEngine(DeepSpeedEngine):
         return [gradient for group in groups.values() for gradient in group]
 
     def _sum_(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self._world.sum_(tensor)
+        return self._world.all_reduce_sum_(tensor)
 
     def _momentum(self) -> Tensors:
         return {
@@ -117,7 +117,7 @@ class ZeroEngine(DeepSpeedEngine):
             partition.own.copy_(partition.cut([weights[name] for name in names]))
             self._buffer(partition).copy_(partition.cut([momentum[name] for name in names]))
 
-    def _buffer(self, partition: Partition) -> torch.Tensor:
+    def _buffer(self, partition: ParameterPartition) -> torch.Tensor:
         return self._optimizer.state[partition.own]["momentum_buffer"]
 
 

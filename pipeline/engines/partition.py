@@ -11,7 +11,7 @@ from torch import nn
 from pipeline.distributed.world import World
 
 
-class Partition:
+class ParameterPartition:
     """This rank's part of what is laid out like `parameters`."""
 
     def __init__(self, parameters: Sequence[torch.Tensor], own: nn.Parameter, world: World) -> None:
@@ -30,7 +30,7 @@ class Partition:
         """
         parts = part.new_zeros(self._world.size, part.numel())
         parts[self._world.rank] = part
-        whole = self._world.sum_(parts).flatten()
+        whole = self._world.all_reduce_sum_(parts).flatten()
         pieces = torch.split(whole, [*self._sizes, self._padding])
         return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=False)]
 

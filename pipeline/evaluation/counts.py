@@ -45,9 +45,9 @@ def evaluate(
         logits = predict(batch.images)
         loss += F.cross_entropy(logits, batch.labels, ignore_index=-1, reduction="sum")
         counts += count_errors(logits, batch.labels)
-    images, top1_errors, top5_errors = map(int, world.sum_(counts))
+    images, top1_errors, top5_errors = map(int, world.all_reduce_sum_(counts))
     assert images == samples, f"{images} images were evaluated, but there are {samples}"
-    return Counts(images, top1_errors, top5_errors, world.sum_(loss).item() / images)
+    return Counts(images, top1_errors, top5_errors, world.all_reduce_sum_(loss).item() / images)
 
 
 def count_errors(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -24,10 +24,10 @@ from pipeline.config.schema import (
     Windowed,
 )
 from pipeline.dataset.index import Index
-from pipeline.dataset.order import Places, evaluation_places, training_places
+from pipeline.dataset.order import BatchIndices, evaluation_places, training_places
+from pipeline.dataset.split import Split
 from pipeline.dataset.windows import WindowedOrder, storage_places
 from pipeline.distributed.world import World
-from pipeline.loaders import Split
 from pipeline.loaders.stream import Decode, Encoded, OnCorrupt, RepairingStream
 from pipeline.storage.errors import ImageError
 from pipeline.storage.window_reader import WindowReader, share_of_lane
@@ -133,7 +133,7 @@ class DaliLoader:
         """See `Loader`."""
         index, cut = self._split.train, self._data.train
         views = partial(_training_cut, index, cut, self._seed)
-        places, companion = self._course(steps)
+        places, prefetcher = self._course(steps)
         return RepairingStream(
             index,
             places,
@@ -141,7 +141,7 @@ class DaliLoader:
             decoder=replace(self._decoder, size=cut.size, cuts=_stages(views)),
             batch=self._global_batch // self._world.size,
             policy="fail" if self._data.on_corrupt == "fail" else "replace",
-            companion=companion,
+            prefetcher=prefetcher,
         )
 
     def evaluate(self) -> RepairingStream:
@@ -165,7 +165,7 @@ class DaliLoader:
                 faults |= dict.fromkeys(stream.faults)
         return list(faults)
 
-    def _course(self, steps: range) -> tuple[Iterator[Places], WindowReader | None]:
+    def _course(self, steps: range) -> tuple[Iterator[BatchIndices], WindowReader | None]:
         """Return the places of `steps`, and who reads ahead of them, if anybody does."""
         index, part = self._split.train, self._world.part
         seed, batch = self._seed, self._global_batch
@@ -185,7 +185,7 @@ class DaliLoader:
                 )
                 return map(partial(order.training_places, part=part), reader.follow(steps)), reader
 
-    def _share(self, index: Index) -> list[Places]:
+    def _share(self, index: Index) -> list[BatchIndices]:
         """This rank's batches of a whole split."""
         part, batch = self._world.part, self._rank_batch
         match self._data.order:
@@ -213,10 +213,10 @@ class DaliLoader:
         )
 
 
-def _stages(views: Callable[[Places], Views]) -> tuple[str, ...]:
+def _stages(views: Callable[[BatchIndices], Views]) -> tuple[str, ...]:
     """Which cuts a rule makes: the stages that the graph needs."""
     nothing = np.empty(0, np.int64)
-    return tuple(views(Places(nothing, nothing)).cuts())
+    return tuple(views(BatchIndices(nothing, nothing)).cuts())
 
 
 def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) -> DaliDecoder:
@@ -236,12 +236,12 @@ def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) 
 
 
 def _training_cut(
-    index: Index, cut: RandomResizedCrop | PadCrop, seed: int, places: Places
+    index: Index, cut: RandomResizedCrop | PadCrop, seed: int, places: BatchIndices
 ) -> Views:
     high, wide = index.heights[places.samples], index.widths[places.samples]
     return training_views(cut, places, seed=seed, heights=high, widths=wide)
 
 
-def _evaluation_cut(index: Index, cut: ResizeCenterCrop, places: Places) -> Views:
+def _evaluation_cut(index: Index, cut: ResizeCenterCrop, places: BatchIndices) -> Views:
     high, wide = index.heights[places.samples], index.widths[places.samples]
     return evaluation_views(cut, heights=high, widths=wide)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from pipeline.augment.crops import Integers, Views
 from pipeline.dataset.index import Index
-from pipeline.dataset.order import Places
-from pipeline.loaders import Batch
+from pipeline.dataset.order import BatchIndices
+from pipeline.loaders.base import Batch
 from pipeline.storage.errors import ImageError, describe_fault, first_reason
 from pipeline.storage.reader import Content, ReadAhead, SampleReader
 
-Cut = Callable[[Places], Views]
+Cut = Callable[[BatchIndices], Views]
 Decode = Callable[[], torch.Tensor]
 """Returns the next batch of uint8 (n, height, width, 3); StopIteration at the end, RuntimeError if
 an image of it cannot be decoded, after which it is of no more use."""
@@ -56,10 +56,10 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class EncodedBatch:
     """A batch before it is decoded."""
 
-    places: Places
+    places: BatchIndices
     views: Views
     contents: list[Content]
     tries: NDArray[np.int64]
@@ -72,24 +72,24 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
     def __init__(
         self,
         index: Index,
-        places: Iterable[Places],
+        places: Iterable[BatchIndices],
         cut: Cut,
         *,
         decoder: Decoder,
         batch: int,
         policy: OnCorrupt,
-        companion: AbstractContextManager[object] | None = None,
+        prefetcher: AbstractContextManager[object] | None = None,
     ) -> None:
-        """`companion` works for as long as the stream is open; `places` may wait for it."""
+        """`prefetcher` works for as long as the stream is open; `places` may wait for it."""
         self.replaced = 0
         self.faults: list[str] = []
         self._index, self._cut, self._policy = index, cut, policy
         self._batch, self._decoder = batch, decoder
-        self._again: deque[Request] = deque()
-        self._under_way: deque[Request] = deque()
+        self._again: deque[EncodedBatch] = deque()
+        self._under_way: deque[EncodedBatch] = deque()
         self._decode = self._start()  # first: if it cannot be, no thread is left behind
-        self._companion = companion or nullcontext()
-        self._companion.__enter__()
+        self._prefetcher = prefetcher or nullcontext()
+        self._prefetcher.__enter__()
         self._reader = SampleReader(index, decoder.read_threads)
         self._ahead = ReadAhead(map(self._read, places), decoder.prefetch_batches)
 
@@ -114,11 +114,11 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         at: TracebackType | None,
     ) -> None:
         del self._decode  # its threads end with it
-        self._companion.__exit__(kind, error, at)
+        self._prefetcher.__exit__(kind, error, at)
         self._ahead.__exit__(kind, error, at)
         self._reader.__exit__(kind, error, at)
 
-    def _labels(self, request: Request) -> torch.Tensor:
+    def _labels(self, request: EncodedBatch) -> torch.Tensor:
         labels = self._index.labels[request.places.samples].astype(np.int64)
         if self._policy == "count_as_error":
             labels[request.tries > 0] = -1
@@ -127,21 +127,21 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
             return tensor
         return tensor.pin_memory().to(self._decoder.device, non_blocking=True)
 
-    def _read(self, places: Places) -> Request:
+    def _read(self, places: BatchIndices) -> EncodedBatch:
         """Read a batch's bytes; runs in the read-ahead thread."""
         return self._read_or_replace(places, np.zeros_like(places.samples))
 
-    def _read_or_replace(self, places: Places, tries: NDArray[np.int64]) -> Request:
+    def _read_or_replace(self, places: BatchIndices, tries: NDArray[np.int64]) -> EncodedBatch:
         while True:
             contents = self._reader.read(places.samples)
             lost = {i: str(e) for i, e in enumerate(contents) if isinstance(e, OSError)}
             if not lost:
-                return Request(places, self._cut(places), _readable(contents), tries)
+                return EncodedBatch(places, self._cut(places), _readable(contents), tries)
             places, tries = self._stand_in(places, tries, lost)
 
     def _stand_in(
-        self, places: Places, tries: NDArray[np.int64], faults: dict[int, str]
-    ) -> tuple[Places, NDArray[np.int64]]:
+        self, places: BatchIndices, tries: NDArray[np.int64], faults: dict[int, str]
+    ) -> tuple[BatchIndices, NDArray[np.int64]]:
         """Put the next sample in the place of each faulty one, or raise if that is not wanted."""
         lines = [
             describe_fault(self._index, int(places.samples[i]), reason)
@@ -157,7 +157,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         if tries.max() >= min(MOST_IN_A_ROW, len(self._index)):
             remedy = "Too many in a row are corrupt: repair the dataset and prepare it again."
             raise ImageError(lines, remedy)
-        return Places(samples, places.epochs), tries
+        return BatchIndices(samples, places.epochs), tries
 
     def _start(self) -> Decode:
         depth = self._decoder.prefetch_batches
@@ -182,7 +182,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         self._under_way.clear()
         self._decode = self._start()
 
-    def _undecodable(self, request: Request) -> dict[int, str]:
+    def _undecodable(self, request: EncodedBatch) -> dict[int, str]:
         """Decode one by one the images of a batch that failed; return the reason for each fault."""
         faults: dict[int, str] = {}
         todo = iter(range(len(request.contents)))

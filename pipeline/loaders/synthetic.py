@@ -9,7 +9,7 @@ import torch
 
 from pipeline.dataset.order import evaluation_places
 from pipeline.distributed.world import World
-from pipeline.loaders import Batch, Stream
+from pipeline.loaders.base import Batch, Stream
 
 
 @dataclass

@@ -48,7 +48,7 @@ class WeightAverage:
 
     def synchronize(self, world: World) -> None:
         """Average the running statistics over the ranks: each has seen other images."""
-        world.average_([self.average[name] for name in self._buffers])
+        world.all_reduce_mean_([self.average[name] for name in self._buffers])
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -5,12 +5,12 @@ import json
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipeline.config.identity import result_identity
 from pipeline.config.load import ConfigError, dump, flatten, load
-from pipeline.config.schema import Checkpoint, Config, Ddp, Evaluate, Launch, Slurm, Tracking
+from pipeline.config.schema import Config
 from pipeline.runs.fence import Fence
 from pipeline.system.durable import make_folder, write_whole
 
@@ -26,9 +26,9 @@ KEYS_SHOWN = 3
 def hold_run_folder(config: Config) -> Generator[Path]:
     """Yield the folder of this run, locked for the length of the block.
 
-    It is `run_dir` if given, else an unfinished run with the same `decisive` configuration under
-    `runs_dir` that nobody holds, else a new folder. The configuration in it is then `config`,
-    unless the run is finished. The lock goes with the process, however it ends.
+    It is `run_dir` if given, else an unfinished run under `runs_dir` with the same
+    `result_identity` that nobody holds, else a new folder. The configuration in it is then
+    `config`, unless the run is finished. The lock goes with the process, however it ends.
     Raises `ValueError` if `run_dir` belongs to another configuration or a running process.
     """
     if config.run_dir:
@@ -43,36 +43,6 @@ def hold_run_folder(config: Config) -> Generator[Path]:
         yield folder
     finally:
         lock.close()
-
-
-def decisive(config: Config) -> Config:
-    """Return `config` with all that may change between two attempts at a run set to one value.
-
-    Left out is what does not decide the result, so that a run can go on elsewhere, faster or under
-    another watch: where the run and its images lie, and how these are loaded and checked;
-    accumulation, compilation and the engine; how often the run is logged, evaluated, saved and
-    tracked; and how its ranks are started, on which nodes and with which variables. What changes
-    the numbers stays in: the kind of loader (random images train another network), and whether the
-    engine rounds gradients.
-    """
-    data, train = config.data, config.train
-    loader = type(data.loader)()
-    return replace(
-        config,
-        data=replace(data, root=None, stage=None, loader=loader, verify="off"),
-        train=replace(
-            train, accumulation=1, compile=False, log_every_steps=1, watchdog_minutes=None
-        ),
-        engine=Ddp(gradient_compression=config.engine.gradient_compression),
-        evaluate=Evaluate(),
-        checkpoint=Checkpoint(),
-        tracking=Tracking(),
-        launch=Launch(),
-        slurm=Slurm(),
-        env={},
-        runs_dir=Path(),
-        run_dir=None,
-    )
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -127,10 +97,10 @@ def _is_checkpoint(folder: Path) -> bool:
 def _difference(folder: Path, config: Config) -> str:
     """Say in which decisive keys the run in `folder` is another than `config`; empty if in none."""
     try:
-        theirs = flatten(decisive(load(folder / CONFIG_FILE)))
+        theirs = flatten(result_identity(load(folder / CONFIG_FILE)))
     except ConfigError as error:
         return f"its own is no longer valid: {str(error).splitlines()[0]}"
-    ours = flatten(decisive(config))
+    ours = flatten(result_identity(config))
     keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     more = [f"{len(keys) - KEYS_SHOWN} more"] if len(keys) > KEYS_SHOWN else []
     shown = [

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from pipeline.tracking.events import Progress
+from pipeline.tracking.events import StepReport
 from pipeline.tracking.jsonl import METRICS, event_name
 
-PROGRESS = f'{{"event": "{event_name(Progress)}"'.encode()
+PROGRESS = f'{{"event": "{event_name(StepReport)}"'.encode()
 """How nearly all lines begin; but the last one of them says it all."""
 WARNINGS_KEPT = 5
 

@@ -17,10 +17,11 @@ from threading import Lock
 from pipeline.config.schema import Data, Synthetic
 from pipeline.dataset.index import Index
 from pipeline.dataset.samples import StoredFile
-from pipeline.distributed.world import LocalError, World
-from pipeline.loaders import Split
+from pipeline.dataset.split import Split
+from pipeline.distributed.world import World
 from pipeline.storage.copying import Copier, Copy
 from pipeline.storage.files import FileState, file_states
+from pipeline.system.exit_codes import LocalError
 
 FINGERPRINT_DIGITS = 16
 DISK_BLOCK_BYTES = 4096

@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager
 from types import FrameType, TracebackType
 from typing import Any
 
-STOPPED = os.EX_TEMPFAIL
-"""Exit code 75, "try again later": the run was asked to stop, and the same command continues it."""
+from pipeline.system.exit_codes import STOPPED
+
 STOPS = (signal.SIGTERM, signal.SIGUSR2)
 SAME_SECONDS = 1.0
 """A signal that comes again this soon is the same: sent to the process, and to its group."""

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 
-HUNG = 86
-"""Exit code of a process that the watchdog ended."""
+from pipeline.system.exit_codes import HUNG
+
 PATIENCE_MINUTES = 30.0
 """At least so long may last what is no step: compiling, evaluating a batch, the last write."""
 PATIENCE_HOURS = 12.0

@@ -21,9 +21,9 @@ from pipeline.tracking.events import (
     CheckpointSaved,
     Evaluated,
     Event,
-    Progress,
     RunEnded,
     RunStarted,
+    StepReport,
     Warned,
 )
 
@@ -71,7 +71,7 @@ class Console:
     ) -> None:
         self._stop()
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Show `event`."""
         try:
             self._show(event)
@@ -82,7 +82,7 @@ class Console:
         match event:
             case RunStarted():
                 self._start(event)
-            case Progress():
+            case StepReport():
                 self._progress(event)
             case Evaluated():
                 self._print(_evaluated(event), style="bold")
@@ -105,7 +105,7 @@ class Console:
             self._live = Live(console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
 
-    def _progress(self, event: Progress) -> None:
+    def _progress(self, event: StepReport) -> None:
         left = self._pace.seconds_left(event.step) if self._pace else None
         last_step = self._pace.last_step if self._pace else event.step
         numbers = _numbers(event, self._pace.last_epoch if self._pace else None)
@@ -203,7 +203,7 @@ def _dashboard(runs_dir: Path) -> str:
     return "python launch/dashboard.py" + ("" if folder == "runs" else f" --runs-dir {folder}")
 
 
-def _numbers(event: Progress, last_epoch: float | None) -> str:
+def _numbers(event: StepReport, last_epoch: float | None) -> str:
     of = f"/{last_epoch:.4g}" if last_epoch is not None else ""
     replaced = f"  {event.images_replaced:,} replaced" if event.images_replaced else ""
     return (

@@ -21,7 +21,7 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StepReport:
     """Training since the last report: the mean loss of those steps, and their speed."""
 
     step: int
@@ -73,10 +73,10 @@ class RunEnded:
     result: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-Event = RunStarted | Progress | Evaluated | CheckpointSaved | Warned | RunEnded
+Event = RunStarted | StepReport | Evaluated | CheckpointSaved | Warned | RunEnded
 
 
 class Listener(Protocol):
     """Hears every event of the main rank, in order. It must not raise and must not block."""
 
-    def hear(self, event: Event) -> None: ...
+    def on_event(self, event: Event) -> None: ...

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from pipeline.tracking.events import Event
+from pipeline.tracking.events import Event, StepReport
 
 METRICS = "metrics.jsonl"
 PENDING_LINES = 100_000
@@ -27,7 +27,9 @@ _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 def event_name(kind: type) -> str:
-    """The name of an event's class in the file: RunStarted is run_started."""
+    """Return the name of an event's class in the file: RunStarted is run_started."""
+    if kind is StepReport:
+        return "progress"
     return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
@@ -68,7 +70,7 @@ class Jsonl:
             os.close(self._file)
             self._file = None
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Append `event`, stamped with the time of now."""
         self._pending.append(_line(event, time.time()))
         if len(self._pending) > PENDING_LINES:

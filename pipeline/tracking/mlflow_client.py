@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.tracking.spool import Item, Param, Point, Tag
+from pipeline.tracking.spool import Item, MetricPoint, Param, Tag
 from pipeline.tracking.spool import without_password as without_password  # noqa: PLC0414
 
 ARTIFACTS_DIR = "mlartifacts"
@@ -127,7 +127,7 @@ class Mlflow:
             metrics=[
                 make.Metric(p.key, p.value, p.timestamp_ms, p.step)
                 for p in parts
-                if isinstance(p, Point)
+                if isinstance(p, MetricPoint)
             ],
             params=[make.Param(p.key, p.value) for p in parts if isinstance(p, Param)],
             tags=[make.RunTag(p.key, p.value) for p in parts if isinstance(p, Tag)],

@@ -65,7 +65,7 @@ class Sidecar:
         """Process id of the sidecar, while there is one."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
-    def hear(self, event: Event) -> None:  # noqa: ARG002 - every event is an occasion to look
+    def on_event(self, event: Event) -> None:  # noqa: ARG002 - every event is an occasion to look
         """Start the process again if it died, but not over and over."""
         if self.pid is None and time.monotonic() - self._launched >= RESTART_SECONDS:
             self._launch()

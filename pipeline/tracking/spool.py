@@ -35,7 +35,7 @@ _TAGS = {"git_commit": "mlflow.source.git.commit", "git_branch": "mlflow.source.
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class MetricPoint:
     """One value of one curve."""
 
     key: str
@@ -60,7 +60,7 @@ class Tag:
     value: str
 
 
-Item = Point | Param | Tag
+Item = MetricPoint | Param | Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +202,11 @@ def _points(event: dict[str, Any], fields: dict[str, str]) -> list[Item]:
     if not 0 <= step < 2**63:
         raise ValueError(f"step={step} is not a 64-bit count")
     points: list[Item] = [
-        Point(key, float(event[name]), timestamp, step) for key, name in fields.items()
+        MetricPoint(key, float(event[name]), timestamp, step) for key, name in fields.items()
     ]
     if event.get("images_replaced"):
         points.append(
-            Point("train/images_replaced", float(event["images_replaced"]), timestamp, step)
+            MetricPoint("train/images_replaced", float(event["images_replaced"]), timestamp, step)
         )
     return points
 

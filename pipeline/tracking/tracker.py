@@ -24,7 +24,7 @@ class Tracker:
         """Let every listener hear `event`."""
         with self._lock:
             for listener in self._listeners:
-                listener.hear(event)
+                listener.on_event(event)
 
     def warn(self, message: str) -> None:
         """Tell of something that does not stop the training."""

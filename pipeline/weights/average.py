@@ -18,7 +18,7 @@ from pipeline.system.durable import sync_folder, write_durably
 from pipeline.weights.stored import (
     CHECKPOINTS,
     MODEL,
-    Stored,
+    StoredCheckpoint,
     is_statistic,
     network_of,
     open_stored,
@@ -29,7 +29,7 @@ AVERAGE = "average.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class AveragedCheckpoint:
     """What is kept of a checkpoint once its tensors are added up."""
 
     path: Path
@@ -40,10 +40,12 @@ class Member:
     """Name of each tensor to its dtype and shape in words."""
 
     @staticmethod
-    def of(stored: Stored, weights: Tensors) -> "Member":
+    def of(stored: StoredCheckpoint, weights: Tensors) -> "AveragedCheckpoint":
         shapes = {name: f"{v.dtype} {tuple(v.shape)}" for name, v in weights.items()}
         progress = stored.snapshot.progress
-        return Member(stored.path, progress, stored.config, stored.has_average(), shapes)
+        return AveragedCheckpoint(
+            stored.path, progress, stored.config, stored.has_average(), shapes
+        )
 
 
 def average(
@@ -66,11 +68,11 @@ def average(
         raise ValueError("a mean is of two checkpoints or more; name them, or a run with --last N")
     sums: Tensors = {}
     dtypes: dict[str, torch.dtype] = {}
-    members: list[Member] = []
+    members: list[AveragedCheckpoint] = []
     for path in paths:
         stored = open_stored(path, config)
         weights = stored.weights(live=live)
-        members.append(Member.of(stored, weights))
+        members.append(AveragedCheckpoint.of(stored, weights))
         _expect_alike(members[0], members[-1], live=live)
         _add(sums, weights)
         dtypes = {name: value.dtype for name, value in weights.items()}
@@ -101,7 +103,7 @@ def _expect_free(out: Path) -> None:
         )
 
 
-def _expect_alike(first: Member, other: Member, *, live: bool) -> None:
+def _expect_alike(first: AveragedCheckpoint, other: AveragedCheckpoint, *, live: bool) -> None:
     """Raise `ValueError` if the mean of the two would be of no use."""
     theirs, ours = _recipe(first), _recipe(other)
     for key in sorted(theirs.keys() & ours.keys()):
@@ -126,7 +128,7 @@ def _expect_alike(first: Member, other: Member, *, live: bool) -> None:
         )
 
 
-def _recipe(member: Member) -> dict[str, object]:
+def _recipe(member: AveragedCheckpoint) -> dict[str, object]:
     """What tensors of the same shape may still differ in, as far as it is known."""
     config = member.config
     if config is None:
@@ -138,7 +140,9 @@ def _recipe(member: Member) -> dict[str, object]:
     }
 
 
-def _unlike(first: Member, other: Member, what: str, why: str) -> ValueError:
+def _unlike(
+    first: AveragedCheckpoint, other: AveragedCheckpoint, what: str, why: str
+) -> ValueError:
     return ValueError(f"{first.path} and {other.path} are not of one {what} ({why})")
 
 
@@ -153,7 +157,7 @@ def _add(sums: Tensors, weights: Tensors) -> None:
             sums[name] = value.double()
 
 
-def _recomputed(mean: Tensors, last: Member, batches: int) -> Tensors:
+def _recomputed(mean: Tensors, last: AveragedCheckpoint, batches: int) -> Tensors:
     if last.config is None:
         raise ValueError(f"{last.path}: no configuration to load images by; give --config FILE")
     from pipeline.weights.batch_statistics import recomputed_statistics
@@ -163,12 +167,12 @@ def _recomputed(mean: Tensors, last: Member, batches: int) -> Tensors:
     return {name: value for name, value in state.items() if is_statistic(name)}
 
 
-def _name(member: Member) -> dict[str, Any]:
+def _name(member: AveragedCheckpoint) -> dict[str, Any]:
     digest = json.loads((member.path / MANIFEST).read_text())["sha256"][f"{MODEL}.safetensors"]
     return {"path": str(member.path), "step": member.progress.step, "model_sha256": digest}
 
 
-def _write(out: Path, mean: Tensors, last: Member, origin: dict[str, Any]) -> Path:
+def _write(out: Path, mean: Tensors, last: AveragedCheckpoint, origin: dict[str, Any]) -> Path:
     """Write the checkpoint aside, with two files more, and rename it when it is whole."""
     progress = replace(
         last.progress, top1_error_percent=None, best_top1_error_percent=None, scaler={}

@@ -7,10 +7,10 @@ from torch import nn
 
 from pipeline.checkpoint import Progress, Tensors
 from pipeline.config.schema import Config
+from pipeline.dataset.split import open_split
 from pipeline.distributed.world import World
 from pipeline.loaders import open_loader
 from pipeline.models.input import Normalized
-from pipeline.train import open_split
 
 
 @torch.no_grad()

@@ -13,14 +13,14 @@ from pipeline.config.schema import Config
 from pipeline.dataset.index import Manifest, read_manifest
 from pipeline.models.input import Normalized
 from pipeline.system.durable import write_whole
-from pipeline.weights.stored import Stored, network_of
+from pipeline.weights.stored import StoredCheckpoint, network_of
 
 Form = Literal["torchvision", "timm", "safetensors", "onnx"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class Conversion:
     """What to write, and where."""
 
     form: Form
@@ -40,7 +40,7 @@ class Converted:
     """What the file lacks, and why."""
 
 
-def convert(stored: Stored, request: Request) -> Converted:
+def convert(stored: StoredCheckpoint, request: Conversion) -> Converted:
     """Write the network of a checkpoint to the new file `request.out`, whole or not at all.
 
     Raises `ValueError` if the network cannot be had in that form, the file exists or has another
@@ -71,7 +71,7 @@ def convert(stored: Stored, request: Request) -> Converted:
     return Converted(what, remarks)
 
 
-def describe(stored: Stored, manifest: Manifest | None, *, live: bool) -> dict[str, str]:
+def describe(stored: StoredCheckpoint, manifest: Manifest | None, *, live: bool) -> dict[str, str]:
     """Return what a user of the weights must know, as safetensors and ONNX keep it: words by name.
 
     Lists are JSON. `classes` and `class_names` are there if the dataset is at hand.
@@ -108,7 +108,7 @@ def _expect_counterpart(config: Config, form: Form) -> None:
         )
 
 
-def _expect_place(request: Request) -> None:
+def _expect_place(request: Conversion) -> None:
     out = request.out
     ending = ".onnx" if request.form == "onnx" else ".safetensors"
     if out.suffix != ending:
@@ -128,7 +128,7 @@ def _expect_finite(weights: Tensors, path: Path) -> None:
             raise ValueError(f"{path}: {name} has values that are not finite; take an earlier step")
 
 
-def _manifest(stored: Stored, config: Config) -> tuple[Manifest | None, tuple[str, ...]]:
+def _manifest(stored: StoredCheckpoint, config: Config) -> tuple[Manifest | None, tuple[str, ...]]:
     """The manifest of the very dataset that the network was trained on, or why there is none."""
     try:
         manifest = read_manifest(config.data.dir)

@@ -13,7 +13,7 @@ from pipeline.checkpoint import MANIFEST, Progress, Tensors
 from pipeline.tracking.console import duration
 from pipeline.tracking.jsonl import METRICS, read_events
 from pipeline.weights.average import AVERAGE
-from pipeline.weights.stored import EMA, MODEL, Stored, is_statistic
+from pipeline.weights.stored import EMA, MODEL, StoredCheckpoint, is_statistic
 
 NOT_OPTIMISER = {MODEL, EMA}
 LIBRARIES = ("python", "torch", "torchvision", "nvidia-dali", "numpy")
@@ -65,7 +65,7 @@ class Inspection:
     """The checkpoints that it is the mean of; empty if it was trained."""
 
 
-def inspect(stored: Stored) -> Inspection:
+def inspect(stored: StoredCheckpoint) -> Inspection:
     """Return the figures of a checkpoint; what its run's folder would tell is None without it."""
     tensors, progress = stored.snapshot.tensors, stored.snapshot.progress
     model, config = tensors[MODEL], stored.config
@@ -89,7 +89,7 @@ def inspect(stored: Stored) -> Inspection:
     )
 
 
-def list_tensors(stored: Stored) -> list[TensorFigures]:
+def list_tensors(stored: StoredCheckpoint) -> list[TensorFigures]:
     """Return the figures of each tensor, group by group."""
     return [
         TensorFigures(group, name, tuple(tensor.shape), _dtype(tensor), _norm(tensor))

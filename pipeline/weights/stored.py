@@ -29,7 +29,7 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredCheckpoint:
     """A checkpoint that is whole, and what lies beside it."""
 
     path: Path
@@ -105,7 +105,7 @@ def locate(
     return newest
 
 
-def open_stored(path: Path, config: Path | None = None) -> Stored:
+def open_stored(path: Path, config: Path | None = None) -> StoredCheckpoint:
     """Read and verify a checkpoint; raise `CheckpointError` if anything is amiss.
 
     Its configuration is that in the file `config` (`ConfigError` if that is wrong), or else the one
@@ -113,18 +113,18 @@ def open_stored(path: Path, config: Path | None = None) -> Stored:
     """
     snapshot = read_checkpoint(path)
     if config is not None:
-        return Stored(path, snapshot, load(config))
+        return StoredCheckpoint(path, snapshot, load(config))
     files = [path / CONFIG_FILE]
     if path.parent.name == CHECKPOINTS:
         files.append(path.parent.parent / CONFIG_FILE)
     for file in files:
         if file.exists():
             try:
-                return Stored(path, snapshot, load(file))
+                return StoredCheckpoint(path, snapshot, load(file))
             except ConfigError as error:
                 reason = f"its configuration is not valid any more ({str(error).splitlines()[0]})"
-                return Stored(path, snapshot, None, reason)
-    return Stored(path, snapshot, None, f"there is no {CONFIG_FILE} with it or its run")
+                return StoredCheckpoint(path, snapshot, None, reason)
+    return StoredCheckpoint(path, snapshot, None, f"there is no {CONFIG_FILE} with it or its run")
 
 
 def network_of(config: Config, weights: Tensors, path: Path) -> nn.Module:

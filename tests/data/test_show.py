@@ -15,10 +15,11 @@ from pipeline.config.schema import Config, Shuffled
 from pipeline.dataset.index import Index, read_manifest
 from pipeline.dataset.order import training_places
 from pipeline.dataset.samples import Sample, StoredFile, collect, digest
+from pipeline.dataset.split import Split
 from pipeline.dataset.windows import WindowedOrder
 from pipeline.dataset.writing import Dataset, write_dataset
 from pipeline.distributed.world import World
-from pipeline.loaders import Loader, Split, open_loader
+from pipeline.loaders import Loader, open_loader
 from tests.support.images import make_dataset, make_images, write_pictures
 
 TRAIN_IMAGES, VAL_IMAGES = 9, 4

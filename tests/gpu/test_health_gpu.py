@@ -26,7 +26,7 @@ from pipeline.distributed.world import join_world
 from pipeline.distributed.health import check_health
 
 with join_world() as world:
-    world.sum_(torch.zeros(1, device=world.device))  # connects, which may take long
+    world.all_reduce_sum_(torch.zeros(1, device=world.device))  # connects, which may take long
     started = time.monotonic()
     healths = [asdict(health) for health in check_health(world, 5.0)]
     found = {"healths": healths, "seconds": time.monotonic() - started}

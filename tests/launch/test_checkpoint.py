@@ -70,8 +70,10 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
 
 def test_its_figures_are_the_checkpoints(run: Run, told: Told) -> None:
     with Jsonl(run.folder / METRICS) as metrics:
-        metrics.hear(RunStarted("tiny", "run", 1, 12, 4.0, 1, {}, {"torch": "1.2", "host": "x"}))
-        metrics.hear(Evaluated(6, 2.0, 25.0, 1.5, 0.1, 23, 0.1))
+        metrics.on_event(
+            RunStarted("tiny", "run", 1, 12, 4.0, 1, {}, {"torch": "1.2", "host": "x"})
+        )
+        metrics.on_event(Evaluated(6, 2.0, 25.0, 1.5, 0.1, 23, 0.1))
     code, out, err = told("inspect", run.folder, "--best", "--tensors", "--json")
     assert (code, err) == (0, "")
     shown = json.loads(out)

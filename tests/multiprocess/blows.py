@@ -12,7 +12,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR2
 from pipeline import loop, train
 from pipeline.checkpoint import CheckpointError
 from pipeline.checkpoint.reading import list_checkpoints, verify_checkpoint
-from pipeline.system.signals import STOPPED
+from pipeline.system.exit_codes import STOPPED
 from tests.multiprocess.forked import Ranks, fork_ranks
 from tests.multiprocess.noted import Noting
 

@@ -152,7 +152,7 @@ def one_step(
     with nullcontext() if step == trial.first else host_never_waits(world.device):
         loss = engine.step(*parts, lr=0.1 * (1 - step / (LAST_STEP + 1)))
     average.update(step)
-    return world.sum_(loss).item() / world.size
+    return world.all_reduce_sum_(loss).item() / world.size
 
 
 @contextmanager

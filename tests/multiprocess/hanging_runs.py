@@ -20,14 +20,17 @@ def missing(arguments: Sequence[str]) -> None:
     """Let rank 0 wait for rank 1, and write into a file how its wait came to fail."""
     wait, failed = arguments[0], Path(arguments[1])
     with join_world() as world:
-        assert world.begin_maximum([world.rank, -world.rank])() == [1, 0]
+        assert world.all_reduce_max_async([world.rank, -world.rank])() == [1, 0]
         world.expect_answers_within(1 / 60)
         if world.rank == 1:
             while not failed.exists():
                 time.sleep(0.01)
         else:
             try:
-                world.begin_maximum([1])() if wait == "begin_maximum" else world.gather(1)
+                if wait == "all_reduce_max_async":
+                    world.all_reduce_max_async([1])()
+                else:
+                    world.gather(1)
             except RuntimeError as error:
                 failed.write_text(str(error))
         os._exit(0)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch.local.ranks import run_ranks
-from pipeline.system.signals import STOPPED
-from pipeline.system.watchdog import HUNG
+from pipeline.system.exit_codes import HUNG, STOPPED
 from tests.multiprocess.runs import events, newest, start, write_recipe
 from tests.multiprocess.server import fork_server
 from tests.multiprocess.stops import SECONDS, end, ranks_of, submit, wait_until
@@ -89,7 +88,7 @@ def test_a_rank_that_has_stopped_leaves_in_order_though_another_dies_while_it_sa
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("wait", ["begin_maximum", "gather"])
+@pytest.mark.parametrize("wait", ["all_reduce_max_async", "gather"])
 def test_a_collective_fails_if_a_rank_stays_away(tmp_path: Path, wait: str) -> None:
     program = "tests.multiprocess.hanging_runs:missing"
     started = time.monotonic()

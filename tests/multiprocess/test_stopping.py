@@ -11,7 +11,7 @@ import torch
 
 from pipeline.checkpoint import list_checkpoints, read_checkpoint
 from pipeline.config.load import load
-from pipeline.system.signals import STOPPED
+from pipeline.system.exit_codes import STOPPED
 from pipeline.train import main
 from tests.multiprocess.runs import (
     events,

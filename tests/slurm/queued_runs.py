@@ -44,15 +44,15 @@ def tell(run_dir: Path, *told: events.Event) -> None:
     """Write events as a run does."""
     with Jsonl(run_dir / METRICS) as file:
         for event in told:
-            file.hear(event)
+            file.on_event(event)
 
 
 def began(run_dir: Path) -> events.RunStarted:
     return events.RunStarted("test", str(run_dir), 1, 1000, 10.0, 2, {}, {})
 
 
-def progress(step: int) -> events.Progress:
-    return events.Progress(step, step / 100, 2.5, 0.1, 1234.5, 1.0)
+def progress(step: int) -> events.StepReport:
+    return events.StepReport(step, step / 100, 2.5, 0.1, 1234.5, 1.0)
 
 
 def failed_on(node: str, token: str) -> Outcome:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launch.slurm.api.partition import Machine, Partition, gpus_in
+from launch.slurm.api.partition import Node, Partition, gpus_in
 from launch.slurm.records.submission import Layout
 from launch.slurm.submit.capacity import check_request, expect_shared, plan_layout, read_partitions
 from pipeline.config.schema import Slurm
@@ -16,15 +16,15 @@ from tests.slurm.conftest import require_cluster
 from tests.slurm.recordings import recorded_partitions
 from tests.slurm.settings import Hardware
 
-MACHINE = Machine("n1", "n1", "10.0.0.1", 64, 512_000, 8, frozenset({"a100", "ib"}), True)
+MACHINE = Node("n1", "n1", "10.0.0.1", 64, 512_000, 8, frozenset({"a100", "ib"}), True)
 
 
-def machines(count: int, start: int = 1, **changes: Any) -> tuple[Machine, ...]:
+def machines(count: int, start: int = 1, **changes: Any) -> tuple[Node, ...]:
     numbers = range(start, start + count)
     return tuple(replace(MACHINE, name=f"n{number}", **changes) for number in numbers)
 
 
-def partition(*nodes: Machine, **changes: Any) -> Partition:
+def partition(*nodes: Node, **changes: Any) -> Partition:
     whole = Partition("main", True, "UP", None, 60, 0, None, 1, "OFF", 0, nodes or machines(4))
     return replace(whole, **changes)
 

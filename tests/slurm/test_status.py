@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from launch.overview.state import Evidence, judge
-from launch.slurm.api.jobs import Job, job_from
+from launch.slurm.api.jobs import QueuedJob, job_from
 from launch.slurm.supervise.restart_policy import Ending, Outcome
 from pipeline.runs.find import find_runs
 from pipeline.runs.folder import RESULT
@@ -73,7 +73,7 @@ def state(**seen: Any) -> str:
     return judge(Evidence(**nothing | seen))[0]
 
 
-def job(name: str) -> Job:
+def job(name: str) -> QueuedJob:
     return job_from(f"7|{name}|1:00|2|N/A||Resources")
 
 

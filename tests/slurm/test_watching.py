@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.slurm.api.jobs import Job, job_from
+from launch.slurm.api.jobs import QueuedJob, job_from
 from launch.slurm.watch.ledger import hold_memory
-from launch.slurm.watch.rules import Failure, Limits, Seen, failing_nodes, precautions
+from launch.slurm.watch.rules import Failure, Seen, WatchLimits, failing_nodes, precautions
 from tests.slurm.cluster import Cluster, start_cluster, wait_until
 from tests.slurm.conftest import require_cluster
 from tests.slurm.queued_runs import (
@@ -25,13 +25,13 @@ from tests.slurm.queued_runs import (
 )
 from tests.slurm.settings import Hardware
 
-LIMITS = Limits(stalled_seconds=1800)
+LIMITS = WatchLimits(stalled_seconds=1800)
 NOW = 1_000_000.0
 HOUR = 3600.0
 
 
 def waiting(reason: str, restarts: int = 0, excluded: tuple[str, ...] = (), of: int = 4) -> Seen:
-    job = Job("7", "PENDING", "1:00", 2, None, "", reason)
+    job = QueuedJob("7", "PENDING", "1:00", 2, None, "", reason)
     return Seen(Path("runs/a"), job, NOW, restarts, frozenset(excluded), of)
 
 
@@ -106,7 +106,7 @@ def test_a_running_job_that_writes_nothing_is_told_of_once_in_each_silence() -> 
 
 
 def test_a_job_that_has_only_started_is_not_silent() -> None:
-    job = Job("7", "RUNNING", "1:00", 2, NOW - 60, "n[1-2]", "")
+    job = QueuedJob("7", "RUNNING", "1:00", 2, NOW - 60, "n[1-2]", "")
     assert commands(Seen(Path("a"), job, active_at=0.0)) == []
 
 

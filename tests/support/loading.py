@@ -7,9 +7,10 @@ import torch
 
 from pipeline.config.schema import Dali, Data, PadCrop, RandomResizedCrop, ResizeCenterCrop
 from pipeline.dataset.index import Index
-from pipeline.dataset.order import Places, training_places
+from pipeline.dataset.order import BatchIndices, training_places
+from pipeline.dataset.split import Split
 from pipeline.distributed.world import CPU, World
-from pipeline.loaders import Batch, Loader, Split, open_loader
+from pipeline.loaders import Batch, Loader, open_loader
 
 SEED, BATCH = 5, 12
 TRAIN, EVAL = RandomResizedCrop(size=16), ResizeCenterCrop(resize=20, size=16)
@@ -48,7 +49,7 @@ def dali(
     )
 
 
-def places(folder: Path, step: int) -> Places:
+def places(folder: Path, step: int) -> BatchIndices:
     """Where the images of a training step come from."""
     samples = len(open_split(folder).train)
     return training_places(step, samples=samples, seed=SEED, global_batch=BATCH)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.config.schema import Data
-from pipeline.loaders import Split
+from pipeline.dataset.split import Split
 from pipeline.storage.staging import stage_split
 from tests.support.loading import open_split
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from data.formats.tar import BLOCK, Member, list_members, walk
+from data.formats.tar import BLOCK, TarMember, list_members, walk
 
 Format = Literal[0, 1, 2]
 USTAR: Format = 0
@@ -17,7 +17,7 @@ GNU: Format = 1
 PAX: Format = 2
 FORMATS: list[Format] = [USTAR, GNU, PAX]
 END = bytes(2 * BLOCK)
-Found = list[tuple[Member, bytes]]
+Found = list[tuple[TarMember, bytes]]
 
 
 def pack(
@@ -82,7 +82,9 @@ def by_tarfile(content: bytes, *, at: int = 0) -> Found:
         for info in archive:
             stream = archive.extractfile(info)
             if stream and info.isreg():
-                found.append((Member(info.name, at + info.offset_data, info.size), stream.read()))
+                found.append(
+                    (TarMember(info.name, at + info.offset_data, info.size), stream.read())
+                )
     return found
 
 

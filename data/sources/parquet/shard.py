@@ -19,7 +19,7 @@ SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "
 """How files of some formats begin, and what they are called."""
 
 
-class Shard:
+class ParquetShard:
     """A tar that is being written."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -51,7 +51,7 @@ def refuse_foreign_images(out: Path) -> None:
 
 
 @contextmanager
-def open_shard(out: Path, name: str) -> Generator[Shard, None, None]:
+def open_shard(out: Path, name: str) -> Generator[ParquetShard, None, None]:
     """Yield a shard that becomes `out/images/name` if, and only if, the body succeeds.
 
     If that exists with other bytes, the dataset that it belonged to is void: its manifest goes.
@@ -61,7 +61,7 @@ def open_shard(out: Path, name: str) -> Generator[Shard, None, None]:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as stream:
-            shard = Shard(stream)
+            shard = ParquetShard(stream)
             yield shard
             shard.finish()
         if not (path.exists() and cmp(temporary, path, shallow=False)):

@@ -19,7 +19,7 @@ from data.indexing.archived import expand
 from data.indexing.source import Source, Survey, add_reading_arguments, root_for
 from data.indexing.store import IMAGES
 from data.indexing.survey import shown
-from data.indexing.units import Unit
+from data.indexing.units import ReadingUnit
 from data.sources.parquet.shard import refuse_foreign_images
 from data.sources.parquet.units import CopiedFileUnit, RowGroupUnit
 from data.sources.webdataset import read_classes
@@ -78,9 +78,9 @@ class _Layout:
     out: Path
     classes: int | None
 
-    def units(self, split: str, footers: Sequence[Footer]) -> list[Unit]:
+    def units(self, split: str, footers: Sequence[Footer]) -> list[ReadingUnit]:
         folder = _common([footer.file.path for footer in footers])
-        units: dict[str, list[Unit]] = {}
+        units: dict[str, list[ReadingUnit]] = {}
         for footer in footers:
             if footer.obstacle:
                 path = footer.file.path.relative_to(folder)

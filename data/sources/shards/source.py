@@ -31,7 +31,7 @@ MARKER = ".shards.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ShardPlan:
     """Which images go into shards, and how."""
 
     origin: Origin
@@ -63,7 +63,7 @@ class Plan:
         return " ".join([self.manifest.name, "in shards", *(f"({way})" for way in told)])
 
 
-def survey(plan: Plan, out: Path) -> Survey:
+def survey(plan: ShardPlan, out: Path) -> Survey:
     """Lay out the shards of every split of a dataset; raise `ValueError` if it cannot be read."""
     splits = {split: _units(plan, split, out) for split in plan.reencodings}
     notes: list[str] = []
@@ -82,7 +82,7 @@ def survey(plan: Plan, out: Path) -> Survey:
     )
 
 
-def write(plan: Plan, rules: Rules, *, out: Path) -> Survey | Dataset:
+def write(plan: ShardPlan, rules: Rules, *, out: Path) -> Survey | Dataset:
     """Write the shards to `out/shards`; return the survey alone if they are all there already.
 
     Shards that an earlier attempt finished are kept. Raise `ValueError` if `out` holds anything
@@ -99,7 +99,7 @@ def write(plan: Plan, rules: Rules, *, out: Path) -> Survey | Dataset:
     return carry_out(surveyed, rules, out=out)
 
 
-def _units(plan: Plan, split: str, out: Path) -> list[ShardUnit]:
+def _units(plan: ShardPlan, split: str, out: Path) -> list[ShardUnit]:
     index = plan.origin.index(split)
     states = _file_states(index)
     return [
@@ -132,7 +132,7 @@ def _file_states(index: Index) -> NDArray[np.int64]:
     return states
 
 
-def _refuse_others(out: Path, plan: Plan) -> None:
+def _refuse_others(out: Path, plan: ShardPlan) -> None:
     """Raise `ValueError` unless `out` is free, or holds these very shards or a part of them."""
     if out.resolve() == plan.origin.folder.resolve():
         raise ValueError(f"--out {out} is the dataset itself; choose another folder")
@@ -200,7 +200,7 @@ def _bytes_of(unit: ShardUnit) -> int:
     return shard_bytes(sizes[stored_order(len(sizes), first, first + unit.images)])
 
 
-def _claim(out: Path, plan: Plan) -> None:
+def _claim(out: Path, plan: ShardPlan) -> None:
     """Mark `out` as ours; what index it has is void, and what a killed process left is removed."""
     folder = out / SHARDS
     folder.mkdir(parents=True, exist_ok=True)
@@ -268,7 +268,7 @@ def _run(arguments: Namespace) -> Survey | Dataset:
     return write(_plan(arguments), Rules.of(arguments), out=arguments.out)
 
 
-def _plan(arguments: Namespace) -> Plan:
+def _plan(arguments: Namespace) -> ShardPlan:
     manifest = read_manifest(arguments.index)
     splits: Sequence[str] | None = arguments.splits
     unknown = [split for split in splits or () if split not in manifest.samples]
@@ -279,7 +279,7 @@ def _plan(arguments: Namespace) -> Plan:
     if splits is not None and not asked:
         raise ValueError("--splits says what to compress again; add --shorter-side or --quality")
     how = Reencoding(arguments.shorter_side, arguments.quality or QUALITY) if asked else None
-    return Plan(
+    return ShardPlan(
         Origin(arguments.index, arguments.root, manifest.fingerprint),
         manifest,
         arguments.shard_images,

@@ -12,7 +12,7 @@ FIELDS = "%i|%T|%L|%D|%S|%N|%r"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class QueuedJob:
     """A job that has not ended."""
 
     id: str
@@ -29,7 +29,7 @@ class Job:
     """Why it does not run; empty if it does."""
 
 
-def read_jobs(job_ids: Iterable[str]) -> dict[str, Job]:
+def read_jobs(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
     """Return by id those of the jobs that have not ended. Raises `SlurmError` without an answer."""
     wanted = sorted(set(job_ids))
     if not wanted:
@@ -50,7 +50,7 @@ def read_jobs(job_ids: Iterable[str]) -> dict[str, Job]:
     return {job.id: job for job in jobs}
 
 
-def job_of(run_dir: Path) -> Job | None:
+def job_of(run_dir: Path) -> QueuedJob | None:
     """Return the job of a run that waits or runs; None if there is none."""
     submission = last_submission(run_dir)
     if submission is None or not submission.job_id:
@@ -67,11 +67,11 @@ def expect_no_job(run_dir: Path) -> None:
         )
 
 
-def job_from(line: str) -> Job:
+def job_from(line: str) -> QueuedJob:
     """Return a job from a line of squeue's in the form of `FIELDS`."""
     job_id, state, left, nodes, start, node_list, reason = line.split("|", 6)
     reason = "" if reason == "None" else reason
-    return Job(job_id, state, left, int(nodes), moment(start), node_list, reason)
+    return QueuedJob(job_id, state, left, int(nodes), moment(start), node_list, reason)
 
 
 def moment(text: str) -> float | None:

@@ -15,7 +15,7 @@ GPUS = re.compile(r"(?:^|,)gpu(?::[^:,=]+)?:([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Node:
     """One node: how much of it a job may get."""
 
     name: str
@@ -51,7 +51,7 @@ class Partition:
     priority_tier: int
     preempt_mode: str
     grace_seconds: int
-    nodes: tuple[Machine, ...]
+    nodes: tuple[Node, ...]
 
     @property
     def is_up(self) -> bool:
@@ -112,11 +112,11 @@ def gpus_in(resources: str) -> int:
     return sum(int(count) for count in GPUS.findall(resources))
 
 
-def _machine_from(record: dict[str, str], partition: dict[str, str]) -> Machine:
+def _machine_from(record: dict[str, str], partition: dict[str, str]) -> Node:
     node, cpus = node_from(record), record.get("CPUEfctv", record["CPUTot"])
     most_memory = _number(partition.get("MaxMemPerNode", ""))
     features = record.get("AvailableFeatures", "(null)")
-    return Machine(
+    return Node(
         name=node.name,
         host=record.get("NodeHostName", node.name),
         address=node.address,

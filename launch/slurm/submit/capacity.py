@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from launch.slurm.api.cli import host_names, show
-from launch.slurm.api.partition import Machine, Partition, partition_from
+from launch.slurm.api.partition import Node, Partition, partition_from
 from launch.slurm.records.submission import Layout
 from pipeline.config.schema import Slurm
 from pipeline.system.mounts import shared
@@ -154,7 +154,7 @@ def _expect_time(slurm: Slurm, partition: Partition) -> None:
         )
 
 
-def _candidates(slurm: Slurm, partition: Partition) -> list[Machine]:
+def _candidates(slurm: Slurm, partition: Partition) -> list[Node]:
     """Return the nodes that are not excluded and have the features that are asked for."""
     machines = list(partition.nodes)
     if slurm.exclude is not None and "/" not in slurm.exclude:  # with one, it is a file's name
@@ -176,8 +176,8 @@ def _candidates(slurm: Slurm, partition: Partition) -> list[Machine]:
 
 
 def _expect_hardware(
-    slurm: Slurm, layout: Layout, partition: Partition, machines: list[Machine]
-) -> list[Machine]:
+    slurm: Slurm, layout: Layout, partition: Partition, machines: list[Node]
+) -> list[Node]:
     """Return those of `machines` that have all that is asked for."""
     ranks, cpus, gpus = layout.ranks_per_node, layout.cpus_per_rank, layout.gpus_per_node
     if 0 < gpus < ranks:
@@ -187,7 +187,7 @@ def _expect_hardware(
         )
     wanted = layout.nodes + layout.spare_nodes
     megabytes = _megabytes(slurm.memory)
-    needs: list[tuple[str, int, Callable[[Machine], int], str]] = [
+    needs: list[tuple[str, int, Callable[[Node], int], str]] = [
         (f"slurm.gpus_per_node={gpus}", gpus, lambda machine: machine.gpus, "GPUs"),
         (
             f"slurm.cpus_per_rank={cpus} for {ranks} ranks",
@@ -210,7 +210,7 @@ def _expect_hardware(
 
 
 def _warnings(
-    slurm: Slurm, partition: Partition, machines: Sequence[Machine], wanted: int
+    slurm: Slurm, partition: Partition, machines: Sequence[Node], wanted: int
 ) -> list[str]:
     warnings: list[str] = []
     usable = sum(machine.is_usable for machine in machines)
@@ -228,7 +228,7 @@ def _warnings(
     return warnings
 
 
-def _fair_cpus(machine: Machine, gpus: int, slurm: Slurm) -> int:
+def _fair_cpus(machine: Node, gpus: int, slurm: Slurm) -> int:
     """Return as large a share of a node's CPUs as of its GPUs; all, of a node for one job."""
     if not gpus or gpus >= machine.gpus or slurm.sbatch.get("exclusive"):
         return machine.cpus

@@ -16,7 +16,7 @@ from pipeline.tracking.mlflow_client import default_uri, without_password
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRequest:
     """A configuration that fits a cluster."""
 
     config: Config
@@ -26,7 +26,7 @@ class Request:
     warnings: list[str]
 
     @classmethod
-    def check(cls, config: Config, *, nodes: int, like: "Request | None" = None) -> "Request":
+    def check(cls, config: Config, *, nodes: int, like: "JobRequest | None" = None) -> "JobRequest":
         """Return the request for `nodes` nodes; raise `ValueError` with the first that is wrong.
 
         What `like` shares with it, and has checked a moment ago, is not looked at again.

@@ -7,10 +7,8 @@ from launch.slurm.supervise.restart_policy import Ending, Outcome
 from pipeline.runs.find import CANCELLED, saved_step
 from pipeline.runs.folder import RESULT
 from pipeline.runs.logs import tail
-from pipeline.system.signals import STOPPED
-from pipeline.system.watchdog import HUNG
+from pipeline.system.exit_codes import HUNG, STOPPED, USER_MISTAKE
 
-USERS_MISTAKE = 2
 TAIL_LINES = 30
 
 
@@ -51,7 +49,7 @@ def _ending(attempt: Attempt, how: Circumstances) -> Ending:
         return "done"
     if (attempt.run_dir / CANCELLED).exists():
         return "cancelled"
-    if USERS_MISTAKE in codes:
+    if USER_MISTAKE in codes:
         return "mistake"
     stopped = STOPPED in codes and codes <= {0, STOPPED}
     if stopped or how.asked:

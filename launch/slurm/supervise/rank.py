@@ -25,8 +25,7 @@ from pipeline.config.load import load
 from pipeline.distributed.rendezvous import ADDRESS, RENDEZVOUS
 from pipeline.distributed.world import CORES
 from pipeline.runs.folder import CONFIG_FILE
-from pipeline.system.exit_codes import FAILURE, exit_code, tell
-from pipeline.system.signals import STOPPED
+from pipeline.system.exit_codes import FAILURE, STOPPED, exit_code, report_error
 
 DISCARD_PORT = 9
 """Nothing is sent there: connecting a datagram socket only asks for the way."""
@@ -47,7 +46,7 @@ def main(run_dir: Path, token: str) -> int:
         train(load(run_dir / CONFIG_FILE, [f"run_dir={json.dumps(str(run_dir))}"]))
     except BaseException as error:  # noqa: BLE001 - it is told of, in the log and to the supervisor
         words = last_words(error, rank, host)
-        tell(error, rank)
+        report_error(error, rank)
         sys.stderr.write(words.traceback)
         attempt.leave(words)
         return 0 if words.code == STOPPED else words.code

@@ -49,7 +49,7 @@ class RunFailed(RuntimeError):  # noqa: N818 - what the job's log ends with
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CurrentJob:
     """The job that this process belongs to."""
 
     id: str
@@ -57,7 +57,7 @@ class Job:
     nodes: list[str]
 
     @classmethod
-    def mine(cls) -> "Job":
+    def mine(cls) -> "CurrentJob":
         """Return the job of this process.
 
         SLURM_JOB_ID of one element of an array is the whole array's, all of which scancel ends.
@@ -94,7 +94,7 @@ def supervise(run_dir: str) -> str:
     """
     submission = last_submission(Path(run_dir))
     assert submission is not None, "whoever queued the job wrote it down"
-    job, layout = Job.mine(), submission.layout
+    job, layout = CurrentJob.mine(), submission.layout
     with noting_stops() as heard:
         for number in count():
             nodes = choose_nodes(job, read_history(submission.folder), layout.nodes)
@@ -113,7 +113,7 @@ def supervise(run_dir: str) -> str:
 
 def make_attempt(
     submission: Submission,
-    job: Job,
+    job: CurrentJob,
     attempt: Attempt,
     nodes: Sequence[Node],
     heard: Sequence[signal.Signals],
@@ -134,7 +134,7 @@ def make_attempt(
     return describe(attempt, submission.layout.world_size, circumstances)
 
 
-def run_step(submission: Submission, job: Job, attempt: Attempt, names: list[str]) -> int:
+def run_step(submission: Submission, job: CurrentJob, attempt: Attempt, names: list[str]) -> int:
     """Start all ranks, await their end, and return the highest exit code.
 
     Raises `SlurmError` if not one of them was started.
@@ -160,7 +160,7 @@ def await_end(step: Step, names: list[str], *, has_spares: bool) -> int:
     return code
 
 
-def choose_nodes(job: Job, history: Sequence[Outcome], wanted: int) -> list[Node]:
+def choose_nodes(job: CurrentJob, history: Sequence[Outcome], wanted: int) -> list[Node]:
     """Return `wanted` usable nodes of the job, or fewer; where the last failure was comes last."""
     nodes = insist(lambda: read_nodes(job.nodes))
     usable = [node for node in nodes if node.is_usable]
@@ -169,7 +169,7 @@ def choose_nodes(job: Job, history: Sequence[Outcome], wanted: int) -> list[Node
     return sorted(chosen, key=lambda node: job.nodes.index(node.name))
 
 
-def carry_out(verdict: Verdict, job: Job) -> str:
+def carry_out(verdict: Verdict, job: CurrentJob) -> str:
     """Do what `verdict` says with the job; return what became of the run."""
     match verdict:
         case Done():

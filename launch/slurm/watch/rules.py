@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch.slurm.api.jobs import Job
+from launch.slurm.api.jobs import QueuedJob
 
 DAY_SECONDS = 24 * 3600.0
 FAILED_LAUNCHES = ("launch failed requeued held", "JobHoldMaxRequeue")
@@ -15,7 +15,7 @@ HOLDS = ("held", "hold")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WatchLimits:
     """From when on something is out of order."""
 
     stalled_seconds: float
@@ -37,7 +37,7 @@ class Seen:
     """A run whose job waits or runs."""
 
     run_dir: Path
-    job: Job
+    job: QueuedJob
     active_at: float
     """When the run last wrote something, in seconds as `time.time` gives them."""
     restarts: int = 0
@@ -60,7 +60,7 @@ class Precaution:
 
 
 def precautions(
-    seen: Seen, failing: Sequence[str], done: Iterable[str], limits: Limits, now: float
+    seen: Seen, failing: Sequence[str], done: Iterable[str], limits: WatchLimits, now: float
 ) -> list[Precaution]:
     """Return what is to be done about one run; `done` has the keys of what was done before."""
     before = set(done)
@@ -73,7 +73,7 @@ def precautions(
     return [each for each in possible if each is not None and each.key not in before]
 
 
-def failing_nodes(failures: Iterable[Failure], limits: Limits, now: float) -> list[str]:
+def failing_nodes(failures: Iterable[Failure], limits: WatchLimits, now: float) -> list[str]:
     """Return the nodes on which too many attempts have failed in the last day."""
     counts = Counter(each.node for each in failures if now - each.at < DAY_SECONDS)
     return sorted(node for node, count in counts.items() if count >= limits.node_failures)
@@ -128,7 +128,7 @@ def _release(seen: Seen, done: set[str]) -> Precaution | None:
     )
 
 
-def _tell_stall(seen: Seen, limits: Limits, now: float) -> Precaution | None:
+def _tell_stall(seen: Seen, limits: WatchLimits, now: float) -> Precaution | None:
     since = max(seen.active_at, seen.job.started_at or 0.0)
     if seen.job.state != "RUNNING" or now - since < limits.stalled_seconds:
         return None

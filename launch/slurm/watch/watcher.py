@@ -7,11 +7,18 @@ from pathlib import Path
 
 from launch.overview.details import all_outcomes
 from launch.slurm.api.cli import SlurmError, host_names, show, slurm
-from launch.slurm.api.jobs import Job, read_jobs
+from launch.slurm.api.jobs import QueuedJob, read_jobs
 from launch.slurm.records.attempt import LATEST, LOGS, Attempt
 from launch.slurm.records.submission import Submission, last_submission
 from launch.slurm.watch.ledger import Memory
-from launch.slurm.watch.rules import Failure, Limits, Precaution, Seen, failing_nodes, precautions
+from launch.slurm.watch.rules import (
+    Failure,
+    Precaution,
+    Seen,
+    WatchLimits,
+    failing_nodes,
+    precautions,
+)
 from pipeline.runs.find import CANCELLED, find_runs
 from pipeline.runs.folder import RESULT
 from pipeline.tracking.jsonl import METRICS
@@ -22,7 +29,7 @@ class Watcher:
     """One who looks after the runs in some folders, again and again."""
 
     places: Sequence[Path]
-    limits: Limits
+    limits: WatchLimits
     memory: Memory
     say: Callable[[str], None]
     _complaints: set[str] = field(default_factory=set[str])
@@ -58,7 +65,7 @@ class Watcher:
                 self._look_after(run_dir, job, failing, complaints)
 
     def _look_after(
-        self, run_dir: Path, job: Job, failing: Sequence[str], complaints: set[str]
+        self, run_dir: Path, job: QueuedJob, failing: Sequence[str], complaints: set[str]
     ) -> None:
         try:
             seen = see(run_dir, job)
@@ -93,7 +100,7 @@ def wants_to_go_on(submission: Submission) -> bool:
     return not (run_dir / RESULT).exists() and not (run_dir / CANCELLED).exists()
 
 
-def see(run_dir: Path, job: Job) -> Seen:
+def see(run_dir: Path, job: QueuedJob) -> Seen:
     """Return what there is to know about a run whose job waits or runs."""
     active_at = last_activity(run_dir)
     if job.state != "PENDING":

@@ -24,7 +24,7 @@ from pipeline.config.schema.engine import Compression, Ddp, DeepSpeed
 from pipeline.config.schema.launch import Environment, Launch
 from pipeline.config.schema.model import Model
 from pipeline.config.schema.running import Checkpoint, Evaluate, Tracking
-from pipeline.config.schema.section import firm
+from pipeline.config.schema.section import section
 from pipeline.config.schema.slurm import Container, Slurm
 from pipeline.config.schema.training import Cosine, Ema, Polynomial, Sgd, StepDecay, Train
 
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 
-@firm
+@section
 class Config:
     """Everything that decides a run."""
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.schema.section import Count, Positive, firm
+from pipeline.config.schema.section import Count, Positive, section
 
 Pixels = Annotated[int, Field(gt=0, le=4096)]
 Channels = tuple[float, float, float]
@@ -18,7 +18,7 @@ def _all_positive(values: Channels) -> Channels:
     return values
 
 
-@firm
+@section
 class RandomResizedCrop:
     """A random window of random area and aspect, resized to a square (Inception style)."""
 
@@ -41,7 +41,7 @@ class RandomResizedCrop:
         return self
 
 
-@firm
+@section
 class PadCrop:
     """A random square out of the image padded with the mean colour (He et al. 2015, sec. 4.2)."""
 
@@ -54,7 +54,7 @@ class PadCrop:
     """Mirror left to right with probability one half."""
 
 
-@firm
+@section
 class ResizeCenterCrop:
     """The shorter side to `resize`, then the central square of `size`: torchvision's, exactly."""
 
@@ -71,7 +71,7 @@ class ResizeCenterCrop:
         return self
 
 
-@firm
+@section
 class Dali:
     """NVIDIA DALI: decode, crop and resize on the CPU, or decode on the GPU (`mixed`)."""
 
@@ -89,21 +89,21 @@ class Dali:
     """Batches that are ready or under way ahead of the training step."""
 
 
-@firm
+@section
 class Synthetic:
     """One random batch over and over: how fast is everything but the loader?"""
 
     name: Literal["synthetic"] = "synthetic"
 
 
-@firm
+@section
 class Shuffled:
     """Each epoch is shuffled as a whole: for local disks, and for what fits into memory."""
 
     name: Literal["shuffled"] = "shuffled"
 
 
-@firm
+@section
 class Windowed:
     """Shuffled in windows that are read ahead in long runs: for network and spinning disks."""
 
@@ -119,7 +119,7 @@ class Windowed:
     `train.global_batch`. With a lane for each node, no two nodes read the same shard."""
 
 
-@firm
+@section
 class Data:
     """Which images, how they are cut for training and evaluation, and who loads them."""
 

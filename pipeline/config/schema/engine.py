@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from pipeline.config.schema.section import Positive, firm
+from pipeline.config.schema.section import Positive, section
 
 Compression = Literal["none", "bf16"]
 
 
-@firm
+@section
 class Ddp:
     """PyTorch's DistributedDataParallel."""
 
@@ -20,7 +20,7 @@ class Ddp:
     """Gradients travel as they are, or rounded to bf16: half the traffic, and another result."""
 
 
-@firm
+@section
 class DeepSpeed:
     """DeepSpeed, whose ZeRO cuts the optimiser's state up over the ranks."""
 

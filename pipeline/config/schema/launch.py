@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from pipeline.config.schema.section import firm, without_nulls
+from pipeline.config.schema.section import section, without_nulls
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OF_THE_LAUNCHER = {
@@ -20,7 +20,7 @@ OF_THE_LAUNCHER = {
 }
 
 
-@firm
+@section
 class Launch:
     """What is checked and told before the first step."""
 

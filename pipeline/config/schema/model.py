@@ -5,10 +5,10 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from pipeline.config.catalogue import Architecture
-from pipeline.config.schema.section import Count, firm
+from pipeline.config.schema.section import Count, section
 
 
-@firm
+@section
 class Model:
     """Which network, and how it starts."""
 

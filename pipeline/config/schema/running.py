@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipeline.config.schema.section import Count, Positive, at_most_one, firm
+from pipeline.config.schema.section import Count, Positive, at_most_one, section
 
 
-@firm
+@section
 class Evaluate:
     """When, and in which batches, the validation images are counted."""
 
@@ -23,7 +23,7 @@ class Evaluate:
         return self
 
 
-@firm
+@section
 class Checkpoint:
     """When the run is saved, and what is kept."""
 
@@ -42,7 +42,7 @@ class Checkpoint:
         return self
 
 
-@firm
+@section
 class Tracking:
     """Where MLflow shows the run. Training itself only writes a file and never waits for MLflow."""
 

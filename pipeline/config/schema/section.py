@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field, Field))
-def firm(cls: type[T]) -> type[T]:
+def section(cls: type[T]) -> type[T]:
     """A frozen dataclass that refuses unknown keys and takes its fields' docstrings as help."""
     rules = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     decorate = cast(

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from pipeline.config.schema.section import Count, Line, firm, one_line, without_nulls
+from pipeline.config.schema.section import Count, Line, one_line, section, without_nulls
 
 TIME_LIMIT = re.compile(r"(?:([0-9]{1,7})-)?([0-9]{1,7}(?::[0-9]{1,7}){0,2})")
 MEMORY = re.compile(r"[0-9]+[KMGT]?")
@@ -115,7 +115,7 @@ Options = Annotated[
 ]
 
 
-@firm
+@section
 class Container:
     """The image that the ranks run in, on every node."""
 
@@ -127,7 +127,7 @@ class Container:
     """Folders of the node to be seen inside, each as SOURCE:TARGET or SOURCE:TARGET:ro."""
 
 
-@firm
+@section
 class Slurm:
     """What is asked of a SLURM cluster, and how often a run may be started again."""
 

@@ -4,10 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.schema.section import Count, Fraction, Positive, at_most_one, exactly_one, firm
+from pipeline.config.schema.section import (
+    Count,
+    Fraction,
+    Positive,
+    at_most_one,
+    exactly_one,
+    section,
+)
 
 
-@firm
+@section
 class Ema:
     """An exponential moving average of the weights, evaluated in place of them."""
 
@@ -16,7 +23,7 @@ class Ema:
     """Steps between two updates of the average."""
 
 
-@firm
+@section
 class Train:
     """How long, in which batches and in which precision."""
 
@@ -60,7 +67,7 @@ class Train:
         return self
 
 
-@firm
+@section
 class Sgd:
     """Stochastic gradient descent with momentum."""
 
@@ -83,7 +90,7 @@ class Sgd:
         return self
 
 
-@firm
+@section
 class _WarmUp:
     warmup_epochs: Annotated[float, Field(ge=0)] | None = None
     """Epochs over which the rate first rises linearly (this or `warmup_steps`)."""
@@ -97,7 +104,7 @@ class _WarmUp:
         return self
 
 
-@firm
+@section
 class StepDecay(_WarmUp):
     """The rate is multiplied by `factor` at each milestone."""
 
@@ -116,7 +123,7 @@ class StepDecay(_WarmUp):
         return self
 
 
-@firm
+@section
 class Cosine(_WarmUp):
     """Half a cosine from the peak down to `end` (Loshchilov and Hutter 2017)."""
 
@@ -125,7 +132,7 @@ class Cosine(_WarmUp):
     """The rate that the decay ends at, as a share of the peak."""
 
 
-@firm
+@section
 class Polynomial(_WarmUp):
     """(1 - t) ** power from the peak down to `end`; power 1 is linear."""
 

@@ -115,11 +115,11 @@ def _timed_reductions(world: World, tensor: torch.Tensor, repeats: int) -> float
     world.gather(None)
     started = time.perf_counter()
     for _ in range(repeats):
-        world.sum_(tensor)
+        world.all_reduce_sum_(tensor)
     synchronize(world.device)
     return time.perf_counter() - started
 
 
 def _slowest(world: World, seconds: float) -> float:
     """Return the longest time of all ranks, for what they must all repeat equally often."""
-    return world.begin_maximum([max(1, int(seconds * 1e9))])()[0] / 1e9
+    return world.all_reduce_max_async([max(1, int(seconds * 1e9))])()[0] / 1e9

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.formats import tar
-from data.formats.tar import BLOCK, Member, list_members, walk
+from data.formats.tar import BLOCK, TarMember, list_members, walk
 from tests.support.tars import (
     END,
     FORMATS,
@@ -101,7 +101,7 @@ def test_sizes_beyond_what_octal_digits_hold(tmp_path: Path, form: Format) -> No
     os.truncate(path, after)
     with path.open("ab") as stream:
         stream.write(member("small", b"12") + END)
-    found = [Member("large", len(large), size), Member("small", after + BLOCK, 2)]
+    found = [TarMember("large", len(large), size), TarMember("small", after + BLOCK, 2)]
     assert list(list_members(path)) == found
     with pytest.raises(ValueError, match=f"'large' at byte {len(large) - BLOCK} has {size} bytes"):
         walked(path)
@@ -154,7 +154,7 @@ def test_headers_of_other_programs(tmp_path: Path, kind: str) -> None:
     headers, name = OTHERS[kind]
     path = written(tmp_path, member("first", b"1") + headers + padded(b"c") + END)
     found = walked(path)[1:]
-    assert found == [(Member(name, 2 * BLOCK + len(headers), 1), b"c")]
+    assert found == [(TarMember(name, 2 * BLOCK + len(headers), 1), b"c")]
 
 
 def test_records_for_one_member_end_with_it(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_records_for_one_member_end_with_it(tmp_path: Path) -> None:
 def test_an_archive_ends_with_its_span_or_with_empty_blocks(tmp_path: Path, end: bytes) -> None:
     content = member("x", b"1")
     path = written(tmp_path, content + end)
-    assert walked(path) == by_tarfile(content + end) == [(Member("x", BLOCK, 1), b"1")]
+    assert walked(path) == by_tarfile(content + end) == [(TarMember("x", BLOCK, 1), b"1")]
 
 
 def test_a_size_left_blank_is_nought(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.formats.tar import BLOCK, Member, list_members, walk
+from data.formats.tar import BLOCK, TarMember, list_members, walk
 from tests.support.tars import FORMATS, by_tarfile, pack, patched, refusal, walked, written
 
 CONTENTS = {"a/b": b"1", "n" * 120: b"2" * 700, "\u00e4" * 60: b"", "last": b"3" * BLOCK}
@@ -78,7 +78,7 @@ def test_truncation_at_any_byte(tmp_path: Path, content: bytes) -> None:
     assert walked(path) == whole
     for end in reversed(range(0, len(content.rstrip(b"\0")), 7)):
         os.truncate(path, end)
-        found: list[tuple[Member, bytes]] = []
+        found: list[tuple[TarMember, bytes]] = []
         try:
             for place, held in walk(path):
                 found.append((place, bytes(held)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data.formats.tar import BLOCK, Member, list_members
+from data.formats.tar import BLOCK, TarMember, list_members
 from tests.support.tars import (
     END,
     header,
@@ -127,7 +127,7 @@ def test_members_that_are_refused(tmp_path: Path, kind: str) -> None:
     assert said.startswith("cannot be indexed: '")
     assert reason in said
     found = list_members(path)
-    assert next(found) == Member("first", BLOCK, 1), "what lies before it is sound"
+    assert next(found) == TarMember("first", BLOCK, 1), "what lies before it is sound"
 
 
 def test_of_the_first_member_too(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.indexing import units
-from data.sources import shards
+from data.sources.shards import source as shards
 from pipeline.dataset.index import read_manifest
 from tests.support.images import Picture, make_dataset, make_images, write_pictures
 from tests.support.preparing import ROOT

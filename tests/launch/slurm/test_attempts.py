@@ -10,13 +10,12 @@ from launch.slurm.records.history import HISTORY, append_outcome, read_history
 from launch.slurm.supervise.outcome import Circumstances, describe
 from launch.slurm.supervise.rank import interface_of, own_address, rank_variables
 from launch.slurm.supervise.restart_policy import Outcome
-from launch.slurm.supervise.supervisor import Job
+from launch.slurm.supervise.supervisor import CurrentJob
 from pipeline.distributed.world import CORES, World
 from pipeline.runs.fence import OWNER
 from pipeline.runs.find import CANCELLED
 from pipeline.runs.folder import RESULT
-from pipeline.system.signals import STOPPED
-from pipeline.system.watchdog import HUNG
+from pipeline.system.exit_codes import HUNG, STOPPED
 
 USUAL = Circumstances(code=1, seconds=1.0, node_lost=False, asked=False, at_limit=False)
 
@@ -116,10 +115,10 @@ def test_an_element_of_an_array_does_not_take_the_whole_array_for_itself(
     """SLURM gives the element that starts last the array's own number as SLURM_JOB_ID."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "")
-    assert Job.mine().id == "7"
+    assert CurrentJob.mine().id == "7"
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    assert Job.mine().id == "7_3"
+    assert CurrentJob.mine().id == "7_3"
 
 
 def test_a_rank_has_the_cores_that_slurm_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:

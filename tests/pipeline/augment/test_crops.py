@@ -14,7 +14,7 @@ from torchvision import transforms
 
 from pipeline.augment.crops import Views, evaluation_views, training_views
 from pipeline.config.schema import PadCrop, RandomResizedCrop, ResizeCenterCrop
-from pipeline.dataset.order import Places
+from pipeline.dataset.order import BatchIndices
 
 quick = settings(max_examples=50, deadline=None)
 sides = st.one_of(st.integers(1, 12), st.integers(1, 6000))
@@ -26,12 +26,16 @@ ratios = st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(lambda pair: tupl
 DRAWS = 4000
 
 
-def places(count: int, *, first: int = 0, epoch: int = 0) -> Places:
-    return Places(np.arange(first, first + count), np.full(count, epoch))
+def places(count: int, *, first: int = 0, epoch: int = 0) -> BatchIndices:
+    return BatchIndices(np.arange(first, first + count), np.full(count, epoch))
 
 
 def views(
-    cut: RandomResizedCrop | PadCrop, where: Places, sizes: list[tuple[int, int]], *, seed: int = 0
+    cut: RandomResizedCrop | PadCrop,
+    where: BatchIndices,
+    sizes: list[tuple[int, int]],
+    *,
+    seed: int = 0,
 ) -> Views:
     heights, widths = np.array(sizes, np.int32).T
     return training_views(cut, where, seed=seed, heights=heights, widths=widths)

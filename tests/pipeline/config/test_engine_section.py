@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from pipeline.config.identity import result_identity
 from pipeline.config.load import ConfigError, dump, load
 from pipeline.config.schema import Ddp, DeepSpeed, Sgd, Train
 from pipeline.distributed.world import World
 from pipeline.engines import Trainee, open_engine
 from pipeline.optim.build import build_optimizer
-from pipeline.runs.folder import decisive
 
 RECIPE = """\
 name: engines
@@ -94,13 +94,15 @@ def test_a_norm_to_clip_to_is_a_positive_number(recipe: Path, value: str) -> Non
 
 
 def test_rounded_gradients_make_another_run_and_other_engines_do_not(recipe: Path) -> None:
-    run = decisive(load(recipe))
+    run = result_identity(load(recipe))
     for same in (["engine={name: ddp}"], ["engine.zero_stage=2", "engine.overlap=true"]):
-        assert decisive(load(recipe, same)) == run
-    rounded = decisive(load(recipe, ["engine.gradient_compression=bf16"]))
+        assert result_identity(load(recipe, same)) == run
+    rounded = result_identity(load(recipe, ["engine.gradient_compression=bf16"]))
     assert rounded != run
-    assert rounded == decisive(load(recipe, ["engine={name: ddp, gradient_compression: bf16}"]))
-    assert decisive(load(recipe, ["train.clip_norm=1"])) != run
+    assert rounded == result_identity(
+        load(recipe, ["engine={name: ddp, gradient_compression: bf16}"])
+    )
+    assert result_identity(load(recipe, ["train.clip_norm=1"])) != run
 
 
 def test_a_missing_deepspeed_is_a_mistake_that_can_be_mended(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.identity import result_identity
 from pipeline.config.load import load
 from pipeline.config.schema import (
     Checkpoint,
@@ -22,7 +23,7 @@ from pipeline.config.schema import (
     Tracking,
     Train,
 )
-from pipeline.runs.folder import CONFIG_FILE, decisive
+from pipeline.runs.folder import CONFIG_FILE
 from tests.support.run_folders import config, hold_once
 
 
@@ -87,9 +88,11 @@ def test_what_does_not_decide_the_result_may_change(
 def test_only_what_does_not_decide_the_result_is_left_out_of_a_comparison(tmp_path: Path) -> None:
     mine = config(tmp_path)
     changed = config(tmp_path / "other", run_dir=tmp_path, **INDECISIVE[0] | INDECISIVE[4])
-    assert decisive(mine) == decisive(changed) == decisive(decisive(mine))
+    assert (
+        result_identity(mine) == result_identity(changed) == result_identity(result_identity(mine))
+    )
     for kept in ("name", "seed", "model", "optim", "schedule"):
-        assert getattr(decisive(mine), kept) == getattr(mine, kept)
+        assert getattr(result_identity(mine), kept) == getattr(mine, kept)
 
 
 def test_a_run_whose_configuration_is_no_longer_valid_is_not_continued(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from pipeline.dataset.order import Places, evaluation_places, permute, training_places
+from pipeline.dataset.order import BatchIndices, evaluation_places, permute, training_places
 
 quick = settings(max_examples=30, deadline=None)
 sizes = st.one_of(st.integers(1, 9), st.integers(1, 2000))
@@ -22,7 +22,7 @@ def order(samples: int, *, seed: int = 0, epoch: int = 0) -> NDArray[np.int64]:
     return permute(np.arange(samples), samples, seed=seed, epoch=epoch)
 
 
-def joined(parts: list[Places]) -> tuple[list[int], list[int]]:
+def joined(parts: list[BatchIndices]) -> tuple[list[int], list[int]]:
     return (
         [int(number) for part in parts for number in part.samples],
         [int(epoch) for part in parts for epoch in part.epochs],

@@ -10,7 +10,7 @@ from torch.optim import SGD
 from pipeline.distributed.world import World
 from pipeline.engines.clipping import clip_
 from pipeline.engines.loss_scale import LossScale
-from pipeline.engines.partition import Partition
+from pipeline.engines.partition import ParameterPartition
 
 ALONE = World()
 INFINITE = math.inf
@@ -139,7 +139,9 @@ def test_parts_make_up_the_whole(size: int) -> None:
     tensors = some((3, 2, 2), (5,), (), (1, 7))
     total = sum(tensor.numel() for tensor in tensors)
     own = nn.Parameter(torch.zeros(-(-total // size)))
-    parts = [Partition(tensors, own, World(rank, size)).cut(tensors) for rank in range(size)]
+    parts = [
+        ParameterPartition(tensors, own, World(rank, size)).cut(tensors) for rank in range(size)
+    ]
     assert {part.shape for part in parts} == {own.shape}
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     assert torch.equal(torch.cat(parts)[:total], flat)
@@ -149,7 +151,7 @@ def test_parts_make_up_the_whole(size: int) -> None:
 def test_what_is_cut_is_gathered_again() -> None:
     tensors = some((3, 2, 2), (5,), ())
     own = nn.Parameter(torch.zeros(20))
-    partition = Partition(tensors, own, ALONE)
+    partition = ParameterPartition(tensors, own, ALONE)
     gathered = partition.gather(partition.cut(tensors))
     assert [tensor.shape for tensor in gathered] == [tensor.shape for tensor in tensors]
     assert all(torch.equal(*pair) for pair in zip(gathered, tensors, strict=True))
@@ -158,5 +160,5 @@ def test_what_is_cut_is_gathered_again() -> None:
 def test_channels_last_tensors_are_cut_in_the_order_of_their_indices() -> None:
     plain = some((2, 3, 4, 5))
     strided = [plain[0].to(memory_format=torch.channels_last)]
-    partition = Partition(plain, nn.Parameter(torch.zeros(120)), ALONE)
+    partition = ParameterPartition(plain, nn.Parameter(torch.zeros(120)), ALONE)
     assert torch.equal(partition.cut(strided), partition.cut(plain))

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as vision
 
 from pipeline.augment.crops import Views, training_views
 from pipeline.config.schema import PadCrop, RandomResizedCrop, ResizeCenterCrop
-from pipeline.dataset.order import Places
+from pipeline.dataset.order import BatchIndices
 from tests.support.images import Picture, encode, write_pictures
 from tests.support.loading import BATCH, SEED, dali, evaluated, joined, open_split, places, trained
 
@@ -102,7 +102,7 @@ def test_evaluation_of_photographs_is_torchvisions(tmp_path: Path) -> None:
     assert difference.max() <= 1
 
 
-def views_of(folder: Path, cut: RandomResizedCrop | PadCrop, at: Places) -> Views:
+def views_of(folder: Path, cut: RandomResizedCrop | PadCrop, at: BatchIndices) -> Views:
     index = open_split(folder).train
     high, wide = index.heights[at.samples], index.widths[at.samples]
     return training_views(cut, at, seed=SEED, heights=high, widths=wide)

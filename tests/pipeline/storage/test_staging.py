@@ -12,8 +12,9 @@ import pytest
 
 from pipeline.config.schema import Data, Synthetic
 from pipeline.dataset.index import Index
+from pipeline.dataset.split import Split
 from pipeline.distributed.world import World
-from pipeline.storage import Split, copying, staging
+from pipeline.storage import copying, staging
 from pipeline.storage.files import file_faults
 from pipeline.storage.staging import stage_on_each_node, stage_split
 from tests.support.archives import make_archives, spoil, write_archives
@@ -137,7 +138,8 @@ import os, sys, time
 from pathlib import Path
 from pipeline.config.schema import Data
 from pipeline.dataset.index import Index
-from pipeline.storage import Split, copying
+from pipeline.storage import copying
+from pipeline.dataset.split import Split
 from pipeline.storage.staging import stage_split
 folder, stage, delay = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 preadv, copied = os.preadv, []

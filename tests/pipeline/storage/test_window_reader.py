@@ -20,7 +20,7 @@ from pipeline.dataset.samples import Sample, StoredFile, collect, digest
 from pipeline.dataset.windows import Window, WindowedOrder
 from pipeline.dataset.writing import Dataset, write_dataset
 from pipeline.distributed.world import World
-from pipeline.storage import Loader, open_loader
+from pipeline.loaders import Loader, open_loader
 from pipeline.storage import window_reader as module
 from pipeline.storage.errors import ImageError
 from pipeline.storage.window_reader import WindowReader, byte_ranges, share_of_lane

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.system.signals import STOPPED, STOPS, StopSignals
+from pipeline.system.exit_codes import STOPPED
+from pipeline.system.signals import STOPS, StopSignals
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 20

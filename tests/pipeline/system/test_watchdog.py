@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.system.watchdog import HUNG
+from pipeline.system.exit_codes import HUNG
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 30

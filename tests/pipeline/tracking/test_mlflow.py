@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from launch import dashboard
-from pipeline.tracking.events import Evaluated, Event, Progress, RunEnded, RunStarted
+from pipeline.tracking.events import Evaluated, Event, RunEnded, RunStarted, StepReport
 from pipeline.tracking.jsonl import METRICS, Jsonl
 from pipeline.tracking.sidecar import Sidecar
 from pipeline.tracking.spool import Shipped, unshipped_bytes
@@ -44,8 +44,8 @@ def started(
     return RunStarted("r50", "runs/r50", first_step, 20, 2.0, world_size, params, TAGS)
 
 
-def progress(step: int) -> Progress:
-    return Progress(step, step / 10, 1 / step, 0.1, 100.0, 0.5)
+def progress(step: int) -> StepReport:
+    return StepReport(step, step / 10, 1 / step, 0.1, 100.0, 0.5)
 
 
 def evaluated(step: int) -> Evaluated:
@@ -56,7 +56,7 @@ def write(run_dir: Path, events: Sequence[Event]) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     with Jsonl(run_dir / METRICS) as jsonl:
         for event in events:
-            jsonl.hear(event)
+            jsonl.on_event(event)
 
 
 def ship(store: Path, *run_dirs: Path, give_up_seconds: float = 60) -> int:
@@ -158,7 +158,7 @@ def build_runs(runs: Path) -> None:
     write(runs / "torn", [started(), progress(1)])
     with (runs / "torn" / METRICS).open("a") as file:
         file.write('{"event": "progress", "time": 17')
-    nan = Progress(2, 0.2, float("nan"), 0.1, 100.0, 0.5)
+    nan = StepReport(2, 0.2, float("nan"), 0.1, 100.0, 0.5)
     write(runs / "torn", [started(), nan, progress(3), RunEnded("failed", "loss is NaN")])
 
     write(runs / "crashed", [started(), progress(1)])

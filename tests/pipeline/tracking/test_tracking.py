@@ -16,15 +16,15 @@ from pipeline.tracking.events import (
     CheckpointSaved,
     Evaluated,
     Event,
-    Progress,
     RunEnded,
     RunStarted,
+    StepReport,
     Warned,
 )
 from pipeline.tracking.jsonl import METRICS, Jsonl, read_events, read_lines
 from pipeline.tracking.mlflow_client import default_uri, sqlite_file, without_password
 from pipeline.tracking.sidecar import Sidecar, unshipped_runs
-from pipeline.tracking.spool import Point, Shipped, items, next_events, run_key
+from pipeline.tracking.spool import MetricPoint, Shipped, items, next_events, run_key
 
 STARTED = RunStarted("r50", "runs/r50-1", 1, 100, 2.0, 8, {"optim.lr": 0.1}, {"git_commit": "abc"})
 RESULT = {
@@ -43,7 +43,7 @@ RESULT = {
 }
 EVENTS: list[Event] = [
     STARTED,
-    Progress(50, 1.0, 2.5, 0.1, 1234.5, 0.4),
+    StepReport(50, 1.0, 2.5, 0.1, 1234.5, 0.4),
     Evaluated(50, 1.0, 40.0, 15.0, 1.9, 50_000, 12.0),
     CheckpointSaved(50, "runs/r50-1/checkpoints/50", 0.7),
     Warned("the disk is nearly full"),
@@ -51,14 +51,14 @@ EVENTS: list[Event] = [
 ]
 
 
-def progress(step: int, loss: float = 1.0) -> Progress:
-    return Progress(step, step / 10, loss, 0.1, 100.0, 0.0)
+def progress(step: int, loss: float = 1.0) -> StepReport:
+    return StepReport(step, step / 10, loss, 0.1, 100.0, 0.0)
 
 
 def write(path: Path, events: list[Event]) -> None:
     with Jsonl(path) as jsonl:
         for event in events:
-            jsonl.hear(event)
+            jsonl.on_event(event)
 
 
 # ------------------------------------------------------------------------------ the event file
@@ -111,7 +111,7 @@ def test_reading_goes_on_at_any_line(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from pipeline.tracking.events import Progress
+from pipeline.tracking.events import StepReport
 from pipeline.tracking.jsonl import Jsonl
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 path, limit = Path(sys.argv[1]), 1000
@@ -119,7 +119,7 @@ hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 with Jsonl(path) as jsonl:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     for step in range(50):
-        jsonl.hear(Progress(step, 0.0, 1.0, 0.1, 1.0, 0.0))
+        jsonl.on_event(StepReport(step, 0.0, 1.0, 0.1, 1.0, 0.0))
     assert path.stat().st_size == limit
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 """
@@ -152,7 +152,7 @@ def shown(events: list[Event], *, terminal: bool) -> str:
     screen = RichConsole(file=io.StringIO(), force_terminal=terminal, width=80, color_system=None)
     with Console(screen) as console:
         for event in events:
-            console.hear(event)
+            console.on_event(event)
     assert isinstance(screen.file, io.StringIO)
     return screen.file.getvalue()
 
@@ -218,10 +218,10 @@ def test_durations_read_as_clocks() -> None:
 BROKEN_PIPE = """
 import sys
 from pipeline.tracking.console import Console
-from pipeline.tracking.events import Progress
+from pipeline.tracking.events import StepReport
 with Console() as console:
     for step in range(20_000):
-        console.hear(Progress(step, 0.0, 1.0, 0.1, 1.0, 0.0))
+        console.on_event(StepReport(step, 0.0, 1.0, 0.1, 1.0, 0.0))
 sys.stderr.write("trained to the end")
 """
 
@@ -257,7 +257,9 @@ def test_steps_trained_again_are_told_once() -> None:
     state, told = Shipped("uri", "experiment", "key"), list[int]()
     for step in [1, 2, 3, 2, 3, 4]:
         event = {"event": "progress", "time": 1.0} | asdict(progress(step))
-        told += [p.step for p in items(event, state) if isinstance(p, Point) and p.key == "epoch"]
+        told += [
+            p.step for p in items(event, state) if isinstance(p, MetricPoint) and p.key == "epoch"
+        ]
         state = state.after(event)
     assert told == [1, 2, 3, 4]
 
@@ -315,6 +317,6 @@ def test_the_trainer_does_not_import_mlflow() -> None:
 
 def test_a_sidecar_that_cannot_start_only_says_so(tmp_path: Path) -> None:
     with Sidecar.start(tmp_path / "absent", uri="http://localhost:9", experiment="e") as sidecar:
-        sidecar.hear(STARTED)
+        sidecar.on_event(STARTED)
         assert sidecar.pid is None
         assert sidecar.await_run_id(0.1) is None
