@@ -13,8 +13,8 @@ from typing import TextIO
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from launch.arguments import count
 from pipeline.checkpoint import CheckpointError, read_checkpoint
+from pipeline.system.command import count
 from pipeline.weights.average import average
 from pipeline.weights.convert import FORMS, Conversion, convert
 from pipeline.weights.inspect import inspect, list_tensors, to_json, to_text

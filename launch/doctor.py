@@ -17,13 +17,13 @@ from pathlib import Path
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from launch.arguments import count
 from launch.diagnosis import cluster_rules, facts, machine_rules, place_rules
 from launch.diagnosis.finding import Finding, Severity, apply, costs_time, costs_work, fine
 from launch.slurm.api.cli import SlurmError, show_config
 from launch.slurm.submit.capacity import check_request, read_partitions
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Slurm
+from pipeline.system.command import count
 from pipeline.tracking.mlflow_client import default_uri
 
 EXIT_CODES = "exit codes: 0 nothing costs work, 1 something does, 2 a mistake of the user's"

@@ -16,7 +16,6 @@ from pathlib import Path
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from launch.arguments import count
 from launch.slurm.api.jobs import expect_no_job
 from launch.slurm.records.submission import last_submission
 from pipeline.config.load import load
@@ -24,6 +23,7 @@ from pipeline.config.schema import Config
 from pipeline.runs.find import expect_run
 from pipeline.runs.folder import CONFIG_FILE, RESULT
 from pipeline.runs.holder import holder
+from pipeline.system.command import count
 
 USER_MISTAKE = 2
 

@@ -15,12 +15,12 @@ from pathlib import Path
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from launch.arguments import count
 from launch.local.executors import start_as_job, start_here
 from launch.local.preflight import check, check_machine, count_gpus
 from launch.sweep.plan import Sweep, plan_sweep
 from pipeline.config.load import dump, load
 from pipeline.config.schema import Config
+from pipeline.system.command import count
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS}
@@ -27,9 +28,19 @@ def write_durably(path: Path, content: bytes | Iterable[memoryview]) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Put `content` at `path` so that a reader sees all of it, or what was there before."""
+    with replacing(path) as temporary:
+        write_durably(temporary, content)
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Lend a temporary path beside `path`; what the block writes there then takes its place.
+
+    If the block fails, `path` is what it was before and nothing is left beside it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write_durably(temporary, content)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""What all programs share: one message for a mistake, an exit code, and kinds of arguments."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from pipeline.system.exit_codes import INTERRUPTED, USER_MISTAKE
+
+
+def run_command(
+    work: Callable[[], int], *, name: str = "", interrupted: str = "", again: str = "try again"
+) -> int:
+    """Return the exit code of `work`, or that of the error which ended it.
+
+    `ValueError` and `OSError` are mistakes of the user's: one message on standard error, after the
+    program's `name` if it has one, and exit code 2. Ctrl-C prints `interrupted` and gives 130. A
+    reader that has gone, such as `head`, is not an error. `again` ends the remedy for an `OSError`.
+    """
+    prefix = f"{name}: " if name else ""
+    try:
+        code = work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:
+        return _refuse(f"{prefix}{error}")
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{prefix}{place}{error.strerror or error}; mend that and {again}")
+    except KeyboardInterrupt:
+        if interrupted:
+            print(f"\n{prefix}{interrupted}", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+def count(text: str) -> int:
+    """Parse an argument that is a whole number, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, at least 1")
+    return int(text)
+
+
+def plural(number: int, noun: str, several: str = "") -> str:
+    """Return `number` and its noun: 1 rank, 2 ranks, 1,000 classes."""
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
+
+
+def _refuse(message: str) -> int:
+    print(message, file=sys.stderr)
+    return USER_MISTAKE
