@@ -34,7 +34,7 @@ from pipeline.config.schema import Config, PadCrop, RandomResizedCrop, Synthetic
 from pipeline.dataset.index import Index
 from pipeline.dataset.split import Split, open_split
 from pipeline.distributed.world import World, join_world
-from pipeline.engines.autocast import AUTOCAST_DTYPES
+from pipeline.engines.numerics import AUTOCAST_DTYPES
 from pipeline.loaders import open_loader
 from pipeline.loop import report, train_step
 from pipeline.models import build

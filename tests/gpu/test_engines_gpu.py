@@ -68,4 +68,5 @@ def test_engines_come_to_the_same_weights(
 def test_the_loss_scale_of_fp16_backs_off(outcomes: dict[str, Outcome], engine: str) -> None:
     outcome = outcomes[f"fp16 {engine}"]
     assert 1 <= math.log2(OVERFLOWING / outcome["scaler"]["scale"]) < STEPS
-    assert all(tensor.isfinite().all() for tensor in outcome["momentum"].values())
+    momentum = outcome["optimizer"]["momentum_buffer"]
+    assert all(tensor.isfinite().all() for tensor in momentum.values())
