@@ -16,7 +16,7 @@ from torchvision import models
 from data import prepare, verify
 from pipeline.train import main
 from tests.multiprocess.runs import events, newest, result
-from tests.stored_networks import program
+from tests.support.stored_networks import program
 
 ARCHIVES = sorted((Path(__file__).parent / "old_runs").glob("*.tar.xz"))
 FINISHED = "runs/finished"
