@@ -36,7 +36,7 @@ from pipeline.checkpoint import (
 from pipeline.config.load import dump, flatten, load
 from pipeline.config.schema import Config
 from pipeline.dataset.split import open_split
-from pipeline.distributed.health import tell_of_machines
+from pipeline.distributed.health import report_machines
 from pipeline.distributed.stopping import Stopping
 from pipeline.distributed.world import World, join_world
 from pipeline.engines import Trainee, open_engine
@@ -99,9 +99,9 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
     loader = open_images(job)
     with open_tracker(job.config, folder, is_main=job.world.is_main) as tracker:
         job.watchdog.expect_other()
-        job.watchdog.tell = lambda why: tracker.emit(events.RunEnded("failed", why))
+        job.watchdog.on_hang = lambda why: tracker.emit(events.RunEnded("failed", why))
         try:
-            tell_of_machines(
+            report_machines(
                 job.world,
                 job.config.launch,
                 run_dir=folder,
