@@ -209,23 +209,23 @@ def _size(count: int) -> str:
 
 
 class _Progress:
-    """Prints a line about the progress every LINE_EVERY_SECONDS."""
+    """A line in the log now and then; whoever waits for the copy sees that it goes on."""
 
     def __init__(self, total: int) -> None:
         self._total, self._done = total, 0
-        self._started = self._printed_at = time.monotonic()
+        self._started = self._told = time.monotonic()
         self._lock = Lock()
 
     def add(self, count: int) -> None:
-        """Count copied bytes."""
+        """Count bytes that were copied."""
         with self._lock:
             self._done += count
             now = time.monotonic()
-            if now - self._printed_at < LINE_EVERY_SECONDS:
+            if now - self._told < LINE_EVERY_SECONDS:
                 return
-            self._printed_at = now
+            self._told = now
             line = self._line(now - self._started)
-        with suppress(OSError, ValueError):  # standard error is closed
+        with suppress(OSError, ValueError):  # nobody listens
             print(line, file=sys.stderr, flush=True)
 
     def _line(self, seconds: float) -> str:
