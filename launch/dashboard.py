@@ -24,13 +24,13 @@ from typing import IO, Any
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pipeline.tracking.mlflow_client import (
+from pipeline.tracking.sidecar import unshipped_runs
+from pipeline.tracking.store_uri import (
     ARTIFACTS_DIR,
     default_uri,
     sqlite_file,
     without_password,
 )
-from pipeline.tracking.sidecar import unshipped_runs
 
 PORTS_TRIED = 20
 READY_SECONDS = 180.0

@@ -30,7 +30,7 @@ from pipeline.checkpoint import DATASET_FILE, Checkpoints, Progress, describe_da
 from pipeline.config.load import dump, flatten, load
 from pipeline.config.schema import Config
 from pipeline.dataset.split import open_split
-from pipeline.distributed.health import tell_of_machines
+from pipeline.distributed.health import report_machines
 from pipeline.distributed.stopping import Stopping
 from pipeline.distributed.world import World, join_world
 from pipeline.evaluation.counts import Counts
@@ -89,9 +89,9 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
     loader = open_images(job)
     with open_tracker(job.config, folder, is_main=job.world.is_main) as tracker:
         job.watchdog.expect_other()
-        job.watchdog.tell = lambda why: tracker.emit(events.RunEnded("failed", why))
+        job.watchdog.on_hang = lambda why: tracker.emit(events.RunEnded("failed", why))
         with reporting_end(job, tracker):
-            tell_of_machines(
+            report_machines(
                 job.world,
                 job.config.launch,
                 run_dir=folder,

@@ -82,7 +82,7 @@ def _start(
         prefetch_batches=prefetch_batches,
         fill=(0, 0, 0),
         size=1,
-        cuts=("region_start", "region_shape"),
+        stages=("region_start", "region_shape"),
     )
     return decoder.start(feed, batch=batch, prefetch_batches=prefetch_batches)
 

@@ -1,4 +1,4 @@
-"""From the configuration to a loader; a library is imported only if its loader is chosen."""
+"""Opens the loader that the configuration names, and imports only that loader's library."""
 
 from pipeline.config.schema import Dali, Data, Synthetic
 from pipeline.dataset.split import Split
@@ -9,7 +9,7 @@ from pipeline.loaders.base import Loader
 def open_loader(
     data: Data, split: Split, *, seed: int, global_batch: int, rank_batch: int, world: World
 ) -> Loader:
-    """Return the loader that `data.loader` names; `rank_batch` is for evaluation."""
+    """Return the loader that `data.loader` names; `rank_batch` is the evaluation batch per rank."""
     match data.loader:
         case Dali() as spec:
             from pipeline.loaders.dali import DaliLoader

@@ -100,7 +100,9 @@ def test_a_run_whose_configuration_is_no_longer_valid_is_not_continued(tmp_path:
     with (first / CONFIG_FILE).open("a") as file:
         file.write("retired_key: 1\n")
     assert hold_once(config(tmp_path)) != first
-    with pytest.raises(ValueError, match=r"its own is no longer valid: .*retired_key.*another run"):
+    with pytest.raises(
+        ValueError, match=r"its config\.yaml is no longer valid: .*retired_key.*another run"
+    ):
         hold_once(config(tmp_path, run_dir=first))
 
 

@@ -1,4 +1,4 @@
-"""Brings one run's event file to MLflow, in order, and keeps account of how far it came."""
+"""Uploads one run's events to MLflow in order, and records how far it got."""
 
 import contextlib
 import json
@@ -8,23 +8,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.tracking.mlflow_client import Mlflow
+from pipeline.system.command import plural
+from pipeline.tracking.mlflow_client import TrackingClient
 from pipeline.tracking.spool import (
     Item,
     Param,
     Shipped,
     Tag,
+    clean_text,
     group_of,
     items,
     milliseconds,
     next_events,
     run_key,
-    text,
     unshipped_bytes,
 )
 
 EVENTS_PER_REQUEST = 150
-"""Times 6 points an event: below the 1000 that MLflow takes at once."""
+"""At 6 points per event below MLflow's limit of 1000 per request."""
 QUARANTINE = "mlflow_quarantine.jsonl"
 ARTIFACTS = ("result.json", "config.yaml")
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -32,23 +33,23 @@ REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
 
 @dataclass
-class Shipper:
-    """Ships one run's events, in order, and keeps account of it in the run's folder."""
+class Uploader:
+    """Uploads one run's events, in order, and records its state in the run folder."""
 
     run_dir: Path
     uri: str
     shipped: Shipped
     events_per_request: int = EVENTS_PER_REQUEST
-    _connection: Mlflow | None = None
+    _connection: TrackingClient | None = None
     _faults: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
-    def ship_next(self) -> bool:
-        """Ship the next events; False if there are none.
+    def upload_next(self) -> bool:
+        """Upload the next events; return False if there are none.
 
-        Raises whatever MLflow raises: then nothing is lost, and the call is to be repeated.
+        Raises what MLflow raises; nothing is lost then, and the call can be repeated.
         """
-        if unshipped_bytes(self.run_dir, self.shipped.offset) < 0:  # another file took its place
-            self.shipped = self.shipped.anew()
+        if unshipped_bytes(self.run_dir, self.shipped.offset) < 0:  # the file was replaced
+            self.shipped = self.shipped.restarted()
         events, end = next_events(self.run_dir, self.shipped.offset, self.events_per_request)
         if not events:
             return False
@@ -58,29 +59,29 @@ class Shipper:
             state = self._ship(events)
         except Exception as error:
             if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
-                self._keep(self.shipped.anew())  # the store was emptied: tell it all again
+                self._save(self.shipped.restarted())  # the store was emptied: upload all again
             raise
-        self._put_aside()
-        self._keep(replace(state, offset=end))
+        self._quarantine()
+        self._save(replace(state, offset=end))
         return True
 
     def abandon(self) -> None:
-        """Tell MLflow that the process was killed, if it left without a last word."""
+        """Mark the run as killed in MLflow if its process ended without a RunEnded event."""
         state = self.shipped
         if state.run_id and not (state.ended or state.abandoned):
             end_ms = int(state.last_time * 1000)
             self._mlflow().client.set_terminated(state.run_id, "KILLED", end_ms)
-            self._keep(replace(state, abandoned=True))
+            self._save(replace(state, abandoned=True))
 
     def revive(self) -> None:
-        """Tell MLflow that a run that it was told is killed goes on."""
+        """Mark a run as running again in MLflow if it was marked as killed."""
         if self.shipped.abandoned:
             self._mlflow().resume(self.shipped.run_id)
-            self._keep(replace(self.shipped, abandoned=False))
+            self._save(replace(self.shipped, abandoned=False))
 
-    def _mlflow(self) -> Mlflow:
+    def _mlflow(self) -> TrackingClient:
         if self._connection is None:
-            self._connection = Mlflow(self.uri)
+            self._connection = TrackingClient(self.uri)
         return self._connection
 
     def _find_run(self, first: dict[str, Any]) -> None:
@@ -90,7 +91,7 @@ class Shipper:
         key = state.run_key or run_key(self.run_dir)
         experiment_id = self._mlflow().experiment(state.experiment)
         run_id = self._mlflow().run(experiment_id, key, milliseconds(first), self.run_dir.name)
-        self._keep(replace(state, run_key=key, experiment_id=experiment_id, run_id=run_id))
+        self._save(replace(state, run_key=key, experiment_id=experiment_id, run_id=run_id))
 
     def _ship(self, events: list[dict[str, Any]]) -> Shipped:
         state, parts = self.shipped, list[Item]()
@@ -99,7 +100,7 @@ class Shipper:
                 parts += items(event, state)
                 state = state.after(event)
             except (LookupError, ValueError, TypeError, OverflowError, AttributeError) as error:
-                self._faults.append({"reason": text(error), "event": event})
+                self._faults.append({"reason": clean_text(error), "event": event})
         match events[0]["event"]:
             case "run_started":
                 self._start(events[0], parts)
@@ -115,14 +116,14 @@ class Shipper:
         self._send([_fitting(part, known) for part in parts])
         if group := group_of(event):
             self._join(group, milliseconds(event))
-        with contextlib.suppress(Exception):  # an ornament: no reason to hold up the rest
+        with contextlib.suppress(Exception):  # not essential: must not delay the rest
             fingerprint, folder = event["tags"]["dataset_fingerprint"], event["params"]["data.dir"]
             self._mlflow().dataset(run_id, str(folder), str(fingerprint))
 
-    def _join(self, group: str, began_ms: int) -> None:
-        """Show the run below that of its group."""
+    def _join(self, group: str, start_ms: int) -> None:
+        """Show the run below the parent run of its group."""
         lock = self.run_dir.parent / f".mlflow-{group}.lock"
-        parent = self._mlflow().group(self.shipped.experiment_id, group, began_ms, lock)
+        parent = self._mlflow().group(self.shipped.experiment_id, group, start_ms, lock)
         self._send([Tag("mlflow.parentRunId", parent)])
 
     def _end(self, event: dict[str, Any], parts: list[Item]) -> None:
@@ -134,11 +135,11 @@ class Shipper:
             if (self.run_dir / name).exists():
                 try:
                     client.log_artifact(run_id, str(self.run_dir / name))
-                except Exception as error:  # noqa: BLE001 - the file stays in the run's folder
-                    say(f"{name} was not copied to MLflow: {text(error)}")
+                except Exception as error:  # noqa: BLE001 - the file stays in the run folder
+                    log(f"{name} was not copied to MLflow: {clean_text(error)}")
 
     def _send(self, parts: Sequence[Item]) -> None:
-        """Send `parts`; what MLflow refuses for good is found by halving, and put aside."""
+        """Send `parts`; find those that MLflow will never accept by halving, and set them aside."""
         if not parts:
             return
         try:
@@ -146,38 +147,40 @@ class Shipper:
         except Exception as error:
             refused = isinstance(error, ValueError | TypeError)
             refused = refused or getattr(error, "error_code", "") in REFUSED
-            # A deleted run, or a proxy that answers 400 to all, is no fault of these parts.
+            # A deleted run, or a proxy that answers 400 to everything, is no reason to drop parts.
             if not refused or not self._mlflow().is_active(self.shipped.run_id):
                 raise
             if len(parts) == 1:
-                self._faults.append({"reason": text(error), "item": repr(parts[0])})
+                self._faults.append({"reason": clean_text(error), "item": repr(parts[0])})
                 return
             half = len(parts) // 2
             self._send(parts[:half])
             self._send(parts[half:])
 
-    def _put_aside(self) -> None:
+    def _quarantine(self) -> None:
         if not self._faults:
             return
         with (self.run_dir / QUARANTINE).open("a") as file:
             file.writelines(json.dumps(fault, default=str) + "\n" for fault in self._faults)
-        say(f"put aside in {QUARANTINE}: {len(self._faults)}, as {self._faults[0]['reason'][:200]}")
+        reason = self._faults[0]["reason"][:200]
+        count = plural(len(self._faults), "item")
+        log(f"{count} cannot be shipped and were moved to {QUARANTINE}: {reason}")
 
-    def _keep(self, state: Shipped) -> None:
+    def _save(self, state: Shipped) -> None:
         self.shipped = state
         try:
             state.save(self.run_dir)
-        except OSError as error:  # costs work, not data: shipping twice is harmless
-            say(f"could not save the state: {error}")
+        except OSError as error:  # loses no data: uploading twice is harmless
+            log(f"could not save the state: {error}")
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """Print to the log of this process, with the time."""
     print(time.strftime("%Y-%m-%d %H:%M:%S"), message, flush=True)
 
 
 def _fitting(part: Item, known: dict[str, str]) -> Item:
-    """A parameter that changed (a resume with other settings) as a tag: parameters never change."""
+    """Return a parameter that differs after a resume as a tag: MLflow's parameters are fixed."""
     if isinstance(part, Param) and known.get(part.key, part.value) != part.value:
         return Tag(f"resumed.{part.key}", part.value)
     return part
