@@ -26,8 +26,6 @@ DEFAULT_KINDS = {
     "engine": Ddp().name,
 }
 """Choices that need no name to be the default one."""
-WORDS = {("env",)}
-"""Mappings in which a number is the word that was written: 1.10 and 08 stay what they are."""
 
 
 class ConfigError(ValueError):
@@ -39,7 +37,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Types are strict: a quoted number is a word, and 1.0 is not an integer.
     """
-    document = Document(_read(path), str(path), words=WORDS)
+    document = Document(_read(path), str(path))
     faults = document.faults
     if not faults and not isinstance(document.data, dict):
         remedy = "write one `key: value` on each line, as in configs/quickstart.yaml"

@@ -122,11 +122,11 @@ class DaliLoader:
         *,
         seed: int,
         global_batch: int,
-        rank_batch: int,
+        batch_per_rank: int,
         world: World,
     ) -> None:
         self._data, self._split, self._world = data, split, world
-        self._seed, self._global_batch, self._rank_batch = seed, global_batch, rank_batch
+        self._seed, self._global_batch, self._batch_per_rank = seed, global_batch, batch_per_rank
         self._decoder = _choose_decoder(spec, world, data.mean)
 
     def train(self, steps: range) -> RepairingStream:
@@ -187,7 +187,7 @@ class DaliLoader:
 
     def _share(self, index: Index) -> list[BatchIndices]:
         """This rank's batches of a whole split."""
-        part, batch = self._world.part, self._rank_batch
+        part, batch = self._world.part, self._batch_per_rank
         match self._data.order:
             case Shuffled():
                 return evaluation_places(len(index), part=part, batch=batch)
@@ -208,7 +208,7 @@ class DaliLoader:
                 cuts=_stages(views),
                 interpolation=cut.interpolation,
             ),
-            batch=self._rank_batch,
+            batch=self._batch_per_rank,
             policy=policy,
         )
 

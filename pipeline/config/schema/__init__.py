@@ -67,11 +67,17 @@ class Config:
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides the initial weights, the order of the images and how each is augmented."""
     data: Data
+    """The images: where they are, and how they are cropped, ordered and loaded."""
     model: Model
+    """The network."""
     train: Train
+    """How long to train, in which batches and in which precision."""
     optim: Sgd
+    """Stochastic gradient descent with momentum."""
     schedule: Annotated[StepDecay | Cosine | Polynomial, Field(discriminator="name")]
+    """How the learning rate changes during training."""
     engine: Annotated[Ddp | DeepSpeed, Field(discriminator="name")] = field(default_factory=Ddp)
+    """How ranks share gradients and optimiser state."""
     evaluate: Evaluate = field(default_factory=Evaluate)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     tracking: Tracking = field(default_factory=Tracking)

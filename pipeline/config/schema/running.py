@@ -14,7 +14,7 @@ class Evaluate:
     every_epochs: Positive | None = None
     """Epochs between two evaluations (this or `every_steps`; by default 1 epoch)."""
     every_steps: Count | None = None
-    rank_batch: Count = 256
+    batch_per_rank: Count = 256
     """Images a rank evaluates at a time; it never changes a result."""
 
     @model_validator(mode="after")

@@ -58,7 +58,7 @@ INDECISIVE: list[dict[str, Any]] = [
     {"train": Train(epochs=10, global_batch=64, compile=True)},
     {"train": Train(epochs=10, global_batch=64, log_every_steps=1)},
     {"train": Train(epochs=10, global_batch=64, watchdog_minutes=None)},
-    {"evaluate": Evaluate(every_steps=5, rank_batch=8)},
+    {"evaluate": Evaluate(every_steps=5, batch_per_rank=8)},
     {"checkpoint": Checkpoint(every_steps=5, keep_best=False)},
     {"tracking": Tracking(mlflow=False)},
     {"engine": Ddp(bucket_megabytes=50)},

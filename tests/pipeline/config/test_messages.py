@@ -65,11 +65,11 @@ def faults_of(path: Path, text: str) -> list[str]:
         ("train.epochs=# 1", "is empty; write a value"),
         ("train.epochs=[1", "not YAML: while parsing a flow sequence"),
         ("model.name.x=1", None),
-        ("name.x=1", "name is no mapping; set all of it: name=..."),
+        ("name.x=1", "name is not a mapping; set all of it: name=..."),
     ],
 )
 def test_a_faulty_override_is_named(recipe: Path, override: str, fault: str | None) -> None:
-    expected = fault or "model.name is no mapping; set all of it: model.name=..."
+    expected = fault or "model.name is not a mapping; set all of it: model.name=..."
     found = faults(recipe, override)
     assert len(found) == 1
     assert found[0].startswith(f"command line: {override}: {expected}")
@@ -188,11 +188,14 @@ def test_many_faults_are_told_at_once_in_the_order_of_the_file(recipe: Path) -> 
         (b"text", "1:1: is not a mapping of keys to values; write one `key: value` on each"),
         (b"a: b: c", "1:5: not YAML: mapping values are not allowed here"),
         (b"a:\n\tb: 1", "2:1: not YAML: while scanning for the next token, found character '\\t'"),
-        (b"a: [1,\nb: 3", "2:5: not YAML: while parsing a flow sequence begun on line 1, expect"),
+        (
+            b"a: [1,\nb: 3",
+            "2:5: not YAML: while parsing a flow sequence that starts on line 1, expect",
+        ),
         (b"a: 1\n---\nb: 2", "2:1: not YAML: expected a single document in the stream"),
         (b"a: &x 1\nb: *x", "2:4: not YAML: aliases are not allowed, write the value out"),
         (b"a: " + b"[" * 5000, "1:24: not YAML: nested too deeply"),
-        (b"a: 1\nb: \x00", "2:4: character \\x00 is not allowed in YAML"),
+        (b"a: 1\nb: \x00", "2:4: not YAML: character \\x00 is not allowed"),
         (b'a: "\\UFFFFFFFF"', "1:7: not YAML: a number is out of range"),
         ("é: é\né: \xff".encode()[:-2] + b"\xff", "2:4: byte 0xff is not UTF-8; save it as UTF-8"),
     ],
