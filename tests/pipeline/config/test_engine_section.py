@@ -79,7 +79,9 @@ def test_stage_2_does_not_overlap_while_it_accumulates(recipe: Path) -> None:
     assert load(recipe, [*overlapping, "engine.zero_stage=1"])
     assert load(recipe, ["engine.overlap=true", "engine.zero_stage=2"])
     message = refusal(recipe, *overlapping, "engine.zero_stage=2")
-    assert "recipe.yaml:7:1: engine: overlap does not go with train.accumulation over 1" in message
+    assert (
+        "recipe.yaml:7:1: engine: overlap does not work with train.accumulation over 1" in message
+    )
 
 
 def test_what_belongs_to_another_engine_is_said_to(recipe: Path) -> None:

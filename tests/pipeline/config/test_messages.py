@@ -140,7 +140,7 @@ def test_changing_the_kind_of_a_mapping_tells_what_no_longer_fits(recipe: Path) 
         (
             "cosine",
             "step\n  milestones_epochs: [2, 1]",
-            "9:1: schedule: milestones must rise, found [2.0, 1.0]",
+            "9:1: schedule: milestones must increase, found [2.0, 1.0]",
         ),
         (
             "somewhere",
@@ -222,9 +222,9 @@ def test_a_missing_file_names_those_that_are_there(recipe: Path) -> None:
     ]
     (folder,) = faults(recipe.parent)
     assert folder.endswith(": resnet50.yaml, x.yaml")
-    assert "is a folder, name a file" in folder
+    assert "is a folder, give a file" in folder
     (nowhere,) = faults(recipe.parent / "no" / "x.yaml")
-    assert nowhere.endswith(f"no such file; nor a folder {recipe.parent / 'no'}")
+    assert nowhere.endswith(f"no such file; {recipe.parent / 'no'} is not a folder")
     (under_a_file,) = faults(recipe / "x.yaml")
     assert "cannot be read" in under_a_file
 

@@ -169,7 +169,7 @@ def test_a_time_limit_covers_its_seconds_and_less_than_a_minute_more(
 def test_the_ranks_are_told_to_stop_after_the_job_began(recipe: Path) -> None:
     assert fault(recipe, "slurm.time_limit='2'") == (
         "command line: slurm.time_limit='2': slurm: stop_notice_seconds=120 must be shorter than"
-        " time_limit=2; make it shorter, or the limit longer; the command line has"
+        " time_limit=2; reduce it, or raise the limit; the command line has"
         " slurm.time_limit='2' (KEY=null unsets a key)"
     )
     assert load(recipe, ["slurm.time_limit='2'", "slurm.stop_notice_seconds=119"])
@@ -177,8 +177,8 @@ def test_the_ranks_are_told_to_stop_after_the_job_began(recipe: Path) -> None:
 
 # ------------------------------------------------------------------------------ what is refused
 
-NO_LIMIT = 'is no time limit of SLURM\'s; write "90" (minutes), '
-NO_LINE = "must be one line of text, with no blank at either end, found "
+NO_LIMIT = 'is not a SLURM time limit; write "90" (minutes), '
+NO_LINE = "must be one line of text without a blank at either end, found "
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ NO_LINE = "must be one line of text, with no blank at either end, found "
         ("slurm.time_limit='-5'", NO_LIMIT),
         ("slurm.time_limit='٣'", NO_LIMIT),
         ("slurm.time_limit=UNLIMITED", NO_LIMIT),
-        ("slurm.time_limit='0-0'", "must be longer than nothing; null is the partition's own lim"),
+        ("slurm.time_limit='0-0'", "must be positive; null is the partition's limit"),
         ("slurm.gpus_per_node=-1", "must be greater than or equal to 0, found -1"),
         ("slurm.ranks_per_node=0", "must be greater than 0, found 0"),
         ("slurm.spare_nodes=-1", "must be greater than or equal to 0, found -1"),
@@ -205,31 +205,31 @@ NO_LINE = "must be one line of text, with no blank at either end, found "
         ("slurm.memory=64GB", 'must be a number with K, M, G or T, such as 64G, or "0" for all, '),
         ("slurm.memory=0", "must be a valid string, found 0; put it in quotes"),
         ("slurm.sbatch.requeue=false", "'requeue' is set by the launcher; remove it"),
-        ("slurm.sbatch.time=9", "'time' has a field of its own; set slurm.time_limit"),
-        ("slurm.sbatch.--nice=9", "'--nice' is no option; write it as for sbatch, less the two da"),
-        ("slurm.sbatch.ntasks_per_node=9", "'ntasks_per_node' is no option; write it as for sba"),
-        ("slurm.sbatch.nice=0.5", "must be a word, a whole number, true or false, found 0.5"),
-        ("slurm.sbatch.nice={}", "must be a word, a whole number, true or false"),
+        ("slurm.sbatch.time=9", "'time' has its own field; set slurm.time_limit"),
+        ("slurm.sbatch.--nice=9", "'--nice' is not an option; write it as for sbatch, witho"),
+        ("slurm.sbatch.ntasks_per_node=9", "'ntasks_per_node' is not an option; write it as fo"),
+        ("slurm.sbatch.nice=0.5", "must be text, a whole number, true or false, found 0.5"),
+        ("slurm.sbatch.nice={}", "must be text, a whole number, true or false"),
         ("slurm.sbatch.comment=' x'", f"{NO_LINE}' x'"),
         ("slurm.sbatch=3", "must be a mapping, found 3; write {NAME: value}"),
         ("slurm.srun=--wait=9", "must be a valid array, found '--wait=9'"),
-        ("slurm.container={}", "slurm.container.image: missing; add it (As the runtime takes it"),
+        ("slurm.container={}", "slurm.container.image: missing; add it (File or regis"),
         ("slurm.container=torch", "must be a mapping, found 'torch'; valid keys: image, runtime"),
         ("slurm.container={image: a, runtime: docker}", "slurm.container.runtime: 'docker' is not"),
         ("slurm.container={image: a, mounts: ['/a,/b']}", "slurm.container.mounts.0: has a comma;"),
-        ("slurm.srun=[-n4]", "slurm.srun.0: must be an option of srun's, with its dashes: --cpu-"),
-        ("slurm.srun=['--']", "slurm.srun.0: must be an option of srun's"),
+        ("slurm.srun=[-n4]", "slurm.srun.0: must be an option of srun with its dashes, such as"),
+        ("slurm.srun=['--']", "slurm.srun.0: must be an option of srun with"),
         ('slurm.setup=["a\\nb"]', "slurm.setup.0: must be one line of text"),
         ("slurm=gpu", "must be a mapping, found 'gpu'; valid keys: partition, account"),
         ("launch.preflight=yes", "must be a valid boolean, found 'yes'; write true or false"),
         ("launch.check=true", "unknown key; valid keys: preflight, start_report"),
         ("env.RANK=1", "'RANK' is set by the launcher for each rank; remove it"),
         ("env.CUDA_VISIBLE_DEVICES=1", "'CUDA_VISIBLE_DEVICES' is set by the launcher for each ra"),
-        ("env.1X=1", "'1X' is no name of a variable; use letters, digits and _, and no digit fir"),
-        ("env.[key]=1", "env.'[key]': '[key]' is no name of a variable; use letters, digits and _"),
+        ("env.1X=1", "'1X' is not a valid name of a variable; use letters, digits and _, and"),
+        ("env.[key]=1", "env.'[key]': '[key]' is not a valid name of a variable; use letters,"),
         ("env.X=true", "must be a valid string, found true; put it in quotes"),
         ("env.X=[1]", "must be a valid string, found [1]"),
-        ('env.X="a\\0b"', "no variable can hold the character \\0; remove it"),
+        ('env.X="a\\0b"', "a variable cannot contain the character \\0; remove it"),
         ("env=3", "must be a mapping, found 3; write {NAME: value}"),
     ],
 )  # fmt: skip

@@ -265,7 +265,7 @@ def test_the_order_is_chosen_by_name_and_has_its_own_settings() -> None:
 
 def test_lanes_that_do_not_divide_the_batch_are_refused_with_a_remedy() -> None:
     lanes = "data.order={name: windowed, lanes: 3}"
-    remedy = "lanes=3 does not divide train.global_batch=64; .* a global batch of 63 or 66"
+    remedy = "lanes=3 must divide train.global_batch=64; .* a global batch of 63 or 66"
     with pytest.raises(ValueError, match=remedy):
         load(RECIPE, [lanes, "train.global_batch=64"])
     assert load(RECIPE, [lanes, "train.global_batch=66"]).train.global_batch == 66
