@@ -216,7 +216,7 @@ class DaliLoader:
 def _stages(views: Callable[[BatchIndices], Views]) -> tuple[str, ...]:
     """Which cuts a rule makes: the stages that the graph needs."""
     nothing = np.empty(0, np.int64)
-    return tuple(views(BatchIndices(nothing, nothing)).cuts())
+    return tuple(views(BatchIndices(nothing, nothing)).geometry())
 
 
 def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) -> DaliDecoder:

@@ -167,7 +167,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         """Hand over the next batch; called whenever the decoder has room for one more."""
         request = self._again.popleft() if self._again else next(self._ahead)
         self._under_way.append(request)
-        return Encoded(request.contents, request.views.cuts())
+        return Encoded(request.contents, request.views.geometry())
 
     def _recover(self, error: RuntimeError) -> None:
         """Find what could not be decoded, deal with it, and go on with a new decoder."""
@@ -191,7 +191,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         def feed() -> Encoded:
             nonlocal at
             at = next(todo)
-            cuts = {name: array[at : at + 1] for name, array in request.views.cuts().items()}
+            cuts = {name: array[at : at + 1] for name, array in request.views.geometry().items()}
             return Encoded(request.contents[at : at + 1], cuts)
 
         while at + 1 < len(request.contents):
