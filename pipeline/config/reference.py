@@ -74,7 +74,7 @@ class Reference:
             yield _meaning(node)
         for kind in kinds:
             if len(kinds) > 1:
-                yield f"{marks}# `{key}: {{name: {_kind_name(kind)}}}`"
+                yield f"{marks}# {_title(key, kind)}"
             yield _meaning(kind)
             yield self._table(kind, f"{key}.")
             for name, inner in kind["properties"].items():
@@ -95,7 +95,7 @@ class Reference:
         kinds = self._kinds(node)
         if not kinds:
             return _or(_alternatives(node))
-        names = [f"`{_kind_name(kind)}`" for kind in kinds] if len(kinds) > 1 else ["section"]
+        names = [f"`{_name_of(kind)}`" for kind in kinds] if len(kinds) > 1 else ["section"]
         nullable = ["`null`"] if {"type": "null"} in node.get("anyOf", []) else []
         return _or([f"[{_or(names)}](#{_anchor(key)})", *nullable])
 
@@ -145,6 +145,8 @@ def _alternatives(node: Node) -> list[str]:
             words = [f"list of {count}{_or(_alternatives(items[0])).replace('number', 'numbers')}"]
         case "object":
             words = [f"mapping of names to {_or(_alternatives(node['additionalProperties']))}"]
+        case _ if "pattern" in node:
+            words = [f"text that matches `{node['pattern']}`"]
         case _:
             words = ["path" if node.get("format") == "path" else "text"]
     return words
@@ -161,9 +163,14 @@ def _bounds(node: Node) -> str:
     return " " + " and ".join(f"{sign} {bound}" for sign, bound in given.items()) if given else ""
 
 
-def _kind_name(kind: Node) -> str:
+def _name_of(kind: Node) -> str:
     """Return the `name` that chooses a member of a union, or its title if several names do."""
     return kind["properties"].get("name", {}).get("const", kind["title"])
+
+
+def _title(key: str, kind: Node) -> str:
+    name = _name_of(kind)
+    return f"`{key}`: {name}" if name == kind["title"] else f"`{key}: {{name: {name}}}`"
 
 
 def _meaning(node: Node) -> str:

@@ -69,7 +69,7 @@ class Config:
     data: Data
     """The images: where they are, and how they are cropped, ordered and loaded."""
     model: Model
-    """The network."""
+    """Which network, and how it starts."""
     train: Train
     """How long to train, in which batches and in which precision."""
     optim: Sgd
