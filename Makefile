@@ -31,6 +31,7 @@ format: .venv/installed  ## put the code into the project's format
 
 schema: .venv/installed  ## write the JSON Schema of the configuration anew
 	$(BIN)/python -m pipeline.config.json_schema > configs/schema.json
+	$(BIN)/python -m pipeline.config.reference > docs/configuration.md
 
 lock:  ## resolve the dependencies of pyproject.toml anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

@@ -91,6 +91,6 @@ def _open_loader(config: Config, split: Split, *, global_batch: int) -> DaliLoad
         split,
         seed=config.seed,
         global_batch=global_batch,
-        rank_batch=EVALUATION_BATCH,
+        batch_per_rank=EVALUATION_BATCH,
         world=World(),
     )

@@ -20,7 +20,7 @@ def recomputed_statistics(
     """Return the network's state after the first `batches` global batches of the training stream.
 
     Each statistic is the mean over parts of `model.batch_norm_group` images, or of up to
-    `evaluate.rank_batch`, which are loaded and augmented as in training, on the CPU. Raises
+    `evaluate.batch_per_rank`, which are loaded and augmented as in training, on the CPU. Raises
     `ValueError` if the dataset is missing or not that of the checkpoint, or an image cannot be
     read.
     """
@@ -35,7 +35,7 @@ def recomputed_statistics(
         split,
         seed=progress.seed,
         global_batch=progress.global_batch,
-        rank_batch=config.evaluate.rank_batch,
+        batch_per_rank=config.evaluate.batch_per_rank,
         world=World(),
     )
     for module in network.modules():
@@ -43,7 +43,7 @@ def recomputed_statistics(
             module.reset_running_stats()
             module.momentum = None  # the plain mean over all that is seen
     module = Normalized(network, mean=config.data.mean, std=config.data.std).train()
-    most = config.model.batch_norm_group or config.evaluate.rank_batch
+    most = config.model.batch_norm_group or config.evaluate.batch_per_rank
     parts = math.ceil(progress.global_batch / most)
     with loader.train(range(1, batches + 1)) as stream:
         for batch in stream:

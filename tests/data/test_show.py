@@ -80,7 +80,7 @@ def one_place(sheet: NDArray[np.uint8], picture: NDArray[np.uint8]) -> tuple[int
 def training_loader(folder: Path, config: Config) -> Loader:
     split = Split(Index.open(folder, "train"), Index.open(folder, "val"))
     return open_loader(
-        config.data, split, seed=config.seed, global_batch=BATCH, rank_batch=5, world=World()
+        config.data, split, seed=config.seed, global_batch=BATCH, batch_per_rank=5, world=World()
     )
 
 
@@ -144,7 +144,7 @@ def test_the_sheet_shows_what_evaluation_sees_to_the_pixel(folder: Path, tmp_pat
     both = Split(training, training), Split(training, Index.open(folder, "val"))
     for split in both:
         loader = open_loader(
-            config.data, split, seed=0, global_batch=BATCH, rank_batch=5, world=World()
+            config.data, split, seed=0, global_batch=BATCH, batch_per_rank=5, world=World()
         )
         with loader.evaluate() as stream:
             images = torch.cat([batch.images for batch in stream]).numpy()

@@ -154,7 +154,12 @@ def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     loader = open_loader(
-        run.config.data, open_split(dataset), seed=0, global_batch=8, rank_batch=8, world=World()
+        run.config.data,
+        open_split(dataset),
+        seed=0,
+        global_batch=8,
+        batch_per_rank=8,
+        world=World(),
     )
     with torch.no_grad(), loader.train(range(1, 2)) as stream:
         normalized(network)(next(stream).images)
