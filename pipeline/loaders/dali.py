@@ -4,7 +4,6 @@ Which images come and how each is cut is computed before DALI sees them (pipelin
 enters as input, so DALI holds no randomness and no position: a stream can start at any step.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +30,7 @@ from pipeline.distributed.world import World
 from pipeline.loaders.stream import Decode, Encoded, OnCorrupt, RepairingStream
 from pipeline.storage.errors import ImageError
 from pipeline.storage.window_reader import WindowReader, share_of_lane
+from pipeline.system.extras import import_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class DaliDecoder:
 
     def start(self, feed: Callable[[], Encoded], *, batch: int, prefetch_batches: int) -> Decode:
         """Build a pipeline that pulls from `feed`; see `pipeline.loaders.stream.Decoder`."""
-        dali: Any = importlib.import_module("nvidia.dali")
+        dali = import_extra("nvidia.dali", needed_by="decoding with DALI")
         pipe = dali.Pipeline(
             batch_size=batch,
             num_threads=self.threads,
