@@ -28,8 +28,11 @@ import rich
 import torch
 
 from pipeline.checkpoint import (
+    DATASET_FILE,
     Checkpoints,
     Progress,
+    TrainedOn,
+    describe_dataset,
     expect_same_stream,
     newest_checkpoint,
     read_checkpoint,
@@ -259,7 +262,13 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
     """Tell the trackers, and each checkpoint, what starts, or goes on, and where it came from."""
     text = dump(job.config)
     tags = describe_run(text, job.fingerprint)
-    run.documents = {CONFIG_FILE: text, "provenance.json": json.dumps(tags, indent=2) + "\n"}
+    manifest = job.split.train.manifest
+    dataset = TrainedOn(manifest.name, manifest.fingerprint, manifest.classes, manifest.class_names)
+    run.documents = {
+        CONFIG_FILE: text,
+        DATASET_FILE: describe_dataset(dataset),
+        "provenance.json": json.dumps(tags, indent=2) + "\n",
+    }
     tracker.emit(
         events.RunStarted(
             name=job.config.name,

@@ -5,13 +5,15 @@
         progress.json                                               step, best error, loss scale ...
         schedule.json                                               epoch, last step, next rate ...
         config.yaml                                                 the resolved configuration
-        provenance.json                                             code, libraries, dataset
+        dataset.json                                                name, fingerprint, classes
+        provenance.json                                             code, libraries
         manifest.json                                               SHA-256 of each file
 
 Each is written under a temporary name, flushed to disk and renamed, in the background, from a copy
 in host memory. No pickle is read or written.
 """
 
+from pipeline.checkpoint.documents import DATASET_FILE, TrainedOn, describe_dataset, trained_on
 from pipeline.checkpoint.reading import (
     list_checkpoints,
     newest_checkpoint,
@@ -34,6 +36,7 @@ from pipeline.checkpoint.snapshot import (
 from pipeline.checkpoint.writing import recover_checkpoints, write_checkpoint
 
 __all__ = [
+    "DATASET_FILE",
     "MANIFEST",
     "PROGRESS",
     "CheckpointError",
@@ -42,6 +45,8 @@ __all__ = [
     "Retention",
     "Snapshot",
     "Tensors",
+    "TrainedOn",
+    "describe_dataset",
     "expect_same_stream",
     "expect_same_tensors",
     "list_checkpoints",
@@ -49,6 +54,7 @@ __all__ = [
     "read_checkpoint",
     "read_progress",
     "recover_checkpoints",
+    "trained_on",
     "verify_checkpoint",
     "write_checkpoint",
 ]

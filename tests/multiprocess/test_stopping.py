@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from pipeline.checkpoint import list_checkpoints, read_checkpoint
+from pipeline.checkpoint import TrainedOn, list_checkpoints, read_checkpoint, trained_on
 from pipeline.config.load import load
 from pipeline.system.exit_codes import STOPPED
 from pipeline.train import main
@@ -148,5 +148,9 @@ def test_a_checkpoint_explains_itself(recipe: Path, tmp_path: Path) -> None:
     provenance = json.loads((path / "provenance.json").read_text())
     manifest = json.loads((recipe.parent / "data" / "manifest.json").read_text())
     assert provenance["dataset_fingerprint"] == manifest["fingerprint"]
+    dataset = trained_on(read_checkpoint(path))
+    assert dataset == TrainedOn(
+        manifest["name"], manifest["fingerprint"], tuple(manifest["classes"])
+    )
     assert provenance["torch"] == version("torch")
     assert {"git_commit", "git_dirty", "config_hash", "python"} <= provenance.keys()
