@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-import launch as launch  # first of all: it says which libraries are missing
+import launch  # noqa: F401 - it says which libraries are missing
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Shuffled, Windowed
 from pipeline.dataset.index import Index

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from pipeline.checkpoint import Snapshot, Tensors, TrainedOn, read_checkpoint, trained_on
@@ -95,8 +94,8 @@ def build_network(config: Config, weights: Tensors, path: Path) -> nn.Module:
     if bias is None or bias.ndim != 1:
         raise ValueError(f"{path}: not a network; fc.bias with a value for each class is missing")
     model = replace(config.model, batch_norm_group=None)
-    with torch.device("meta"):
-        network = build(model, classes=len(bias), generator_seed=config.seed)
+    # Not on the meta device, whose random numbers load torch's compiler, which takes seconds.
+    network = build(model, classes=len(bias), generator_seed=config.seed)
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | found.keys()):

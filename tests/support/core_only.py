@@ -1,4 +1,4 @@
-"""Child processes that have the core dependencies alone: the libraries of all extras are missing."""
+"""Child processes with the core dependencies alone: no extra is installed there."""
 
 import os
 import subprocess
@@ -12,12 +12,19 @@ REFUSED = sorted(frozenset[str]().union(*EXTRAS.values()))
 HOOK = f"""
 import sys
 
-class Refuse:
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
     def find_spec(self, name, path=None, target=None):
         if any(name == refused or name.startswith(refused + ".") for refused in {REFUSED!r}):
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+            return None
+        return self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Refuse())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
 """
 
 
