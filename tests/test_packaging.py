@@ -96,7 +96,7 @@ def test_data_is_prepared_beside_another_package_called_data(project: Path, tmp_
     assert read_manifest(out).samples == {"train": 4, "val": 2}
 
 
-@pytest.mark.parametrize("options", [["--dry-run"], ["--ranks", "2"]])
+@pytest.mark.parametrize("options", [["--dry-run"], ["--ranks", "2"], ["--executor", "local"]])
 def test_a_network_is_trained_beside_another_package_called_data(
     project: Path, tmp_path: Path, options: list[str]
 ) -> None:
