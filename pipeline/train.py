@@ -9,9 +9,11 @@ import argparse
 
 # Importing torch takes seconds; handle stop signals before that.
 if __name__ == "__main__":
+    from pipeline.system.extras import exit_unless_installed
     from pipeline.system.signals import leave_at_once
 
     leave_at_once()
+    exit_unless_installed("pyarrow", "xxhash", needed_by="training")
 
 import json
 import math

@@ -4,6 +4,7 @@ from pipeline.config.schema import Dali, Data, Synthetic
 from pipeline.dataset.split import Split
 from pipeline.distributed.world import World
 from pipeline.loaders.base import Loader
+from pipeline.system.extras import expect_installed
 
 
 def open_loader(
@@ -14,6 +15,7 @@ def open_loader(
         case Dali() as spec:
             from pipeline.loaders.dali import DaliLoader
 
+            expect_installed("nvidia.dali", needed_by="data.loader.name=dali")
             return DaliLoader(
                 spec,
                 data,
