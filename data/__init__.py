@@ -1,1 +1,1 @@
-"""Sources of images, and the tools that index, check and show them."""
+"""Datasets: programs that prepare, verify and show them, and the packages behind these."""
