@@ -58,8 +58,8 @@ def judge_files(
 ) -> tuple[list[FileFault], list[Flaw]]:
     """Return the damaged files, and the flaws, updated for files that were replaced.
 
-    A file with a single image is listed only if its one fault is a longer end: otherwise the flaw
-    of the image says it all.
+    A file with a single image is listed only if it is merely longer than it was: all other damage
+    is a flaw of the image.
     """
     images = np.bincount(index.file_ids, minlength=len(index.files))
     faulty = _count(index, [flaw.sample for flaw in flaws if flaw.is_fault])

@@ -53,7 +53,7 @@ def examine(index: Index, image: StoredImage, limits: SizeLimits) -> tuple[str, 
 
 
 def drop_ordinary(flaws: Sequence[Flaw], kinds: Counter[str]) -> list[Flaw]:
-    """Drop `not-jpeg` findings unless most images are JPEGs: otherwise they are not odd."""
+    """Drop `not-jpeg` findings if at most half of the images are JPEGs: they are not odd there."""
     if 2 * kinds[JPEG] > kinds.total():
         return list(flaws)
     return [flaw for flaw in flaws if flaw.kind != "not-jpeg"]

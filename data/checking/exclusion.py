@@ -39,7 +39,7 @@ def write_without(
     """Write a dataset without the faulty images, and without those with a finding in `also`.
 
     Files are recorded as they were when they were verified. Raises `ValueError` if a class would
-    have no training image, or a split no image.
+    be left without training images, or a split without images.
     """
     manifest, root = verdicts[0].index.manifest, verdicts[0].index.root
     left_out = {verdict.index.split: verdict.samples_with(also) for verdict in verdicts}

@@ -94,7 +94,7 @@ class PortionReader:
             portion.flaws.append(Flaw(sample, "empty", "it has no bytes"))
         elif offset + size > file_size:
             there = max(0, file_size - offset)
-            reason = f"only {there:,} of its bytes are there: the file ends at byte {file_size:,}"
+            reason = f"only {there:,} of its bytes are left: the file ends at byte {file_size:,}"
             portion.flaws.append(Flaw(sample, "truncated", reason))
         else:
             try:

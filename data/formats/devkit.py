@@ -24,7 +24,7 @@ import numpy as np
 
 KIT = "ILSVRC2012_devkit_t12"
 MD5 = "fa75699e90414af021442c21a62c3abf"
-"""Of ILSVRC2012_devkit_t12.tar.gz as published; torchvision checks it too."""
+"""The published MD5 of ILSVRC2012_devkit_t12.tar.gz, which torchvision checks, too."""
 META = "data/meta.mat"
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 LIMIT_BYTES = 16 << 20
@@ -155,7 +155,7 @@ def _read_synsets_apart(meta: _File) -> list[_Synset]:
     """Read meta.mat in another process: scipy may crash on a file that is not the official one."""
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            # The child inherits this: Ctrl-C is handled here.
+            # The child inherits this and ignores Ctrl-C, which is handled here.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 synsets = pool.submit(_read_synsets, meta)
@@ -188,11 +188,11 @@ def _whole(value: object) -> int:
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
-    raise ValueError(f"{value!r:.40} is not a text")
+    raise ValueError(f"{value!r:.40} is not text")
 
 
 def _contradiction(classes: Sequence[_Synset]) -> str:
-    """Return what is wrong with the sorted classes; empty if ids and wnids can be right."""
+    """Return what is wrong with the sorted classes; empty if nothing is."""
     if not classes:
         return "has no classes"
     ids = sorted(each.kit_id for each in classes)
@@ -201,7 +201,7 @@ def _contradiction(classes: Sequence[_Synset]) -> str:
     wnids = [each.wnid for each in classes]
     for wnid in wnids:
         if not _WNID.fullmatch(wnid):
-            return f"has the WNID {wnid!r}, which is not n and 8 digits"
+            return f"has the WNID {wnid!r}, which is not n followed by 8 digits"
         if wnids.count(wnid) > 1:
             return f"has the WNID {wnid} more than once"
     return ""

@@ -16,7 +16,7 @@ SIDE_LIMIT_PIXELS = 1_000_000
 UNKNOWN = "unknown"
 JPEG = "jpeg"
 
-# Only headers are read here, so that an image of any size is safe.
+# Only headers are read here, so images of any size are safe.
 Image.MAX_IMAGE_PIXELS = None
 
 _JPEG = b"\xff\xd8\xff"

@@ -64,7 +64,7 @@ class Footer:
 
     file: ParquetFile
     row_groups: tuple[RowGroup, ...]
-    """Those that have rows."""
+    """The row groups that have rows."""
     class_names: tuple[str, ...] | None
     obstacle: str
     """How the stored images differ from the originals (compressed, say); empty if they do not."""
@@ -118,7 +118,7 @@ def read_rows(file: ParquetFile, groups: Sequence[RowGroup], *, labels: int) -> 
                 ROWS_A_BATCH,
                 row_groups=[group.number],
                 columns=[file.columns.image, file.columns.label],
-                use_threads=False,  # units are read side by side
+                use_threads=False,  # units are read in parallel
             ):
                 yield from _rows(file, batch, number, labels)
                 number += batch.num_rows

@@ -200,8 +200,7 @@ def _check_end(span: _Span, at: int) -> None:
 
 
 def _sums_up(block: memoryview, checksum: bytes) -> bool:
-    # The lower half of an Adler-32 is 1 + the sum of the bytes, modulo 65,521, which 256 bytes
-    # cannot exceed. `sum` takes several times as long.
+    # The lower half of an Adler-32 is 1 + the sum of so few bytes; `sum` is several times slower.
     total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
     wanted = _number(checksum) - 8 * ord(" ")
     if total - sum(checksum) == wanted:
@@ -292,11 +291,9 @@ def _no_header(span: _Span, at: int) -> ValueError:
         fault = cut if at + BLOCK > span.end else f"damaged: the header at byte {at} is invalid"
         return ValueError(f"{span.place} is {fault}; {_FETCH}")
     beginning = bytes(span.read(at, min(BLOCK, span.end - at)))
-    why = "only uncompressed archives can be indexed in place"
     for magic, (kind, tool) in _COMPRESSED.items():
         if beginning.startswith(magic):
-            return ValueError(
-                f"{span.place} is compressed ({kind}); decompress it with {tool}: {why}"
-            )
-    reason = "is not a tar archive: it does not begin with a valid header"
-    return ValueError(f"{span.place} {reason}; give another file, or {_FETCH}")
+            remedy = f"decompress it with {tool}: only uncompressed archives are indexed in place"
+            return ValueError(f"{span.place} is compressed ({kind}); {remedy}")
+    reason = f"it does not begin with a valid header; give another file, or {_FETCH}"
+    return ValueError(f"{span.place} is not a tar archive: {reason}")

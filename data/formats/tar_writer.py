@@ -10,7 +10,7 @@ from data.formats.tar import BLOCK
 
 END = bytes(2 * BLOCK)
 SIZE_LIMIT = 8**11
-"""In bytes: a size has eleven octal digits."""
+"""Files must have fewer bytes: a size has eleven octal digits."""
 
 
 class TarWriter:
@@ -36,7 +36,7 @@ class TarWriter:
 
 def _header(name: str, size: int) -> bytes:
     """Return the header of a plain file that anyone may read, owned by user 0 and dated 1970."""
-    assert size < SIZE_LIMIT, "no image that fits in memory here is larger"
+    assert size < SIZE_LIMIT, "a file that fits in memory is smaller"
     fields = (
         name.encode().ljust(100, b"\0"),
         b"0000644\0",  # mode

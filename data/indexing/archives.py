@@ -27,7 +27,7 @@ class Archive:
 
     @property
     def key(self) -> list[str | int]:
-        """Identifies this archive, and its state."""
+        """Identifies the archive and its state."""
         return [str(self.path), self.file.name, self.file.size, self.file.mtime_ns]
 
 

@@ -49,7 +49,7 @@ class FilesUnit:
         return sum(max(0, file.size) for file in self.files)
 
     def read(self) -> UnitContent:
-        """Read every file; one that cannot be used is bad, not an error."""
+        """Read every file; those that cannot be used are listed as bad."""
         results = [_read(self.root, file) for file in self.files]
         samples = [result for result in results if isinstance(result, Sample)]
         bad = tuple(result for result in results if isinstance(result, BadImage))
@@ -75,7 +75,7 @@ def sample_from(content: bytes, *, file: str, label: int) -> Sample:
 def _read(root: Path, file: ImageFile) -> Sample | BadImage:
     path = root / file.path
     try:
-        file.path.encode()  # else an index cannot hold it
+        file.path.encode()  # otherwise an index cannot store it
         if not path.is_file():  # opening a named pipe would wait forever
             return BadImage(file.path, "not a regular file (a broken link?)")
         content = path.read_bytes()

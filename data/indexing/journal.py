@@ -19,7 +19,7 @@ JOURNAL = ".unfinished"
 
 
 def forget_journal(out: Path) -> None:
-    """Remove the journal in `out`, once the index holds its content."""
+    """Remove the journal in `out`, once the index has its content."""
     (out / JOURNAL).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""Paths of files: as an index can hold them, as messages show them, and where we may write."""
+"""Paths: for an index, for a message, and to write to."""
 
 import os
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ SHOWN = 10
 
 
 def require_utf8(path: str) -> None:
-    """Raises `ValueError` for a path that an index cannot hold."""
+    """Raises `ValueError` for a path that an index cannot store."""
     try:
         path.encode()
     except UnicodeEncodeError as error:
@@ -16,10 +16,10 @@ def require_utf8(path: str) -> None:
 
 
 def root_for(source: Path, out: Path) -> str:
-    """Return how an index at `out` names `source`: relatively if one contains the other.
+    """Return the root of an index at `out`: relative if it or `source` contains the other.
 
-    Then the two can move together; otherwise the index can move alone. Raises `ValueError` for a
-    path that an index cannot hold.
+    Then the two can be moved together; otherwise the root is absolute, and the index can be moved
+    alone. Raises `ValueError` for a path that an index cannot store.
     """
     source, out = source.resolve(), out.resolve()
     require_utf8(str(source))

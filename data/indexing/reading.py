@@ -1,4 +1,4 @@
-"""Listings read into datasets: every unit once, then checks of what was found."""
+"""Listings read into datasets: every unit is read once, then the result is checked."""
 
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from pipeline.system.command import plural
 from pipeline.system.progress import byte_progress
 
 FEW_BYTES = 32_000_000
-"""At most this much is read before other processes would have started: it needs no journal."""
+"""Reading at most this takes less time than starting other processes, and needs no journal."""
 LABEL_LIMIT = 1_000_000
 """Higher labels are mistakes: a network has an output for each label."""
 
@@ -57,8 +57,8 @@ def read_listing(listing: Listing, options: ReadingOptions, *, out: Path) -> Dat
     """Read everything and return the dataset.
 
     Raises `ValueError` for all bad images together, unless they are to be left out; for a split
-    without images; and, unless a part is accepted, for classes without a training image and for
-    counts that are not the expected ones.
+    without images; and, unless `partial` is set, for classes without a training image and for
+    unexpected counts.
     """
     units = [unit for units in listing.splits.values() for unit in units]
     contents = iter(read_units(units, out=out, workers=options.workers))
@@ -99,7 +99,7 @@ def read_units(units: Sequence[ReadingUnit], *, out: Path, workers: int) -> list
         already = sum(units[at].size for at in contents)
         todo = [at for at in range(len(units)) if at not in contents]
         workers = min(workers, len(todo))
-        # In the order on disk, but a unit larger than a worker's share first: it would end alone.
+        # Units larger than a worker's share come first: otherwise all would wait for them.
         todo.sort(key=lambda at: units[at].size * workers < total - already)
         results = work_off(_read, [units[at] for at in todo], workers=workers)
         with (

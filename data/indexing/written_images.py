@@ -33,7 +33,7 @@ def new_images_folder(out: Path) -> Generator[Path]:
         fresh.mkdir()
         mark_as_own(fresh)
         yield fresh
-        os.sync()  # once for all files: after a power cut, no index may be without its images
+        os.sync()  # once for all files: after a power cut, an index must not be without its images
         (out / MANIFEST).unlink(missing_ok=True)
         if target.exists():
             target.rename(Path(scratch, "replaced"))

@@ -82,8 +82,9 @@ def _locate(folder: Path, source: Path) -> CifarFolders | CifarBatches:
             return CifarFolders(root)
     holds = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
     raise ValueError(
-        f"{source} contains {holds}, not CIFAR-10; give a folder or archive with train/CLASS/* and"
-        f" test/CLASS/*, or with {META} and its batches, there or in {' or '.join(PLACES[1:])}"
+        f"{source} contains {holds}, not CIFAR-10, which is train/CLASS/* and test/CLASS/*, or"
+        f" {META} and its batches, at the top or in {'/ or '.join(PLACES[1:])}/; give its folder or"
+        " archive"
     )
 
 

@@ -83,7 +83,7 @@ def read_solution(path: Path, classes: Collection[str]) -> dict[str, int]:
         row = SOLUTION_LINE.fullmatch(line)
         if not row or row[2] not in labels or row[1] in found:
             raise ValueError(
-                f"{place}: {line[:60]!r} does not name a new image and a class; fetch it again"
+                f"{place}: {line[:60]!r} does not name a new image and its class; fetch it again"
             )
         found[row[1]] = labels[row[2]]
     return found

@@ -9,7 +9,7 @@ from threading import Lock
 
 LINE_EVERY_SECONDS = 30.0
 QUICK_BYTES = 32_000_000
-"""At most this much is done before anyone would look: nothing is shown."""
+"""Reading or copying at most this is quick: nothing is shown."""
 
 Advance = Callable[[int], None]
 """Called with the bytes done since the last call, from any thread."""

@@ -40,7 +40,7 @@ class RowGroupUnit:
         return self.group.size
 
     def read(self) -> UnitContent:
-        """Read every image and find its offset; one that cannot be used is bad, not an error."""
+        """Read every image and find its offset; those that cannot be used are listed as bad."""
         results: list[Sample | BadImage] = []
         with _descriptor(self.file.path) as opened:
             finder = ValueFinder(opened, start=self.group.start, size=self.group.size)
@@ -68,7 +68,7 @@ class CopiedFileUnit:
 
     @property
     def key(self) -> str:
-        """See `ReadingUnit`; it changes if the tar is gone or has changed."""
+        """See `ReadingUnit`; it changes if the tar is missing or has changed."""
         copy = self.out / IMAGES / self.copy
         copied = file_state(copy) if copy.exists() else None
         state = _state(self.file, self.classes)
@@ -80,7 +80,7 @@ class CopiedFileUnit:
         return sum(group.size for group in self.row_groups)
 
     def read(self) -> UnitContent:
-        """Copy every image; one that cannot be used is bad, not an error."""
+        """Copy every image; those that cannot be used are listed as bad."""
         results: list[Sample | BadImage] = []
         with open_copy(self.out, self.copy) as tar:
             for row in read_rows(self.file, self.row_groups, labels=self.classes or LABEL_LIMIT):

@@ -1,4 +1,4 @@
-"""The folder that shards are written to: empty, or with these very shards or some of them."""
+"""The folder that shards are written to: empty, or with some or all of these shards."""
 
 import shutil
 from collections.abc import Iterable, Mapping

@@ -67,7 +67,7 @@ class ShardUnit:
     state: str
     """Identifies the present state of the files that the images lie in."""
     size: int
-    """Bytes of the images to read."""
+    """Bytes of images to read."""
 
     @property
     def file(self) -> str:
@@ -155,7 +155,7 @@ def _read(index: Index, sample: int) -> bytes:
 def _extension(content: bytes) -> str:
     kind = image_kind(content)
     if kind not in EXTENSIONS:
-        raise ValueError(f"not in a format that shards can have ({', '.join(EXTENSIONS)})")
+        raise ValueError(f"not in a format for shards ({', '.join(EXTENSIONS)})")
     return EXTENSIONS[kind]
 
 

@@ -54,14 +54,14 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--shorter-side",
         type=count,
         metavar="PIXELS",
-        help="resize images with a longer shorter side to this",
+        help="resize images whose shorter side is longer than this",
     )
     parser.add_argument(
         "--quality",
         type=_quality,
         metavar="Q",
         help=f"JPEG quality of images that are compressed again, 1 to 100 (default: {QUALITY}); "
-        "without --shorter-side, of every image that it makes smaller",
+        "without --shorter-side, an image keeps its bytes unless this makes it smaller",
     )
     parser.add_argument(
         "--splits",

@@ -210,7 +210,7 @@ def test_an_empty_ground_truth_is_reported(tmp_path: Path) -> None:
         ({5: {"kit_id": 7}}, "does not use each ILSVRC2012_ID in 1..6 once"),
         ({2: {"kit_id": 0}}, "does not use each ILSVRC2012_ID in 1..6 once"),
         ({1: {"wnid": "n01443537"}}, "has the WNID n01443537 more than once"),
-        ({0: {"wnid": "n1443537"}}, "has the WNID 'n1443537', which is not n and 8 digits"),
+        ({0: {"wnid": "n1443537"}}, "has the WNID 'n1443537', which is not n followed by 8 digits"),
         ({0: {"wnid": "n01443537\n"}}, r"has the WNID 'n01443537\n', which is not"),
         ({0: {"wnid": "../../etc"}}, "has the WNID '../../etc', which is not"),
         ({0: {"wnid": "n\uff101443537"}}, "has the WNID 'n\uff101443537', which is not"),
@@ -219,7 +219,7 @@ def test_an_empty_ground_truth_is_reported(tmp_path: Path) -> None:
         ({1: {"kit_id": 2.5}}, "cannot be read: 2.5 is not a whole number"),
         ({1: {"kit_id": float("nan")}}, "cannot be read: nan is not a whole number"),
         ({1: {"kit_id": "2"}}, "cannot be read: '2' is not a whole number"),
-        ({1: {"wnid": 2}}, "cannot be read: 2 is not a text"),
+        ({1: {"wnid": 2}}, "cannot be read: 2 is not text"),
         ({1: {"words": np.array(["one", "two"])}}, "cannot be read: array(['one', 'two']"),
     ],
 )

@@ -158,7 +158,7 @@ COMPRESSED = {
 def test_compressed_archives_are_refused(tmp_path: Path, kind: str) -> None:
     name, tool = kind.split("; ")
     said = (
-        f"is compressed ({name}); decompress it with {tool}: only uncompressed archives can be "
+        f"is compressed ({name}); decompress it with {tool}: only uncompressed archives are "
         "indexed in place"
     )
     assert refusal(written(tmp_path, COMPRESSED[kind])) == said
