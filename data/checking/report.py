@@ -1,4 +1,4 @@
-"""What verifying found, for machines (JSON) and for people (a short table)."""
+"""The result of verifying, for machines (JSON) and for people (a short table)."""
 
 import json
 import platform
@@ -14,6 +14,7 @@ from data.checking.flaws import FAULTS, FINDINGS, Flaw
 from data.checking.verification import Verdict
 from pipeline.dataset.index import Index, Manifest
 from pipeline.storage.errors import describe_fault
+from pipeline.system.command import plural
 
 FORMAT = 1
 LIBRARIES = ("numpy", "nvidia-dali-cuda130", "pillow", "pyarrow", "xxhash")
@@ -22,8 +23,8 @@ MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """The verdicts on all splits of a dataset, and how they were reached."""
+class VerifyReport:
+    """The verdicts on all splits of a dataset."""
 
     folder: Path
     manifest: Manifest
@@ -39,11 +40,11 @@ class Report:
 
     @property
     def faulty_images(self) -> int:
-        """Images with a fault, over all splits."""
+        """Images with a fault, in all splits."""
         return sum(verdict.faulty_images for verdict in self.verdicts)
 
     def to_json(self) -> bytes:
-        """Return everything that was found, as one JSON object."""
+        """Return all faults and findings as one JSON object."""
         content = {
             "format": FORMAT,
             "dataset": str(self.folder.absolute()),
@@ -66,7 +67,7 @@ class Report:
         return json.dumps(content, indent=1, ensure_ascii=False).encode(errors="replace") + b"\n"
 
     def to_text(self) -> str:
-        """Return the counts, the first few of whatever is wrong, and the verdict."""
+        """Return the counts, the first few faults, and the conclusion."""
         size = sum(int(verdict.index.sizes.sum()) for verdict in self.verdicts)
         images = sum(self.manifest.samples.values())
         how = "read and decoded" if self.decoded else "read"
@@ -107,27 +108,29 @@ class Report:
 
     def _image_lines(self) -> Iterator[str]:
         for verdict in self.verdicts:
-            told = {fault.file for fault in verdict.files}
+            listed = {fault.file for fault in verdict.files}
             for flaw in verdict.flaws:
                 file = verdict.index.files[int(verdict.index.file_ids[flaw.sample])].as_py()
-                by_file = flaw.kind in ("missing", "truncated", "replaced") and file in told
+                by_file = flaw.kind in ("missing", "truncated", "replaced") and file in listed
                 if flaw.is_fault and not by_file:
                     line = describe_fault(verdict.index, flaw.sample, flaw.reason)
                     yield f"{flaw.kind}: {line}"
 
     def _conclusion(self) -> str:
         if self.is_sound:
-            return "sound" if self.decoded else "sound (decode the images, too: --decode)"
+            return (
+                "sound" if self.decoded else "sound (not decoded; add --decode to check that, too)"
+            )
         files = sum(len(verdict.files) for verdict in self.verdicts)
-        what = [_counted(self.faulty_images, "faulty image"), _counted(files, "damaged archive")]
+        what = [
+            plural(number, noun)
+            for number, noun in ((self.faulty_images, "faulty image"), (files, "damaged archive"))
+            if number
+        ]
         return (
-            f"not sound: {' and '.join(filter(None, what))}; fetch the files again, or leave the "
-            "images out with --exclude OUT (--report FILE lists all)"
+            f"not sound: {' and '.join(what)}; fetch the files again, or leave the images out with"
+            " --exclude OUT (--report FILE lists all faults)"
         )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' if number > 1 else ''}" if number else ""
 
 
 def _counts(verdict: Verdict) -> dict[str, Any]:

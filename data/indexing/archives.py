@@ -1,4 +1,4 @@
-"""Images inside archives: the archives, and the samples that a walk through them gathers."""
+"""Images inside archives: the archives, and the samples in each."""
 
 import os
 import re
@@ -11,8 +11,8 @@ import numpy as np
 
 from data.formats.image_header import image_size
 from data.formats.tar import TarMember
-from data.indexing.source import require_utf8, root_for
-from data.indexing.units import BadImage, Found
+from data.indexing.paths import require_utf8, root_for
+from data.indexing.unit import BadImage, UnitContent
 from pipeline.dataset.samples import DIGEST_BYTES, Samples, StoredFile, digest
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -20,19 +20,19 @@ RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive as it is when it is surveyed; `file.name` is below the dataset's root."""
+    """An archive as it is when it is listed; `file.name` is relative to the root of the dataset."""
 
     path: Path
     file: StoredFile
 
     @property
     def key(self) -> list[str | int]:
-        """What tells this archive from others, and from itself after a change."""
+        """Identifies the archive and its state."""
         return [str(self.path), self.file.name, self.file.size, self.file.mtime_ns]
 
 
-class Gathered:
-    """The samples of one archive, in the order in which they come."""
+class GatheredImages:
+    """The samples of one archive, in order."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -44,7 +44,7 @@ class Gathered:
         return len(self._rows)
 
     def add(self, member: TarMember, content: memoryview) -> bool:
-        """Take an image up, or note why it cannot be used and return False."""
+        """Add an image; if it cannot be used, note the reason and return False."""
         try:
             width, height = image_size(content)
         except ValueError as error:
@@ -54,8 +54,8 @@ class Gathered:
         self._digests.append(digest(content))
         return True
 
-    def found(self, labels: Sequence[int] | int) -> Found:
-        """Return all of it by column; `labels` is one for all, or one for each image taken up."""
+    def content(self, labels: Sequence[int] | int) -> UnitContent:
+        """Return the samples; `labels` is one for all, or one for each image that was added."""
         rows = np.array(self._rows, np.int64).reshape(-1, 4)
         columns = {
             "file": np.zeros(len(rows), np.int32),
@@ -67,19 +67,19 @@ class Gathered:
         }
         digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, DIGEST_BYTES)
         files = (self._archive.file,) if self._rows else ()
-        return Found(Samples(files, columns, digests), tuple(self._bad))
+        return UnitContent(Samples(files, columns, digests), tuple(self._bad))
 
 
 def find_archives(paths: Sequence[Path], out: Path) -> tuple[str, list[Archive]]:
-    """Return the root of an index at `out`, and the archives as seen from there.
+    """Return the root of an index at `out`, and the archives relative to it.
 
-    Raise `ValueError` for one that is not there, is no plain file, or comes twice.
+    Raises `ValueError` for a path that is missing, is not a plain file or is given twice.
     """
     for path in paths:
         if not path.exists():
-            raise ValueError(f"{path} does not exist; give the archive's path")
+            raise ValueError(f"{path} does not exist; give the path of the archive")
         if not path.is_file():
-            raise ValueError(f"{path} is no plain file; give the archive itself")
+            raise ValueError(f"{path} is not a plain file; give the archive itself")
     resolved = [path.resolve() for path in paths]
     times = Counter(resolved)
     for given, path in zip(paths, resolved, strict=True):
@@ -93,7 +93,7 @@ def find_archives(paths: Sequence[Path], out: Path) -> tuple[str, list[Archive]]
 def expand(patterns: Iterable[str]) -> list[Path]:
     """Return the files that patterns such as `train-{000..127}.tar` or `val-*.tar` name, in order.
 
-    Raise `ValueError` for a pattern that no file matches.
+    Raises `ValueError` for a pattern that matches nothing.
     """
     paths: list[Path] = []
     for pattern in patterns:
@@ -125,7 +125,7 @@ def _expand_ranges(pattern: str) -> Iterator[str]:
         return
     first, last = found.groups()
     if int(first) > int(last):
-        raise ValueError(f"{pattern}: {found[0]} runs backwards; give the smaller number first")
+        raise ValueError(f"{pattern}: {found[0]} counts down; give the smaller number first")
     before, after = pattern[: found.start()], pattern[found.end() :]
     for number in range(int(first), int(last) + 1):
         yield from _expand_ranges(f"{before}{number:0{len(first)}}{after}")

@@ -1,6 +1,6 @@
 """Tar archives of plain files, unpacked without trusting them.
 
-Python's own filter for this came with 3.11.4; here less is let in: plain files and folders.
+Only plain files and folders are accepted, which is stricter than the filters of Python's tarfile.
 """
 
 import shutil
@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar archive, compressed or not, into `folder`; owners, rights and times are dropped.
+    """Unpack a tar archive, compressed or not, into `folder`, without owners, modes and times.
 
-    Raise `ValueError` for a damaged archive, and for a member that is neither a plain file nor a
-    folder or whose name leads out of `folder`; members before it are unpacked by then.
+    Raises `ValueError` if the archive is damaged, or if a member is neither a plain file nor a
+    folder or has a name that leads out of `folder`; members before it are already unpacked.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -25,16 +25,16 @@ def unpack(archive: Path, folder: Path) -> None:
         raise
     except Exception as error:  # a damaged archive may break its reader in any way
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # no fault of the archive's: a full disk, say
-        reason = str(error).partition(":\n")[0]  # then comes a line for each compression tried
+            raise  # not the archive: a full disk, perhaps
+        reason = str(error).partition(":\n")[0]  # a line for each compression follows
         raise ValueError(f"{archive} cannot be unpacked ({reason}); fetch it again") from error
 
 
 def _mistrusted(member: tarfile.TarInfo) -> str:
-    """Say what is wrong with a member, and what to do about it; empty if nothing is."""
+    """Return what is wrong with a member, and the remedy; empty if nothing is."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or "\0" in member.name:
-        return "leads out of the archive's folder; fetch the archive from a source that you trust"
+        return "leads out of the folder of the archive; fetch it from a source that you trust"
     if member.isdir() or (member.isreg() and path.parts):
         return ""
     return "is neither a plain file nor a folder; pack it again with tar -h --hard-dereference"

@@ -1,4 +1,4 @@
-"""Archives: plain files come out as they went in, and nothing else comes out."""
+"""Unpacking: plain files are restored exactly, and everything else is refused."""
 
 import io
 import tarfile
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from data.formats.archive import unpack
+from data.formats.unpacking import unpack
 from tests.support.preparing import run
 
 
@@ -27,7 +27,7 @@ def member(
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_plain_files_come_out_as_they_went_in(tmp_path: Path, mode: Any) -> None:
+def test_plain_files_are_restored_exactly(tmp_path: Path, mode: Any) -> None:
     root = tmp_path / "root"
     files = {"a.bin": b"", "deep/er/\u00e4 b.bin": b"12", "deep/" + "n" * 150: b"\0" * 20_000}
     for name, content in files.items():
@@ -66,7 +66,7 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("hostile", [*LEAVES, *NOT_PLAIN])
-def test_all_else_is_refused_by_name(
+def test_other_members_are_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], hostile: str
 ) -> None:
     evil = (LEAVES | NOT_PLAIN)[hostile]
@@ -107,9 +107,7 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, mode: Any, damage: str) ->
         unpack(archive, tmp_path)
 
 
-def test_names_that_collide_are_a_mistake_and_no_crash(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_colliding_names_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     archive = pack(tmp_path / "archive.tar", member("one", size=3), member("one/two", size=3))
     assert run("cifar10", archive, "--out", tmp_path / "out") == 2
     assert "one" in capsys.readouterr().err
