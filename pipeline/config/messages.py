@@ -129,10 +129,10 @@ def _keys_within(choices: dict[str, type]) -> str:
     match list(choices.values()):
         case []:
             return "write {NAME: value}"
-        case [only]:
-            return f"valid keys: {', '.join(_fields(only))}"
-        case _:
+        case [first, _, *_] if not _fields(first)["name"].is_required():
             return f"give it a name; choices: {', '.join(choices)}"
+        case [first, *_]:
+            return f"valid keys: {', '.join(_fields(first))}"
 
 
 def _remedy(kind: str, value: Any) -> str:
