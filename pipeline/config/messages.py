@@ -126,13 +126,12 @@ def _not_a_choice(value: Any, choices: Iterable[str]) -> str:
 
 
 def _keys_within(choices: dict[str, type]) -> str:
-    match list(choices.values()):
-        case []:
-            return "write {NAME: value}"
-        case [first, _, *_] if not _fields(first)["name"].is_required():
-            return f"give it a name; choices: {', '.join(choices)}"
-        case [first, *_]:
-            return f"valid keys: {', '.join(_fields(first))}"
+    kinds = list(choices.values())
+    if not kinds:
+        return "write {NAME: value}"
+    if len(kinds) > 1 and not _fields(kinds[0])["name"].is_required():
+        return f"give it a name; choices: {', '.join(choices)}"
+    return f"valid keys: {', '.join(_fields(kinds[0]))}"
 
 
 def _remedy(kind: str, value: Any) -> str:
