@@ -60,7 +60,7 @@ __all__ = [
 
 @section
 class Config:
-    """Everything that decides a run."""
+    """The configuration of a run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     """Name of the recipe; its runs are called NAME-ID."""
