@@ -24,6 +24,7 @@ from typing import IO, Any
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from pipeline.system.extras import expect_installed
 from pipeline.tracking.sidecar import unshipped_runs
 from pipeline.tracking.store_uri import (
     ARTIFACTS_DIR,
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if uri.startswith(("http://", "https://")):
             show(uri.rstrip("/"), browser=options.browser)
             return 0
+        expect_installed("mlflow", needed_by="the dashboard")
         check_store(uri, options.runs_dir)
         port = free_port(options.host, options.port)
     except ValueError as error:

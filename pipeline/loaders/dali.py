@@ -37,6 +37,7 @@ from pipeline.loaders.stream import (
 )
 from pipeline.storage.errors import ImageError
 from pipeline.storage.window_reader import WindowReader, share_of_lane
+from pipeline.system.extras import import_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,7 @@ class DaliDecoder:
 
     def start(self, feed: Callable[[], Encoded], *, batch: int, prefetch_batches: int) -> Decode:
         """Build a pipeline that pulls batches from `feed`; see `stream.Decoder`."""
-        from nvidia import dali as untyped_dali
-
-        dali: Any = untyped_dali
+        dali = import_extra("nvidia.dali", needed_by="decoding with DALI")
         pipe = dali.Pipeline(
             batch_size=batch,
             num_threads=self.threads,
@@ -133,11 +132,11 @@ class DaliLoader:
         *,
         seed: int,
         global_batch: int,
-        rank_batch: int,
+        batch_per_rank: int,
         world: World,
     ) -> None:
         self._data, self._split, self._world = data, split, world
-        self._seed, self._global_batch, self._rank_batch = seed, global_batch, rank_batch
+        self._seed, self._global_batch, self._batch_per_rank = seed, global_batch, batch_per_rank
         self._decoder = _choose_decoder(spec, world, data.mean)
 
     def train(self, steps: range) -> RepairingStream:
@@ -198,7 +197,7 @@ class DaliLoader:
 
     def _evaluation_batches(self, index: Index) -> list[BatchIndices]:
         """Return this rank's batches of a whole split."""
-        part, batch = self._world.part, self._rank_batch
+        part, batch = self._world.part, self._batch_per_rank
         match self._data.order:
             case Shuffled():
                 return evaluation_places(len(index), part=part, batch=batch)
@@ -219,7 +218,7 @@ class DaliLoader:
                 stages=_stages(make_views),
                 interpolation=crop.interpolation,
             ),
-            batch=self._rank_batch,
+            batch=self._batch_per_rank,
             policy=policy,
         )
 
@@ -227,7 +226,7 @@ class DaliLoader:
 def _stages(make_views: MakeViews) -> tuple[str, ...]:
     """Return the stages that the graph needs: those that the views of an empty batch have."""
     nothing = np.empty(0, np.int64)
-    return tuple(make_views(BatchIndices(nothing, nothing)).cuts())
+    return tuple(make_views(BatchIndices(nothing, nothing)).geometry())
 
 
 def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) -> DaliDecoder:

@@ -167,7 +167,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         """Return the next batch; called whenever the decoder has room for one more."""
         batch = self._again.popleft() if self._again else next(self._ahead)
         self._under_way.append(batch)
-        return Encoded(batch.contents, batch.views.cuts())
+        return Encoded(batch.contents, batch.views.geometry())
 
     def _recover(self, error: RuntimeError) -> None:
         """Find the corrupt images, replace them, and continue with a new decoder."""
@@ -191,7 +191,7 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         def feed() -> Encoded:
             nonlocal at
             at = next(todo)
-            geometry = {name: array[at : at + 1] for name, array in batch.views.cuts().items()}
+            geometry = {name: array[at : at + 1] for name, array in batch.views.geometry().items()}
             return Encoded(batch.contents[at : at + 1], geometry)
 
         while at + 1 < len(batch.contents):

@@ -37,7 +37,7 @@ class SyntheticLoader:
     eval_size: int
     seed: int
     train_batch: int
-    rank_batch: int
+    batch_per_rank: int
     samples: int
     world: World
 
@@ -48,8 +48,8 @@ class SyntheticLoader:
 
     def evaluate(self) -> AbstractContextManager[Stream]:
         """See `Loader`."""
-        batches = evaluation_places(self.samples, part=self.world.part, batch=self.rank_batch)
-        batch = self._random(self.rank_batch, self.eval_size)
+        batches = evaluation_places(self.samples, part=self.world.part, batch=self.batch_per_rank)
+        batch = self._random(self.batch_per_rank, self.eval_size)
         return nullcontext(SyntheticStream(batch, iter([len(b.samples) for b in batches])))
 
     def verify(self) -> list[str]:

@@ -2,15 +2,11 @@
 
 import errno
 import shutil
-import sys
-import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from threading import Lock
 
 from pipeline.config.schema import Data, Synthetic
 from pipeline.dataset.index import Index
@@ -21,11 +17,11 @@ from pipeline.storage.copying import Copier, Copy
 from pipeline.storage.files import FileState, file_states
 from pipeline.system.exit_codes import LocalError
 from pipeline.system.locks import open_locked
+from pipeline.system.progress import byte_progress
 
 FINGERPRINT_DIGITS = 16
 DISK_BLOCK_BYTES = 4096
 NANOSECONDS = 1_000_000_000
-LINE_EVERY_SECONDS = 30.0
 MORE_ROOM = "free some space, choose another data.stage, or train without"
 
 Files = dict[str, StoredFile]
@@ -136,8 +132,9 @@ def _copy(data: Data, split: Split, root: Path, absent: Files) -> None:
     try:
         with _emptied(partial):
             _expect_room(data, root, absent)
-            progress = _Progress(sum(file.size for file in absent.values()))
-            Copier(progress.add).run(_copies(split, root, partial, absent))
+            total = sum(file.size for file in absent.values())
+            with byte_progress("staging", total=total) as advance:
+                Copier(advance).run(_copies(split, root, partial, absent))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             left = _absent(root, absent)
@@ -206,32 +203,3 @@ def _beside(root: Path, kind: str) -> Path:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
-
-
-class _Progress:
-    """A line in the log now and then; whoever waits for the copy sees that it goes on."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-        self._started = self._told = time.monotonic()
-        self._lock = Lock()
-
-    def add(self, count: int) -> None:
-        """Count bytes that were copied."""
-        with self._lock:
-            self._done += count
-            now = time.monotonic()
-            if now - self._told < LINE_EVERY_SECONDS:
-                return
-            self._told = now
-            line = self._line(now - self._started)
-        with suppress(OSError, ValueError):  # nobody listens
-            print(line, file=sys.stderr, flush=True)
-
-    def _line(self, seconds: float) -> str:
-        speed = self._done / seconds
-        left = timedelta(seconds=round((self._total - self._done) / speed))
-        return (
-            f"staging: {self._done / 1e9:,.1f} of {self._total / 1e9:,.1f} GB,"
-            f" {speed / 1e6:,.0f} MB/s, {left} left"
-        )

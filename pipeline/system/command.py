@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 from pipeline.system.exit_codes import INTERRUPTED, USER_MISTAKE
 
@@ -18,6 +19,9 @@ def run_command(
     closed pipe on standard output (`| head`) returns 0. `again` ends the advice for an `OSError`.
     """
     prefix = f"{name}: " if name else ""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         code = work()
         sys.stdout.flush()

@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Lock
 
 from pipeline.config.schema import Config
+from pipeline.system.extras import MissingExtra, expect_installed
 from pipeline.tracking.console import Console
 from pipeline.tracking.events import Event, Listener, Warned
 from pipeline.tracking.jsonl import METRICS, Jsonl
@@ -55,7 +56,20 @@ def open_tracker(config: Config, run_dir: Path, *, is_main: bool) -> Generator[T
             stack.enter_context(Console()),
         ]
         sidecar, uri = None, default_uri(config.runs_dir, config.tracking.uri)
-        if config.tracking.mlflow:
+        missing = _missing_mlflow() if config.tracking.mlflow else ""
+        if config.tracking.mlflow and not missing:
             sidecar = Sidecar.start(run_dir, uri=uri, experiment=config.tracking.experiment)
             listeners.append(stack.enter_context(sidecar))
-        yield Tracker(listeners, sidecar, without_password(uri))
+        tracker = Tracker(listeners, sidecar, without_password(uri))
+        if missing:
+            tracker.warn(f"{missing}; {METRICS} holds everything")
+        yield tracker
+
+
+def _missing_mlflow() -> str:
+    """What to install, if MLflow is missing: this stops no training."""
+    try:
+        expect_installed("mlflow", needed_by="tracking.mlflow")
+    except MissingExtra as error:
+        return str(error)
+    return ""

@@ -68,4 +68,5 @@ def test_engines_give_the_same_losses(
 def test_the_fp16_loss_scale_backs_off(outcomes: dict[str, Outcome], engine: str) -> None:
     outcome = outcomes[f"fp16 {engine}"]
     assert 1 <= math.log2(OVERFLOWING / outcome["scaler"]["scale"]) < STEPS
-    assert all(tensor.isfinite().all() for tensor in outcome["momentum"].values())
+    momentum = outcome["optimizer"]["momentum_buffer"]
+    assert all(tensor.isfinite().all() for tensor in momentum.values())

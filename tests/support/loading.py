@@ -27,7 +27,7 @@ def dali(
     crop: RandomResizedCrop | PadCrop = TRAIN,
     evaluation: ResizeCenterCrop = EVAL,
     on_corrupt: Literal["fail", "skip"] = "fail",
-    rank_batch: int = 7,
+    batch_per_rank: int = 7,
     spec: Dali | None = None,
     device: torch.device = CPU,
 ) -> Loader:
@@ -44,7 +44,7 @@ def dali(
         open_split(folder),
         seed=SEED,
         global_batch=BATCH,
-        rank_batch=rank_batch,
+        batch_per_rank=batch_per_rank,
         world=World(rank=part[0], size=part[1], device=device),
     )
 

@@ -77,14 +77,14 @@ def test_a_finished_stream_stays_finished(folder: Path) -> None:
     assert trained(dali(folder), 3, 2) == []
 
 
-@pytest.mark.parametrize("rank_batch", [1, 5, 64])
+@pytest.mark.parametrize("batch_per_rank", [1, 5, 64])
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_evaluation_covers_each_image_once(folder: Path, size: int, rank_batch: int) -> None:
+def test_evaluation_covers_each_image_once(folder: Path, size: int, batch_per_rank: int) -> None:
     whole = joined(evaluated(dali(folder)))
     seen = torch.zeros_like(whole.images)
     for rank in range(size):
-        share = evaluated(dali(folder, part=(rank, size), rank_batch=rank_batch))
-        assert all(len(batch.labels) == rank_batch for batch in share[:-1])
+        share = evaluated(dali(folder, part=(rank, size), batch_per_rank=batch_per_rank))
+        assert all(len(batch.labels) == batch_per_rank for batch in share[:-1])
         mine = joined(share)
         assert torch.equal(mine.labels, whole.labels[rank::size])
         seen[rank::size] = mine.images
@@ -107,7 +107,7 @@ def test_synthetic_batches_have_the_sizes_of_real_ones(folder: Path, size: int) 
             open_split(folder),
             seed=0,
             global_batch=BATCH,
-            rank_batch=4,
+            batch_per_rank=4,
             world=World(rank=rank, size=size),
         )
         for batch in trained(loader, 3, 5):

@@ -155,15 +155,15 @@ def test_the_replacement_depends_on_the_image_alone(spoilt: Path, prefetch: int)
     assert_equal([joined(list(ranks)) for ranks in zip(*shares, strict=True)], unbroken)
 
 
-@pytest.mark.parametrize("rank_batch", [1, 4, 64])
+@pytest.mark.parametrize("batch_per_rank", [1, 4, 64])
 @pytest.mark.parametrize("size", [1, 3])
 def test_evaluation_counts_corrupt_images_as_errors(
-    spoilt: Path, size: int, rank_batch: int
+    spoilt: Path, size: int, batch_per_rank: int
 ) -> None:
     labels: list[int] = [0] * VAL_IMAGES
     replaced = 0
     for rank in range(size):
-        loader = dali(spoilt, part=(rank, size), on_corrupt="skip", rank_batch=rank_batch)
+        loader = dali(spoilt, part=(rank, size), on_corrupt="skip", batch_per_rank=batch_per_rank)
         with loader.evaluate() as stream:
             labels[rank::size] = joined(list(stream)).labels.tolist()
             replaced += stream.replaced

@@ -17,6 +17,7 @@ from pipeline.distributed.world import World
 from pipeline.storage import copying, staging
 from pipeline.storage.files import file_faults
 from pipeline.storage.staging import stage_on_each_node, stage_split
+from pipeline.system import progress
 from tests.support.archives import make_archives, spoil, write_archives
 from tests.support.images import make_dataset, make_images
 from tests.support.loading import open_split
@@ -233,7 +234,8 @@ def test_progress_is_printed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(staging, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "QUICK_BYTES", 0)
     staged(archives, stage)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5

@@ -80,7 +80,7 @@ def dataset(folder: Path, splits: dict[str, list[Sample]]) -> Dataset:
 def loader(folder: Path, world: World = ALONE, spec: Windowed = SMALL, batch: int = 7) -> Loader:
     data = Data(dir=folder, train=TRAIN, eval=EVAL, order=spec, loader=Dali(threads=1))
     return open_loader(
-        data, open_split(folder), seed=SEED, global_batch=BATCH, rank_batch=batch, world=world
+        data, open_split(folder), seed=SEED, global_batch=BATCH, batch_per_rank=batch, world=world
     )
 
 
