@@ -18,7 +18,7 @@ POLL_SECONDS = 0.1
 
 
 def meet(rank: int, size: int, timeout: timedelta) -> TCPStore | None:
-    """Return the store that all ranks share; None, so that torch connects, if no file is set.
+    """Return the store that all ranks share; None if RENDEZVOUS_FILE is not set.
 
     Rank 0 takes any free port, since a port chosen in advance might be taken by now. Raises
     `TimeoutError` if rank 0 does not publish its address in time.

@@ -29,7 +29,7 @@ CORES = "RANK_CORES"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's place among the `size` processes of the run."""
+    """Rank, world size and device of this process."""
 
     rank: int = 0
     size: int = 1

@@ -31,14 +31,14 @@ class Fence:
         return cls(run_dir / OWNER if token else None, token)
 
     @property
-    def stands(self) -> bool:
+    def is_active(self) -> bool:
         """Whether attempts are distinguished at all."""
         return self.path is not None
 
     def expect_mine(self) -> None:
         """Raise `FencedOut` if a newer attempt has taken over the run.
 
-        If the file cannot be read, such as during a disk failure, the run counts as its own.
+        If the file cannot be read, as during a disk failure, the run counts as this attempt's.
         """
         if self.path is None:
             return

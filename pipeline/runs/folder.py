@@ -115,9 +115,9 @@ def _difference(folder: Path, config: Config) -> str:
 def _lock(folder: Path) -> IO[str] | None:
     """Return the run's lock, or None if another process has it.
 
-    With a fence the lock is not required: that of a lost node may stay for minutes, or for ever.
+    With a fence the lock is not required: a lost node may keep it for minutes or forever.
     """
-    if not Fence.around(folder).stands:
+    if not Fence.around(folder).is_active:
         return open_locked(folder / LOCK)
     lock = (folder / LOCK).open("a")
     with suppress(OSError):

@@ -17,7 +17,7 @@ class LocalError(ValueError):
 
 
 class LossError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss became NaN or infinite."""
 
 
 class Stopped(Exception):  # noqa: N818 - it is not an error

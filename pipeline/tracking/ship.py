@@ -125,8 +125,10 @@ def _uri(run_dir: Path, options: argparse.Namespace, old: Shipped | None) -> str
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.ship", description=__doc__)
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--uri", help="MLflow store (default: as before, $MLFLOW_TRACKING_URI)")
-    parser.add_argument("--experiment", help="MLflow experiment (default: as before)")
+    parser.add_argument(
+        "--uri", help="MLflow store (default: the last one, else $MLFLOW_TRACKING_URI)"
+    )
+    parser.add_argument("--experiment", help="MLflow experiment (default: the last one)")
     parser.add_argument("--run-key", help="tag that identifies the run (default: name@time)")
     parser.add_argument("--give-up-seconds", type=float, default=600.0, metavar="SECONDS")
     parser.add_argument("--attended", action="store_true", help=argparse.SUPPRESS)

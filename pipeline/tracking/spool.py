@@ -1,6 +1,6 @@
 """What MLflow should receive from a run's event file, and how much of it was shipped.
 
-It is a function of the file alone, so shipping any part again changes nothing.
+What to ship is a function of the file alone, so shipping any part again changes nothing.
 """
 
 import json

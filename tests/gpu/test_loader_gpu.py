@@ -40,9 +40,7 @@ def test_training_batches_on_the_gpu_agree_with_the_cpu(folder: Path, spec: Dali
     assert {batch.labels.device for batch in ours} == {GPU}
     assert ours[0].images.dtype == torch.uint8
     difference = mean_difference(ours, trained(dali(folder), 1, 5))
-    assert difference < (
-        2.0 if spec is MIXED else 1e-9
-    )  # another decoder upsamples chroma differently
+    assert difference < (2.0 if spec is MIXED else 1e-9)  # the GPU decoder upsamples differently
 
 
 def test_evaluation_on_the_gpu_agrees_with_the_cpu(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a run reports about its machines before the first step: how fast each is, and its setup.
+"""How fast the machines of a run are and how they are set up, reported before the first step.
 
 measure times each rank and, with links, the connections; limits names those that are too slow;
 nodes, with machine and clocks, describes each node; report prints it all. Nothing is decided here:

@@ -23,8 +23,8 @@ Transfer = Callable[..., dist.Work | None]
 def strides(hosts: Sequence[str]) -> list[int]:
     """Return the distances between linked ranks: 1, and the number of ranks per node.
 
-    The second links the same GPU of neighbouring nodes, through every network card of a node; the
-    first uses only the card of the last rank. It needs nodes with equal numbers of ranks.
+    The second needs nodes with equal numbers of ranks. It links the same GPU of neighbouring nodes,
+    through every network card of a node; the first uses only the card of the last rank.
     """
     local_size = hosts.count(hosts[0])
     blocks = [hosts[first : first + local_size] for first in range(0, len(hosts), local_size)]

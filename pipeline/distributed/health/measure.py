@@ -22,8 +22,8 @@ MOST_REPEATS = 1000
 def check_health(world: World, seconds: float = 10.0) -> list[RankHealth]:
     """Measure each rank and the links between them; return all ranks' figures, on every rank.
 
-    A collective. Besides connecting it takes about `seconds` for any number of ranks; more only if
-    a link cannot carry 4 MiB in that time. It does not change the random generators.
+    A collective. It takes about `seconds` plus the time to connect, for any number of ranks; longer
+    only if a link cannot carry 4 MiB in that time. It does not change the random generators.
     """
     hosts = world.gather(host_name())
     matmul = multiply(world.device, 0.2 * seconds)

@@ -15,7 +15,7 @@ from tests.support.snapshots import snapshot
 def test_without_a_token_there_is_no_fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN, raising=False)
     fence = Fence.around(tmp_path)
-    assert not fence.stands
+    assert not fence.is_active
     (tmp_path / OWNER).write_text("9.0.0")
     fence.expect_mine()
 
@@ -23,7 +23,7 @@ def test_without_a_token_there_is_no_fence(tmp_path: Path, monkeypatch: pytest.M
 def test_only_the_owner_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN, "7.0.1")
     fence = Fence.around(tmp_path)
-    fence.expect_mine()  # nobody owns the run yet
+    fence.expect_mine()  # no attempt owns the run yet
     (tmp_path / OWNER).write_text("7.0.1\n")
     fence.expect_mine()
     (tmp_path / OWNER).write_text("7.1.0")
