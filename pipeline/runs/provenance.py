@@ -28,10 +28,11 @@ def describe_code() -> dict[str, str]:
 
     A copy of the code, kept for a queued job, brings the answer with it.
     """
-    kept = Path(__file__).parents[2] / COMMIT
-    if kept.exists():
-        return json.loads(kept.read_bytes())
-    commit = _git("rev-parse", "HEAD")
+    root = Path(__file__).resolve().parents[2]
+    if (root / COMMIT).exists():
+        return json.loads((root / COMMIT).read_bytes())
+    # Installed, the code may lie inside the repository of another project.
+    commit = _git("rev-parse", "HEAD") if (root / "pyproject.toml").exists() else ""
     if not commit:
         return {}
     return {
