@@ -24,7 +24,7 @@ import numpy as np
 if __name__ == "__main__":
     from pipeline.system.extras import exit_unless_installed
 
-    exit_unless_installed("pyarrow", "xxhash", needed_by="order_quality.py")
+    exit_unless_installed("pyarrow", "xxhash", needed_by="this program")
 
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Shuffled, Windowed
