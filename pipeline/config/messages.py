@@ -118,7 +118,7 @@ def _classes(annotation: Any) -> dict[str, type]:
     kinds = list(_dataclasses_in(annotation))
     if len(kinds) == 1:
         return {"": kinds[0]}
-    return {_fields(kind)["name"].default: kind for kind in kinds}
+    return {getattr(kind, "family", _fields(kind)["name"].default): kind for kind in kinds}
 
 
 def _dataclasses_in(annotation: Any) -> Iterator[type]:

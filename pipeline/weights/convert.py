@@ -101,7 +101,7 @@ def describe(stored: StoredCheckpoint, manifest: Manifest | None, *, live: bool)
 
 def _expect_counterpart(config: Config, form: Form) -> None:
     """Raise `ValueError` if torchvision or timm has no such network."""
-    if form in ("torchvision", "timm") and config.model.architecture.family != "resnet":
+    if form in ("torchvision", "timm") and config.model.family != "resnet":
         raise ValueError(
             f"{form} has no {config.model.name}; convert it --to onnx, which runs without this"
             " project, or --to safetensors, with this project's names"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from pipeline.config.schema import Ddp, DeepSpeed, Model, Sgd, Train
+from pipeline.config.schema import Ddp, DeepSpeed, Sgd, Train, model_named
 from pipeline.distributed.world import World, join_world
 from pipeline.engines import Engine, EngineState, Trainee, open_engine
 from pipeline.models import build
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> None:
 def train(trial: Trial, folder: Path, world: World) -> Outcome:
     defaults = {"steps": LAST_STEP, "precision": "fp32", "global_batch": trial.global_batch}
     settings = Train(**defaults | trial.train)
-    network = build(Model(name="cifar_resnet8"), classes=CLASSES, generator_seed=1)
+    network = build(model_named("cifar_resnet8"), classes=CLASSES, generator_seed=1)
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     network.to(world.device).to(memory_format=layout)
     module = Normalized(
