@@ -24,13 +24,14 @@ from typing import IO, Any
 # So that it also runs from a checkout that is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from pipeline.tracking.mlflow_client import (
+from pipeline.system.extras import expect_installed
+from pipeline.tracking.sidecar import unshipped_runs
+from pipeline.tracking.store_uri import (
     ARTIFACTS_DIR,
     default_uri,
     sqlite_file,
     without_password,
 )
-from pipeline.tracking.sidecar import unshipped_runs
 
 PORTS_TRIED = 20
 READY_SECONDS = 180.0
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if uri.startswith(("http://", "https://")):
             show(uri.rstrip("/"), browser=options.browser)
             return 0
+        expect_installed("mlflow", needed_by="the dashboard")
         check_store(uri, options.runs_dir)
         port = free_port(options.host, options.port)
     except ValueError as error:

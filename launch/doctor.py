@@ -24,7 +24,7 @@ from launch.slurm.submit.capacity import check_request, read_partitions
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Slurm
 from pipeline.system.command import count
-from pipeline.tracking.mlflow_client import default_uri
+from pipeline.tracking.store_uri import default_uri
 
 EXIT_CODES = "exit codes: 0 nothing costs work, 1 something does, 2 a mistake of the user's"
 WIDTH = 100

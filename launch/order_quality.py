@@ -21,6 +21,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+if __name__ == "__main__":
+    from pipeline.system.extras import exit_unless_installed
+
+    exit_unless_installed("pyarrow", "xxhash", needed_by="order_quality.py")
+
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Shuffled, Windowed
 from pipeline.dataset.index import Index

@@ -17,7 +17,7 @@ from launch.diagnosis.machine_rules import SHARED_MEMORY, Machine
 from launch.diagnosis.place_rules import Folder, Store
 from pipeline.config.schema import Container
 from pipeline.system.mounts import shared
-from pipeline.tracking.mlflow_client import sqlite_file, without_password
+from pipeline.tracking.store_uri import sqlite_file, without_password
 
 ANSWER_SECONDS = 5.0
 MISSING = "there is no such folder"

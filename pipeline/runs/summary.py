@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.tracking.events import StepReport
-from pipeline.tracking.jsonl import METRICS, event_name
+from pipeline.tracking.jsonl import METRICS
 
-PROGRESS = f'{{"event": "{event_name(StepReport)}"'.encode()
+PROGRESS = f'{{"event": "{StepReport.kind}"'.encode()
 """How nearly all lines begin; but the last one of them says it all."""
 WARNINGS_KEPT = 5
 

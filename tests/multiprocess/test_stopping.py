@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from pipeline.checkpoint import list_checkpoints, read_checkpoint
+from pipeline.checkpoint import TrainedOn, list_checkpoints, read_checkpoint, trained_on
 from pipeline.config.load import load
 from pipeline.system.exit_codes import STOPPED
 from pipeline.train import main
@@ -92,7 +92,7 @@ def test_an_evaluation_is_left_and_made_up_for(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=30, val=300))
     run = tmp_path / "run"
     arguments = (recipe, f"run_dir={run}", "train.steps=12", "evaluate.every_steps=6")
-    arguments += ("evaluate.rank_batch=1", "train.log_every_steps=6", NEVER)
+    arguments += ("evaluate.batch_per_rank=1", "train.log_every_steps=6", NEVER)
     training = start(*arguments, ranks=2)
     train_until(lambda: reached(run, "progress", 6), training)
     training.ranks.send(signal.SIGTERM, training.ranks.pids[:1])
@@ -148,5 +148,9 @@ def test_a_checkpoint_explains_itself(recipe: Path, tmp_path: Path) -> None:
     provenance = json.loads((path / "provenance.json").read_text())
     manifest = json.loads((recipe.parent / "data" / "manifest.json").read_text())
     assert provenance["dataset_fingerprint"] == manifest["fingerprint"]
+    dataset = trained_on(read_checkpoint(path))
+    assert dataset == TrainedOn(
+        manifest["name"], manifest["fingerprint"], tuple(manifest["classes"])
+    )
     assert provenance["torch"] == version("torch")
     assert {"git_commit", "git_dirty", "config_hash", "python"} <= provenance.keys()

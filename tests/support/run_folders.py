@@ -1,4 +1,4 @@
-"""A configuration to make run folders from, and folders that were held once."""
+"""A configuration for run folders, and folders that were held once."""
 
 from pathlib import Path
 from typing import Any

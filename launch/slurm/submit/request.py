@@ -12,7 +12,7 @@ from launch.slurm.submit.sbatch import prepare, queue, script
 from pipeline.config.schema import Config
 from pipeline.runs.find import runs_dir_of
 from pipeline.runs.folder import hold_run_folder
-from pipeline.tracking.mlflow_client import default_uri, without_password
+from pipeline.tracking.store_uri import default_uri, without_password
 
 
 @dataclass(frozen=True)

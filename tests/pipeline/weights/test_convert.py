@@ -184,20 +184,26 @@ def test_what_is_not_installed_is_named_with_the_remedy(
 # ------------------------------------------------------------------------------------- mistakes
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
-    "torchvision has no cifar_resnet8; convert it --to onnx": ("cifar_resnet8", ["torchvision"]),
-    "timm has no cifar_plain8; convert it --to onnx": ("cifar_plain8", ["timm"]),
-    "timm has no preact_resnet18; convert it --to onnx": ("preact_resnet18", ["timm"]),
-    "no pickle, such as .pth, is written": ("cifar_resnet8", ["safetensors", "--out", "w.pth"]),
+    "torchvision does not have cifar_resnet8; convert it --to onnx": (
+        "cifar_resnet8",
+        ["torchvision"],
+    ),
+    "timm does not have cifar_plain8; convert it --to onnx": ("cifar_plain8", ["timm"]),
+    "timm does not have preact_resnet18; convert it --to onnx": ("preact_resnet18", ["timm"]),
+    "pickles, such as .pth, are not written": ("cifar_resnet8", ["safetensors", "--out", "w.pth"]),
     "writes a file NAME.onnx": ("cifar_resnet8", ["onnx"]),
     "taken.safetensors exists": (
         "cifar_resnet8",
         ["safetensors", "--out", "taken.safetensors"],
     ),
-    "there is no folder none": (
+    "folder none is missing": (
         "cifar_resnet8",
         ["safetensors", "--out", "none/w.safetensors"],
     ),
-    "--no-normalise goes with --to onnx": ("cifar_resnet8", ["safetensors", "--no-normalise"]),
+    "--no-normalise only works with --to onnx": (
+        "cifar_resnet8",
+        ["safetensors", "--no-normalise"],
+    ),
     "is not the cifar_resnet14 of its configuration: layer1.1.bn1.bias is missing": (
         "cifar_resnet8",
         ["safetensors", "--config", "other.yaml"],
