@@ -1,3 +1,3 @@
-"""What a person types."""
+"""The programs that a person runs, and the packages behind them."""
 
-import pipeline as pipeline  # first of all: it says how torch's threads wait
+import pipeline as pipeline  # first: it configures how torch's threads wait
