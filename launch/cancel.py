@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
 from launch.slurm.cancellation import Cancellation, cancel
 from pipeline.runs.find import expect_run

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
 from launch.diagnosis import cluster_rules, facts, machine_rules, place_rules
 from launch.diagnosis.finding import Finding, Severity, apply, costs_time, costs_work, fine
@@ -74,7 +74,7 @@ def to_text(findings: Sequence[Finding]) -> str:
         if chosen:
             lines += [severity.upper(), *(line for each in chosen for line in _lines(each)), ""]
     counts = Counter(finding.severity for finding in findings)
-    return "\n".join([*lines, ", ".join(f"{counts[each]} {each}" for each in Severity)])
+    return "\n".join([*lines, ", ".join(f"{each}: {counts[each]}" for each in Severity)])
 
 
 def to_json(findings: Sequence[Finding]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
 from launch.overview.details import read_details, to_json
 from launch.overview.state import read_state, submissions

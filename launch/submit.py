@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
 from launch.local.executors import start_as_job, start_here
 from launch.local.preflight import check, check_machine, count_gpus
@@ -159,11 +159,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("config", type=Path, help="a YAML file, such as configs/quickstart.yaml")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings to override")
     parser.add_argument("--nodes", type=count, default=1, metavar="N", help="machines (default 1)")
-    parser.add_argument("--local", action="store_true", help="on this machine, even with SLURM")
+    parser.add_argument(
+        "--local", action="store_true", help="train on this machine, even with SLURM"
+    )
     parser.add_argument(
         "--executor",
         choices=("local", "debug"),
-        help="on this machine as a job of submitit: in another process, or in this one",
+        help="train on this machine as a job of submitit: in another process, or in this one",
     )
     parser.add_argument(
         "--ranks", type=count, metavar="N", help="processes per node (default: one for each GPU)"

@@ -16,6 +16,7 @@ from pipeline.dataset.split import open_split
 from pipeline.distributed.world import World
 from pipeline.loaders import open_loader
 from pipeline.models.input import Normalized
+from pipeline.system.command import plural
 
 
 class PlainImages(Dataset[Any]):
@@ -55,7 +56,7 @@ def loader_sides(config: Config, world: World, workers: int, *, as_bytes: bool) 
         for pixels, _labels in islice(plain, batches):
             pixels.to(world.device)
 
-    return {"DALI": run_ours, f"torchvision DataLoader, {workers} workers": run_plain}
+    return {"DALI": run_ours, f"torchvision DataLoader, {plural(workers, 'worker')}": run_plain}
 
 
 def _plain_loader(config: Config, index: Index, workers: int, *, as_bytes: bool) -> DataLoader[Any]:

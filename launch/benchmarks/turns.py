@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from pipeline.system.command import plural
+
 READY = 6
 """More batches than any side prepares in advance."""
 
@@ -21,7 +23,8 @@ def compare(sides: dict[str, Side], rounds: int, batches: int, images: int) -> N
         speeds = {name: _images_per_second(sides[name], batches, images) for name in order}
         if number:  # the first turn warms up
             turns.append([speeds[name] for name in sides])
-    print(f"{batches} batches of {images} images per turn, {rounds} turns; min / median / max")
+    work = f"{plural(batches, 'batch', 'batches')} of {plural(images, 'image')} per turn"
+    print(f"{work}, {plural(rounds, 'turn')}; min / median / max")
     for name, values in zip(sides, zip(*turns, strict=True), strict=True):
         print(f"{name:50} {_spread(values, '.1f')} images/s")
     first, *others = sides

@@ -150,7 +150,7 @@ def notice_of_preemption(cluster: Cluster) -> Finding | None:
     meaning = f"with KillWait, ranks of a preempted job have {seconds} s to save"
     if seconds >= STOP_SECONDS:
         return fine(setting, value, meaning)
-    remedy = f"set checkpoint.every_steps lower, or ask the administrator for {STOP_SECONDS}"
+    remedy = f"set checkpoint.every_steps lower, or ask for GraceTime={STOP_SECONDS}"
     return costs_work(setting, value, f"{meaning}: too little for slow steps", remedy)
 
 

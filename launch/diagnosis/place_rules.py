@@ -87,7 +87,7 @@ class TrackingStore:
 
     uri: str
     error: str = ""
-    """Why it is a server that does not answer; empty otherwise."""
+    """Why the server does not answer; empty if it does, or if the store is a file."""
     shared_file: bool = False
     """Whether it is a database file on a network file system."""
 

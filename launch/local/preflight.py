@@ -54,7 +54,7 @@ class Preflight:
         if self.config.data.stage is None:
             return []
         size = f"{staged_bytes(self.split) / 1e9:,.1f} GB"
-        return [("on each node", f"{size} in {stage_root(self.config.data, self.split)}")]
+        return [("staging", f"{size} per node, in {stage_root(self.config.data, self.split)}")]
 
 
 def count_gpus() -> int:

@@ -22,7 +22,7 @@ SETTLE_SECONDS = 1.0
 GRACE_SECONDS = 10.0
 """After a failure: from SIGTERM to SIGKILL."""
 STOP_SECONDS = 60.0
-"""After a stop signal: time until SIGKILL; a checkpoint may still be being written."""
+"""After a stop signal: time until SIGKILL, for the ranks to save."""
 PASSED_ON = (signal.SIGINT, signal.SIGHUP, *STOPS)
 
 Rank = subprocess.Popen[bytes]

@@ -38,7 +38,7 @@ class RunDetails:
     world_size: int | None
     node_list: str
     attempts: list[Outcome]
-    """Those of all submissions, oldest first."""
+    """The outcomes of all submissions, oldest first."""
     warnings: list[PastWarning]
     paths: dict[str, Path]
     log: Path | None
@@ -83,7 +83,7 @@ def to_json(details: RunDetails) -> str:
 
 
 def relevant_log(run_dir: Path, state: RunState, attempts: list[Outcome]) -> Path | None:
-    """Return the log to look at; None if there is none, as for a run outside SLURM."""
+    """Return the log to look at, or None if there is none; runs outside SLURM have none."""
     if state.state == "failed" and attempts:
         failed = Path(attempts[-1].log)
         if failed.is_file():

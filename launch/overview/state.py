@@ -43,7 +43,7 @@ class Evidence:
     held: bool
     """Whether a process on this machine holds it."""
     last_outcome: Outcome | None
-    """The last one of its last submission."""
+    """The last outcome of its last submission."""
     metrics: Metrics
     now: float
 
@@ -69,7 +69,7 @@ class RunState:
     images_per_second: float | None
     """Only while it runs."""
     time_left: str | None
-    """Its job's, as SLURM writes it."""
+    """The time left for its job, as SLURM writes it."""
     checkpoint_step: int | None
     checkpoint_age_seconds: float | None
     restarts: int
@@ -144,7 +144,7 @@ def _judge_by_records(seen: Evidence) -> tuple[str, str]:
 
 
 def _judge_by_metrics(seen: Evidence) -> tuple[str, str]:
-    """Return the state of a run that has no known outcome either."""
+    """Return the state of a run by what it last reported itself."""
     metrics = seen.metrics
     match metrics.ended.get("status"):
         case "failed":

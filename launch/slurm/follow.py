@@ -19,7 +19,7 @@ ENDED = (
 ASK_SECONDS = 5.0
 READ_SECONDS = 0.5
 FAILURES_IN_A_ROW = 24
-"""How often SLURM may fail to answer, as while its controller restarts."""
+"""How often SLURM may fail to answer, for example while its controller restarts."""
 
 
 def follow(submission: Submission) -> int:

@@ -28,7 +28,7 @@ class QueuedJob:
 
 
 def read_jobs(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
-    """Return those of the jobs that have not ended, by id, with one call of squeue.
+    """Return the jobs that have not ended, by id, with one call of squeue.
 
     Raises `SlurmError` if SLURM does not answer.
     """

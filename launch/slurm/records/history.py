@@ -22,10 +22,10 @@ class Outcome:
     """How one attempt ended."""
 
     token: str
-    """The attempt's."""
+    """JOB.RESTART.NUMBER of the attempt."""
     kind: Annotated[OutcomeKind, Field(alias="ending")]  # "ending" is its name in the file
     step: int
-    """The newest checkpoint's when the attempt ended; 0 if there was none."""
+    """The step of the newest checkpoint when the attempt ended; 0 if there was none."""
     error: str = ""
     """The error of the rank that failed first, and where; empty if unknown."""
     report: str = ""

@@ -103,13 +103,13 @@ def _stuck(history: Sequence[Outcome], limits: RestartLimits) -> str:
 
 
 def _without_progress(history: Sequence[Outcome]) -> int:
-    """Count the last attempts that saved no step beyond their first one.
+    """Count the attempts, from the last one back, that saved nothing beyond where they started.
 
     Attempts that were asked to stop do not count: they may not have had the time.
     """
-    first_steps = [0, *(outcome.step for outcome in history[:-1])]
+    starts = [0, *(outcome.step for outcome in history[:-1])]
     attempts = 0
-    for outcome, step in zip(reversed(history), reversed(first_steps), strict=True):
+    for outcome, step in zip(reversed(history), reversed(starts), strict=True):
         if outcome.step > step:
             break
         attempts += outcome.kind != "stopped"

@@ -1,6 +1,6 @@
 """The batch side of a job: starts attempts until the run finishes or retrying is pointless.
 
-It runs once in a job, on the job's first node, and judges by what is on disk.
+It runs once in a job, on the job's first node, and decides by what is on disk.
 """
 
 import signal
@@ -35,7 +35,7 @@ POLL_SECONDS = 0.2
 LOOK_SECONDS = 10.0
 """How often a job with spare nodes checks whether one of its nodes was lost."""
 START_SECONDS = 60.0
-"""How long srun may fail to start any rank, as while a controller has just come back."""
+"""How long srun may fail to start any rank, for example just after a controller restart."""
 EARLY_SECONDS = 90.0
 """SLURM may send the notice of the time limit up to a minute early."""
 

@@ -42,7 +42,7 @@ class WatchedRun:
     active_at: float
     """Unix time in seconds at which the run last wrote something."""
     restarts: int = 0
-    """How often SLURM requeued the job. This and the rest are only known of pending jobs."""
+    """How often SLURM requeued the job. This and the rest are only known for pending jobs."""
     excluded: frozenset[str] = field(default_factory=frozenset[str])
     """Nodes that the job excludes."""
     partition_nodes: int = 0

@@ -102,6 +102,18 @@ def test_a_torn_line_does_not_damage_the_history(tmp_path: Path) -> None:
     assert read_history(tmp_path) == [*outcomes, outcomes[0]]
 
 
+def test_a_line_of_the_history_keeps_its_format(tmp_path: Path) -> None:
+    line = (
+        '{"token": "1.0.0", "ending": "node lost", "step": 5, "error": "E", "report": "r",'
+        ' "node": "n1", "log": "l", "seconds": 1.5}\n'
+    )
+    (tmp_path / HISTORY).write_text(line)
+    (outcome,) = read_history(tmp_path)
+    assert outcome == Outcome("1.0.0", "node lost", 5, "E", "r", "n1", "l", 1.5)
+    append_outcome(tmp_path, outcome)
+    assert (tmp_path / HISTORY).read_text() == 2 * line
+
+
 def test_the_address_of_a_node_is_the_one_on_its_route_to_the_others() -> None:
     assert own_address("n1", {"n1": "127.0.1.1"}) == "127.0.0.1"
     assert own_address("n1", {"n1": "127.0.1.1", "n2": "127.0.0.1"}) == "127.0.0.1"
