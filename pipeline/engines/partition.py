@@ -77,8 +77,10 @@ class ParameterPartition:
 
         Squares are summed in fp64: rounded to fp32, a norm is the same however it is partitioned.
         """
-        squares = [piece.double().square().sum() for piece in self.segments(part)]
-        return self._world.all_reduce_sum_(torch.stack(squares)).sqrt().float()
+        norms = [
+            torch.linalg.vector_norm(each, dtype=torch.float64) for each in self.segments(part)
+        ]
+        return self._world.all_reduce_sum_(torch.stack(norms).square()).sqrt().float()
 
     def _fits(self, tensors: Named) -> bool:
         return all(tensors[name].shape == shape for name, shape in self._shapes.items())
