@@ -2,4 +2,4 @@
 
 from pipeline.system.extras import exit_unless_installed
 
-exit_unless_installed("pyarrow", "scipy", "sklearn", "xxhash", needed_by="data/")
+exit_unless_installed("pyarrow", "scipy", "sklearn", "xxhash", needed_by="this program")

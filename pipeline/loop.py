@@ -66,7 +66,7 @@ class Run:
 def fit(run: Run) -> Counts:
     """Train from `run.progress` to the end of the plan; return the last evaluation.
 
-    Raises `Stopped` if the run is asked to stop; its last checkpoint may still be in writing then.
+    Raises `Stopped` if the run is asked to stop; a thread may still be writing the checkpoint.
     """
     counts = evaluate_and_save(run, run.progress.step) if evaluation_is_due(run) else None
     run.meter.restart()

@@ -166,7 +166,7 @@ def noting_place(run: Run) -> Generator[None]:
 def set_up_torch(*, deterministic: bool, world: World) -> None:
     """Choose fast kernels, or deterministic ones."""
     torch.backends.cudnn.benchmark = not deterministic
-    if deterministic:  # not set to False either: the call alone loads the compiler, for seconds
+    if deterministic:  # only then: the call loads the compiler, which takes seconds
         torch.use_deterministic_algorithms(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if world.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:

@@ -93,7 +93,7 @@ def _draw(seed: int, places: BatchIndices, stream: int) -> Words:
 def _random_regions(
     crop: RandomResizedCrop, places: BatchIndices, seed: int, high: Integers, wide: Integers
 ) -> tuple[Integers, Integers]:
-    """Return start and shape, each (n, 2), of the first random crop that fits, or the central."""
+    """Return start and shape, each (n, 2), of the first random crop that fits, else the central."""
     words = np.stack([_draw(seed, places, CROP_DRAWS + k) for k in range(ATTEMPTS)])
     least, most = crop.scale
     area = high * wide * (least + (most - least) * uniform(words[:, 0]))

@@ -9,7 +9,7 @@ MODEL, EMA = "model", "ema"
 OPTIMIZER = "optimizer."
 """The groups of an optimiser's slots start with it: `optimizer.exp_avg`."""
 SHORT = {"momentum_buffer": "momentum"}
-"""Slots whose group has another name, the one that all checkpoints have used so far."""
+"""Slots whose group keeps the name that older checkpoints use."""
 
 
 def tensor_groups(

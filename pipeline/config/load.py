@@ -29,7 +29,7 @@ DEFAULT_KINDS = {
 
 
 class ConfigError(ValueError):
-    """All faults of a configuration, one a line: those of the file in order, then overrides."""
+    """All faults of a configuration, one per line: first the file's in order, then overrides'."""
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -1,4 +1,4 @@
-"""One error of pydantic's, in words for the person who wrote the YAML and at the place in it."""
+"""Turns an error of pydantic into a message with its place in the YAML, and a remedy."""
 
 import json
 import re
@@ -36,12 +36,12 @@ def _text(error: ErrorDetails, spot: "_Spot", value: Any) -> str:
         case "unexpected_keyword_argument":
             text = _unknown_key(spot)
         case "missing" if isinstance(spot.loc[-1], int):
-            text = "is missing, the list is too short"
+            text = "is missing; the list is too short"
         case "missing":
             field = _fields(spot.owner)[str(spot.loc[-1])]
             text = f"missing; add it ({' '.join((field.description or '').split()).rstrip('.')})"
         case "union_tag_not_found":
-            text = f"has no key name; choices for it: {', '.join(spot.choices)}"
+            text = f"needs a name; choices: {', '.join(spot.choices)}"
         case "union_tag_invalid":
             text = _not_a_choice(value["name"], spot.choices)
         case "literal_error":
@@ -60,7 +60,7 @@ def _text(error: ErrorDetails, spot: "_Spot", value: Any) -> str:
 
 
 class _Spot(NamedTuple):
-    """Where in the document, and in the schema, an error of pydantic's lies."""
+    """Where an error of pydantic is, in the document and in the schema."""
 
     loc: Loc
     is_key: bool  # the key itself is wrong, not its value
@@ -73,7 +73,7 @@ def _find(error_loc: Loc) -> _Spot:
     """Follow the `loc` of an error through the schema.
 
     Between the keys pydantic puts the name of the choice that was made (`step`, `pad_crop`), and
-    `[key]` after a key of a dictionary that is itself wrong; neither stands in the document.
+    `[key]` after a key of a dictionary that is itself wrong; neither is in the document.
     """
     loc: Loc = ()
     is_key, owner = False, None
@@ -99,7 +99,7 @@ def _fields(owner: type | None) -> dict[str, FieldInfo]:
 
 
 def _classes(annotation: Any, tag: str = "") -> dict[str, type]:
-    """The dataclasses in a field's type, by the name that chooses among them."""
+    """Return the dataclasses in a field's type, by the name that chooses among them."""
     if isinstance(annotation, type) and is_dataclass(annotation):
         name = _fields(annotation).get("name")
         return {tag or (name.default if name else ""): annotation}
@@ -126,13 +126,12 @@ def _not_a_choice(value: Any, choices: Iterable[str]) -> str:
 
 
 def _keys_within(choices: dict[str, type]) -> str:
-    match list(choices.values()):
-        case []:
-            return "write {NAME: value}"
-        case [only]:
-            return f"valid keys: {', '.join(_fields(only))}"
-        case _:
-            return f"give it a name, one of: {', '.join(choices)}"
+    kinds = list(choices.values())
+    if not kinds:
+        return "write {NAME: value}"
+    if len(kinds) > 1 and not _fields(kinds[0])["name"].is_required():
+        return f"give it a name; choices: {', '.join(choices)}"
+    return f"valid keys: {', '.join(_fields(kinds[0]))}"
 
 
 def _remedy(kind: str, value: Any) -> str:

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.dataset.samples import DIGEST_BYTES, SCHEMA, as_numpy, chunk
 from pipeline.system.command import plural
 
-pa: Any = pyarrow  # it ships no types
+pa: Any = pyarrow  # it has no type hints
 
 Number = TypeVar("Number", np.int32, np.int64)
 
@@ -60,7 +60,7 @@ class Manifest:
     class_names: tuple[str, ...] = ()
     """The classes in words, if known."""
     request: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What the dataset was prepared from; the same request again has nothing to do."""
+    """What the dataset was prepared from. Preparing the same again does nothing."""
     format: int = FORMAT
 
 
@@ -101,7 +101,7 @@ class Index:
         return self.table.num_rows
 
     def fault(self) -> str | None:
-        """Return why this index cannot be right, or None; it may be damaged or forged."""
+        """Return what is wrong with this index, which may be damaged or forged, or None."""
         return next(self._faults(), None)
 
     def _faults(self) -> Iterator[str]:

@@ -15,7 +15,7 @@ import pyarrow
 import xxhash
 from numpy.typing import NDArray
 
-pa: Any = pyarrow  # it ships no types
+pa: Any = pyarrow  # it has no type hints
 
 DIGEST_BYTES = 16
 COLUMNS: Mapping[str, np.dtype[Any]] = {

@@ -1,4 +1,4 @@
-"""Writing a dataset: sorted, with a fingerprint, and complete or not there at all."""
+"""Writing a dataset: sorted, with a fingerprint, and all of it or nothing."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from pipeline.dataset.index import FILES_SCHEMA, MANIFEST, SPLIT_SCHEMA, Manifes
 from pipeline.dataset.samples import COLUMNS, Samples, StoredFile, as_arrow
 from pipeline.system.durable import sync_folder, write_durably
 
-pa: Any = pyarrow  # it ships no types
+pa: Any = pyarrow  # it has no type hints
 
 
 @dataclass(frozen=True, slots=True)

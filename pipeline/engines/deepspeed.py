@@ -94,7 +94,7 @@ class ZeroEngine(DeepSpeedEngine):
 
     def _micro_batches(self, count: int) -> Iterator[int]:
         if self._reduces_once and count > 1:
-            # Otherwise stage 2 would sum the ranks' means, which rounds unlike the mean of sums.
+            # Stage 2 would otherwise sum means over the ranks, which rounds unlike a mean of sums.
             with self._engine.coalesce_grad_reduction():
                 yield from range(1, count + 1)
         else:

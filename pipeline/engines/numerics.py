@@ -40,7 +40,7 @@ class Autocast(nn.Module):
 
 
 class LossScale:
-    """The loss scale of fp16, which keeps small gradients from vanishing (Micikevicius 2018).
+    """fp16's loss scale: it keeps small gradients from vanishing (Micikevicius et al. 2018).
 
     It is that of `torch.amp.GradScaler`, except that gradients may be partitioned over the ranks:
     all ranks then skip a step together. `optimizer` must skip a step where its `found_inf` is 1,
@@ -60,7 +60,7 @@ class LossScale:
 
     @torch.no_grad()
     def unscale_(self, gradients: Sequence[torch.Tensor], sum_: Sum) -> None:
-        """Divide `gradients` by the scale, in place; note whether any rank's overflowed."""
+        """Divide `gradients` by the scale, in place; record whether any rank's overflowed."""
         self._overflow.zero_()
         inverse = self._scale.double().reciprocal().float()
         torch._amp_foreach_non_finite_check_and_unscale_(list(gradients), self._overflow, inverse)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]

@@ -28,10 +28,11 @@ def describe_code() -> dict[str, str]:
 
     The copy of the code that a queued job uses has them in its file commit.json.
     """
-    kept = Path(__file__).parents[2] / COMMIT
-    if kept.exists():
-        return json.loads(kept.read_bytes())
-    commit = _git("rev-parse", "HEAD")
+    root = Path(__file__).resolve().parents[2]
+    if (root / COMMIT).exists():
+        return json.loads((root / COMMIT).read_bytes())
+    # Installed, the code may lie inside the repository of another project.
+    commit = _git("rev-parse", "HEAD") if (root / "pyproject.toml").exists() else ""
     if not commit:
         return {}
     return {

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.checkpoint import MANIFEST, read_checkpoint, write_checkpoint
-from pipeline.config.schema import Model
+from pipeline.config.schema import model_named
 from pipeline.models import build, count_parameters
 from pipeline.tracking.events import Evaluated, RunStarted
 from pipeline.tracking.jsonl import METRICS, Jsonl
@@ -26,7 +26,7 @@ from tests.support.snapshots import flip_a_bit, save_all, snapshot
 from tests.support.stored_networks import CLASSES, Run, make_run, program
 
 ROOT = Path(__file__).parents[2]
-SMALL = Model(name="cifar_resnet8")
+SMALL = model_named("cifar_resnet8")
 
 
 @pytest.fixture

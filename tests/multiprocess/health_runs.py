@@ -1,4 +1,4 @@
-"""A program of ranks that measure themselves and one another, and write down what they found."""
+"""A program for ranks that measure themselves and each other, and write what they find."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from pipeline.distributed.world import World, join_world
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure for some seconds, on nodes of so many ranks; write `<rank>.json` into a folder."""
+    """Measure, with arguments FOLDER SECONDS RANKS_PER_NODE; write FOLDER/<rank>.json."""
     folder, seconds, gpus = Path(arguments[0]), float(arguments[1]), int(arguments[2])
     with join_world() as world:
         os.environ["SLURMD_NODENAME"] = f"node{world.rank // gpus}"

@@ -80,7 +80,7 @@ class Dali:
     threads: Count | None = None
     """CPU threads of each rank. By default the rank's share of the machine's cores."""
     read_threads: Count = 4
-    """Threads of each rank that read files. More of them help where a read takes long."""
+    """Threads of each rank that read files. More of them help where reads are slow."""
     decode: Literal["auto", "cpu", "mixed"] = "auto"
     """Where JPEGs are decoded. `mixed` is CPU and GPU; `auto` is `mixed` on a GPU, else `cpu`."""
     region_decode: bool | None = None
@@ -129,7 +129,7 @@ class Data:
     """Folder of the images, if they moved since the dataset was prepared."""
     stage: Path | None = None
     """Folder on a local disk of each node. The images are copied there once, checked, and read from
-    there. Later runs use the same copies; delete them yourself."""
+    there. Later runs use the same copies, which are never deleted."""
     train: Annotated[RandomResizedCrop | PadCrop, Field(discriminator="name")] = field(
         default_factory=RandomResizedCrop
     )

@@ -158,7 +158,7 @@ class Slurm:
     ranks_per_node: Count | None = None
     """Processes on each node. By default one per GPU, or 1 on nodes without GPUs."""
     cpus_per_rank: Count | None = None
-    """CPUs of each rank. By default its share of the node."""
+    """CPUs of each rank. By default its share of the node's CPUs."""
     memory: Annotated[Line, AfterValidator(_memory)] | None = None
     """Memory of each node, in megabytes or with a unit, such as "64G"; "0" is all of it. By default
     the partition's setting."""

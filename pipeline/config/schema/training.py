@@ -56,8 +56,8 @@ class Train:
     the device."""
     watchdog_minutes: Annotated[float, Field(ge=0)] | None = 10.0
     """A rank without a finished step for this many minutes writes its stacks to RUN_DIR/stacks and
-    exits with code 86. Before the first step and outside steps the limit is at least 30 minutes.
-    0 or `null` turns it off."""
+    exits with code 86. Before the first step and outside steps (evaluation, the last checkpoint)
+    the limit is at least 30 minutes. 0 or `null` turns it off."""
 
     @model_validator(mode="after")
     def _compiles(self) -> "Train":
@@ -101,7 +101,7 @@ class Sgd:
 
 @section
 class _WarmUp:
-    # Of a field that is inherited, pydantic reads no docstring.
+    # Descriptions, because pydantic does not read the docstrings of inherited fields.
     warmup_epochs: Annotated[float, Field(ge=0)] | None = Field(
         default=None,
         description="Epochs of linear warm-up (this or `warmup_steps`). By default none.",

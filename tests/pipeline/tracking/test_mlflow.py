@@ -18,6 +18,8 @@ import pytest
 from launch import dashboard
 from pipeline.tracking.events import Evaluated, Event, RunEnded, RunStarted, StepReport
 from pipeline.tracking.jsonl import METRICS, Jsonl
+from pipeline.tracking.server import chart_link, experiment_ids, server_command
+from pipeline.tracking.server import free_port as next_free_port
 from pipeline.tracking.sidecar import Sidecar
 from pipeline.tracking.spool import Shipped, unshipped_bytes
 
@@ -316,6 +318,8 @@ def test_a_killed_sidecar_loses_and_repeats_nothing(place: Path) -> None:
 TRAINER = """
 import os, sys
 from pathlib import Path
+from pipeline.tracking.server import chart_link, experiment_ids, server_command
+from pipeline.tracking.server import free_port as next_free_port
 from pipeline.tracking.sidecar import Sidecar
 with Sidecar.start(Path(sys.argv[1]), uri=sys.argv[2], experiment="experiment") as sidecar:
     assert sidecar.await_run_id(60)
@@ -366,7 +370,7 @@ def test_an_outage_of_the_server_loses_and_repeats_nothing(place: Path) -> None:
             link = next(line for line in server.stdout if line.startswith("Dashboard: "))
             assert link.endswith("runs?workflowType=machine_learning&compareRunsMode=CHART\n")
             assert link.startswith(f"Dashboard: {uri}/#/experiments/1/")
-            assert dashboard.experiments(uri) == ["1"]
+            assert experiment_ids(uri) == ["1"]
             assert sidecar.await_run_id(90)
             assert sidecar.drain(60)
         assert server.returncode == 0
@@ -408,21 +412,21 @@ def test_a_used_port_is_replaced_by_the_next_free_one() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert dashboard.free_port("127.0.0.1", port) > port
+        assert next_free_port("127.0.0.1", port) > port
 
 
 def test_one_experiment_is_opened_and_several_are_listed() -> None:
     one = "http://h/#/experiments/3/runs?workflowType=machine_learning&compareRunsMode=CHART"
-    assert dashboard.chart_link("http://h", ["3"]) == one
-    assert dashboard.chart_link("http://h", ["3", "4"]) == "http://h/#/experiments"
-    assert dashboard.chart_link("http://h", []) == "http://h/#/experiments"
+    assert chart_link("http://h", ["3"]) == one
+    assert chart_link("http://h", ["3", "4"]) == "http://h/#/experiments"
+    assert chart_link("http://h", []) == "http://h/#/experiments"
 
 
 def test_hosts_are_listed_only_if_others_can_connect(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    alone = dashboard.server_command(uri, tmp_path / "runs", "127.0.0.1", 5000)
+    alone = server_command(uri, tmp_path / "runs", "127.0.0.1", 5000)
     assert "--allowed-hosts" not in alone
-    shared = dashboard.server_command(uri, tmp_path / "runs", "0.0.0.0", 5000)
+    shared = server_command(uri, tmp_path / "runs", "0.0.0.0", 5000)
     hosts = shared[shared.index("--allowed-hosts") + 1].split(",")
     assert {socket.gethostname(), f"{socket.gethostname()}:*", "localhost:*", "10.*"} <= set(hosts)
     assert "*" not in hosts

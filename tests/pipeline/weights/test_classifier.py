@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.checkpoint import TrainedOn
-from pipeline.config.schema import Model
+from pipeline.config.schema import model_named
 from pipeline.weights import Classifier, evaluation_pixels, open_classifier
 from pipeline.weights.average import average
 from tests.support.core_only import REFUSED, ROOT, run_core_only
@@ -26,7 +26,7 @@ from tests.support.stored_networks import (
     normalized,
 )
 
-SMALL = Model(name="cifar_resnet8")
+SMALL = model_named("cifar_resnet8")
 IDS = tuple(f"n{number:08}" for number in range(CLASSES))
 WORDS = tuple(f"word {number}" for number in range(CLASSES))
 DATASET = TrainedOn("digits", "f", IDS, WORDS)

@@ -1,10 +1,10 @@
-"""What a sweep comes to: the final errors of its settings, over their seeds."""
+"""The results of a sweep: the final errors of its settings, over their seeds."""
 
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.sweep.plan import read_settings
+from launch.sweep.points import read_settings
 from pipeline.runs.find import SWEEP
 from pipeline.runs.folder import read_result
 
@@ -12,16 +12,16 @@ SEED = "seed"
 
 
 @dataclass(frozen=True, slots=True)
-class SummaryRow:
-    """One setting, over all seeds that have finished.
+class SettingResult:
+    """One setting, over all of its finished seeds.
 
     Of the n finished points with final top-1 errors x_1 ... x_n, in percent, the mean is
-    m = (x_1 + ... + x_n) / n and the sample standard deviation sqrt(sum of (x_i - m)^2 / (n - 1)),
-    which there is from n = 2 on.
+    m = (x_1 + ... + x_n) / n, and the sample standard deviation is
+    sqrt(sum of (x_i - m)^2 / (n - 1)), for n of at least 2.
     """
 
     settings: dict[str, str]
-    """All that differ between points, but for the seed."""
+    """All swept settings but the seed."""
     mean_top1_error_percent: float | None
     sample_standard_deviation: float | None
     finished: int
@@ -30,11 +30,11 @@ class SummaryRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class SweepResults:
     """A sweep, one line for each setting in the order of the command."""
 
     sweep: Path
-    lines: list[SummaryRow]
+    lines: list[SettingResult]
 
     @property
     def unfinished(self) -> int:
@@ -42,9 +42,9 @@ class Summary:
 
 
 def find_sweep(name_or_folder: str, places: list[Path]) -> Path:
-    """Return a sweep's folder, which may be named from where one stands or from one of `places`.
+    """Return the folder of a sweep, given by its path or by its name in one of `places`.
 
-    Raises `ValueError` if it is in none.
+    Raises `ValueError` if there is no such sweep.
     """
     for folder in (Path(name_or_folder), *(place / name_or_folder for place in places)):
         if (folder / SWEEP).is_file():
@@ -54,19 +54,19 @@ def find_sweep(name_or_folder: str, places: list[Path]) -> Path:
     raise ValueError(f"no sweep {name_or_folder} in {where}; known: {', '.join(known) or 'none'}")
 
 
-def summarize(folder: Path) -> Summary:
-    """Return the figures of the sweep in `folder`, as far as its points have finished."""
+def read_results(folder: Path) -> SweepResults:
+    """Return the results of the finished points of the sweep in `folder`."""
     errors: dict[tuple[tuple[str, str], ...], list[float | None]] = {}
     for name, settings in read_settings(folder).items():
         others = tuple((key, value) for key, value in settings.items() if key != SEED)
         result = read_result(folder / name)
         errors.setdefault(others, []).append(result["top1_error_percent"] if result else None)
-    return Summary(folder, [_line(dict(others), found) for others, found in errors.items()])
+    return SweepResults(folder, [_line(dict(others), found) for others, found in errors.items()])
 
 
-def _line(settings: dict[str, str], errors: list[float | None]) -> SummaryRow:
+def _line(settings: dict[str, str], errors: list[float | None]) -> SettingResult:
     known = [error for error in errors if error is not None]
-    return SummaryRow(
+    return SettingResult(
         settings,
         mean_top1_error_percent=statistics.mean(known) if known else None,
         sample_standard_deviation=statistics.stdev(known) if len(known) > 1 else None,

@@ -1,26 +1,34 @@
-"""Folders of runs that were queued, as the project's own classes write them."""
+"""Run folders as the project's own classes write them, and its programs as a person runs them."""
 
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 from launch.slurm.records.attempt import Attempt
-from launch.slurm.records.history import append_outcome
+from launch.slurm.records.history import Outcome, append_outcome
 from launch.slurm.records.submission import Layout, Submission
-from launch.slurm.supervise.restart_policy import Outcome
 from pipeline.config.schema import Slurm
-from pipeline.tracking import events
-from pipeline.tracking.jsonl import METRICS, Jsonl
 from tests.slurm.cluster import Cluster, clean_environment
 from tests.support.run_folders import config, hold_once
 
 REPOSITORY = Path(__file__).parents[2]
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipeline.runs.folder import hold_run_folder
+from tests.support.run_folders import config
+run_dir = Path(sys.argv[1])
+with hold_run_folder(config(run_dir.parent, run_dir=run_dir)):
+    print("held", flush=True)
+    time.sleep(300)
+"""
 
 
 def queued_run(runs_dir: Path, name: str, job_id: str, outcomes: Iterable[Outcome] = ()) -> Path:
-    """A run called `name`, with a submission and what became of its attempts."""
+    """A run called `name`, with a submission and the outcomes of its attempts."""
     run_dir = hold_once(config(runs_dir, run_dir=runs_dir / name))
     submission = Submission(
         run_dir=run_dir.resolve(),
@@ -40,19 +48,17 @@ def queued_run(runs_dir: Path, name: str, job_id: str, outcomes: Iterable[Outcom
     return run_dir
 
 
-def tell(run_dir: Path, *told: events.Event) -> None:
-    """Write events as a run does."""
-    with Jsonl(run_dir / METRICS) as file:
-        for event in told:
-            file.on_event(event)
-
-
-def began(run_dir: Path) -> events.RunStarted:
-    return events.RunStarted("test", str(run_dir), 1, 1000, 10.0, 2, {}, {})
-
-
-def progress(step: int) -> events.StepReport:
-    return events.StepReport(step, step / 100, 2.5, 0.1, 1234.5, 1.0)
+@contextmanager
+def held(run_dir: Path) -> "Generator[subprocess.Popen[str]]":
+    """A process that holds a run as training does, and that SIGTERM ends."""
+    command = [sys.executable, "-c", HOLD, str(run_dir)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def failed_on(node: str, token: str) -> Outcome:
@@ -60,9 +66,9 @@ def failed_on(node: str, token: str) -> Outcome:
 
 
 def run_program(
-    program: str, *arguments: str | Path, cluster: Cluster | None = None
+    program: str, *arguments: object, cluster: Cluster | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a program of launch/ to its end, on `cluster`, or where there is no SLURM at all."""
+    """Run a program of launch/ to its end, on `cluster` or on a machine without SLURM."""
     return subprocess.run(
         command_of(program, *arguments),
         env=environment_of(cluster),
@@ -73,11 +79,11 @@ def run_program(
     )
 
 
-def command_of(program: str, *arguments: str | Path) -> list[str]:
+def command_of(program: str, *arguments: object) -> list[str]:
     return [sys.executable, str(REPOSITORY / "launch" / program), *map(str, arguments)]
 
 
 def environment_of(cluster: Cluster | None) -> dict[str, str]:
     if cluster is None:
         return clean_environment() | {"PATH": str(Path(sys.executable).parent)}
-    return cluster.environment
+    return cluster.environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -1,4 +1,4 @@
-"""A sweep in SLURM's queue: one job array, of which each element trains one point."""
+"""A sweep on a cluster: one job array, each element of which trains one point."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,11 +10,11 @@ from submitit import SlurmExecutor
 from launch.slurm.api.cli import show_config
 from launch.slurm.records.attempt import LOGS
 from launch.slurm.records.submission import SUBMISSIONS, Submission, next_number
-from launch.slurm.submit.code_copy import take_snapshot
+from launch.slurm.submit.code_copy import copy_code
 from launch.slurm.submit.request import JobRequest
 from launch.slurm.submit.sbatch import announce, executor_for, prepare, refusals, script_of
 from launch.slurm.supervise.supervisor import supervise
-from launch.sweep.plan import Sweep, SweepPoint
+from launch.sweep.points import Sweep, SweepPoint
 from pipeline.runs.folder import hold_run_folder
 
 ARRAY_LOG = "job-%A_%a.log"
@@ -22,19 +22,19 @@ ARRAY_LOG = "job-%A_%a.log"
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """The points of a sweep that are to be trained, and fit the cluster."""
+    """The unfinished points of a sweep, which fit the cluster."""
 
     sweep: Sweep
     requests: list[JobRequest]
-    """One for each unfinished point; there is at least one."""
+    """One for each point; at least one."""
     parallel: int
-    """The most that run at a time."""
+    """At most this many run at a time."""
 
     @classmethod
     def check(cls, sweep: Sweep, *, nodes: int, parallel: int | None) -> "SweepRequest":
-        """Return the request of the unfinished points, on `nodes` nodes each.
+        """Return the request for the unfinished points, each on `nodes` nodes.
 
-        Raises `ValueError` that names the first point with which something is wrong.
+        Raises `ValueError` with the name of the first wrong point.
         """
         points = sweep.unfinished
         expect_array(len(points))
@@ -49,7 +49,7 @@ class SweepRequest:
         return list(dict.fromkeys(text for each in self.requests for text in each.warnings))
 
     def lines(self) -> list[tuple[str, str]]:
-        """Return what a person wants to see before queueing, as (name, value)."""
+        """Return the summary to print before queueing, as (name, value)."""
         names = [request.config.run_dir.name for request in self.requests if request.config.run_dir]
         return [
             *self.requests[0].lines(),
@@ -58,13 +58,13 @@ class SweepRequest:
         ]
 
     def script(self) -> str:
-        """Return the batch script that would be submitted; changes nothing."""
+        """Return the batch script that would be submitted; writes nothing."""
         if len(self.requests) == 1:
             return self.requests[0].script()
         return script_of(self._executor(self._submissions()), elements=len(self.requests))
 
     def queue(self) -> list[Submission]:
-        """Make the folders, and queue all points; return the submissions."""
+        """Make the folders and queue all points; return the submissions."""
         self.sweep.save()
         if len(self.requests) == 1:  # an array of one is a job
             return [self.requests[0].queue()]
@@ -75,7 +75,7 @@ class SweepRequest:
 
     def _queue(self) -> list[Submission]:
         submissions = self._submissions()
-        take_snapshot(submissions[0].home)
+        copy_code(submissions[0].home)
         (self.sweep.folder / LOGS).mkdir(exist_ok=True)
         for submission in submissions:
             announce(submission)
@@ -96,7 +96,7 @@ class SweepRequest:
         home = self.sweep.folder / SUBMISSIONS / f"{next_number(self.sweep.folder):03}"
         prepared: list[Submission] = []
         for request in self.requests:
-            assert request.config.run_dir is not None, "a point has its place"
+            assert request.config.run_dir is not None, "a point has a folder"
             submission = prepare(request.config, request.config.run_dir, request.layout)
             prepared.append(replace(submission, shared=home))
         return prepared
@@ -108,7 +108,7 @@ class SweepRequest:
         return executor
 
     def _link_log(self, submission: Submission) -> None:
-        """Let the run's folder have its job's log, of whose name SLURM knows only numbers."""
+        """Link the job's log into the run folder; SLURM can only put numbers into its path."""
         name = f"job-{submission.job_id}.log"
         link = submission.run_dir / LOGS / name
         link.unlink(missing_ok=True)
@@ -116,29 +116,29 @@ class SweepRequest:
 
 
 def expect_array(points: int) -> None:
-    """Raise `ValueError` if the cluster takes no job array of so many elements."""
+    """Raise `ValueError` if the cluster does not allow a job array with this many elements."""
     limit = int(show_config().get("MaxArraySize", "0"))
     if points > max(1, limit):
         raise ValueError(
-            f"the sweep has {points:,} points to train, but a job array of this cluster at most"
+            f"the sweep has {points:,} points to train, but a job array of this cluster has at most"
             f" {limit:,} (MaxArraySize); sweep fewer at once"
         )
 
 
 def describe_sweep(sweep: Sweep, submissions: Sequence[Submission]) -> str:
-    """Return what a person wants to know once a sweep is queued."""
+    """Return what to print once a sweep is queued."""
     first = submissions[0].job_id
     job, last = first.partition("_")[0], submissions[-1].job_id
     one = submissions[0].run_dir
     lines = [
         ("jobs", first if first == last else f"{first} to {last}"),
         ("sweep", str(sweep.folder)),
-        ("summary", f"python launch/status.py --sweep {sweep.folder}"),
+        ("results", f"python launch/status.py --sweep {sweep.folder}"),
         ("runs", f"python launch/status.py {sweep.folder}"),
-        ("stop one", f"python launch/cancel.py {one}"),
-        ("stop all", f"scancel {job}"),
+        ("cancel one", f"python launch/cancel.py {one}"),
+        ("cancel all", f"scancel {job}"),
     ]
-    return "\n".join(f"{name + ':':11}{value}" for name, value in lines)
+    return "\n".join(f"{name + ':':12}{value}" for name, value in lines)
 
 
 def _check(point: SweepPoint, nodes: int, like: JobRequest | None) -> JobRequest:
@@ -154,6 +154,6 @@ def _expect_alike(
     """Raise `ValueError` if two points cannot be elements of one job array."""
     if (its.layout, its.config.slurm) != (request.layout, request.config.slurm):
         raise ValueError(
-            f"{point.name} asks SLURM for another job than {first.name}, but a sweep is one job"
-            " array; sweep no setting of slurm, or submit one sweep for each"
+            f"{point.name} needs another kind of job than {first.name}, but a sweep is one job"
+            " array; do not sweep settings of slurm, or submit one sweep for each"
         )

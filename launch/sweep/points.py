@@ -1,7 +1,7 @@
-"""Sweeps: a training for each point of the product of some settings, in a folder of its own.
+"""The points of a sweep: one training for each combination of some settings.
 
-RUNS_DIR/NAME-sweep-ID holds one run's folder for each point, and sweep.json. ID follows from what
-decides the results, so the same command finds the same sweep again.
+RUNS_DIR/NAME-sweep-ID contains a run folder for each point, and sweep.json. ID is a hash of the
+settings that decide the results, so the same command finds the same sweep again.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pipeline.runs.folder import RESULT
 from pipeline.system.durable import write_whole
 
 OURS = ("name", "runs_dir", "run_dir", "tracking.group")
-"""Settings that a sweep chooses itself, or that must be the same for all of its points."""
+"""Settings that the sweep sets itself, or that are the same for all points."""
 UNSAFE = re.compile(r"[^A-Za-z0-9.+-]+")
 VALUE_LENGTH = 40
 NAME_LENGTH = 200
@@ -31,7 +31,7 @@ SETTINGS = TypeAdapter(dict[str, dict[str, str]])
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A setting and the values that it takes, each as it was written."""
+    """A setting and its values, as they were written."""
 
     key: str
     values: list[str]
@@ -42,7 +42,7 @@ class SweepPoint:
     """One training of a sweep."""
 
     name: str
-    """Of its folder: lr=0.1_seed=0."""
+    """The name of its folder: lr=0.1_seed=0."""
     settings: dict[str, str]
     config: Config
 
@@ -52,7 +52,7 @@ class SweepPoint:
 
     @property
     def run_dir(self) -> Path:
-        assert self.config.run_dir is not None, "a point has its place"
+        assert self.config.run_dir is not None, "a point has a folder"
         return self.config.run_dir
 
     @property
@@ -62,7 +62,7 @@ class SweepPoint:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """All points, in the order of the command: the last setting changes fastest."""
+    """All points, in the order of the command; the last setting changes fastest."""
 
     folder: Path
     points: list[SweepPoint]
@@ -72,16 +72,16 @@ class Sweep:
         return [point for point in self.points if not point.is_finished]
 
     def save(self) -> None:
-        """Write down which folder has which settings."""
+        """Write sweep.json: which folder has which settings."""
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = {point.name: point.settings for point in self.points}
         write_whole(self.folder / SWEEP, SETTINGS.dump_json(settings, indent=2) + b"\n")
 
 
 def plan_sweep(config: Path, overrides: Sequence[str], sweeps: Sequence[str]) -> Sweep:
-    """Return the sweep of `sweeps`, each KEY=VALUE,VALUE,...; changes nothing.
+    """Return the sweep of `sweeps`, each KEY=VALUE,VALUE,...; writes nothing.
 
-    Raises `ValueError` that names the first point with which something is wrong.
+    Raises `ValueError` with the name of the first wrong point.
     """
     axes = read_axes(sweeps)
     expect_once([axis.key for axis in axes], overrides)
@@ -91,14 +91,14 @@ def plan_sweep(config: Path, overrides: Sequence[str], sweeps: Sequence[str]) ->
     ]
     expect_different(points)
     first = points[0].config
-    told = [text for each in points for text in (each.name, dump(result_identity(each.config)))]
-    digest = hashlib.sha256("\0".join(told).encode()).hexdigest()[:6]
+    identity = [text for each in points for text in (each.name, dump(result_identity(each.config)))]
+    digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:6]
     folder = (first.runs_dir / f"{first.name}-sweep-{digest}").resolve()
     return Sweep(folder, [_place(point, folder) for point in points])
 
 
 def read_axes(sweeps: Sequence[str]) -> list[Axis]:
-    """Return the settings of KEY=VALUE,VALUE,...; raise `ValueError` for what is none."""
+    """Parse each KEY=VALUE,VALUE,...; raise `ValueError` for a malformed one."""
     axes: list[Axis] = []
     for text in sweeps:
         key, equals, values = text.partition("=")
@@ -107,15 +107,19 @@ def read_axes(sweeps: Sequence[str]) -> list[Axis]:
             raise ValueError(f"--sweep {text}: write KEY=VALUE,VALUE,... as in optim.lr=0.1,0.2")
         split = split_values(values)
         if not all(split):
-            raise ValueError(f"--sweep {text}: a value is empty; write one on each side of a comma")
+            raise ValueError(
+                f"--sweep {text}: a value is empty; write one on each side of every comma"
+            )
         if key in OURS:
-            raise ValueError(f"--sweep {text}: {key} is the same for all points; sweep another")
+            raise ValueError(
+                f"--sweep {text}: {key} is the same for all points; sweep another setting"
+            )
         axes.append(Axis(key, split))
     return axes
 
 
 def split_values(text: str) -> list[str]:
-    """Return the parts between commas that stand in no brackets and no quotes."""
+    """Split at the commas that are not inside brackets or quotes."""
     parts, closing, quote = [""], list[str](), ""
     for character in text:
         if quote:
@@ -136,20 +140,20 @@ def split_values(text: str) -> list[str]:
 
 
 def expect_once(keys: Sequence[str], overrides: Sequence[str]) -> None:
-    """Raise `ValueError` if a setting is swept twice, or is swept and set as well."""
+    """Raise `ValueError` if a setting is swept twice, or both swept and set."""
     set_once = [override.partition("=")[0].strip() for override in overrides]
     for place, key in enumerate(keys):
         if key in keys[:place]:
-            raise ValueError(f"--sweep {key} is given twice; name all of its values at once")
+            raise ValueError(f"--sweep {key} is given twice; list all of its values at once")
         if key in set_once:
             raise ValueError(f"{key} is both set and swept; remove one")
     for key in ("run_dir", "tracking.group"):
         if key in set_once:
-            raise ValueError(f"{key} cannot be set for a sweep, which chooses it; remove it")
+            raise ValueError(f"{key} cannot be set: the sweep sets it itself; remove it")
 
 
 def name_points(axes: Sequence[Axis]) -> list[tuple[str, dict[str, str]]]:
-    """Return each point's name, which is fit for a folder and no other's, and its settings."""
+    """Return the name of each point, which is unique and safe for a folder, and its settings."""
     words = _short_keys([axis.key for axis in axes])
     labelled = [list(zip(_labels(axis), axis.values, strict=True)) for axis in axes]
     points: list[tuple[str, dict[str, str]]] = []
@@ -157,7 +161,7 @@ def name_points(axes: Sequence[Axis]) -> list[tuple[str, dict[str, str]]]:
         pairs = zip(words, chosen, strict=True)
         name = "_".join(f"{word}={label}" for word, (label, _) in pairs)
         if len(name) > NAME_LENGTH:
-            raise ValueError(f"{name} is too long for a folder's name; sweep fewer settings")
+            raise ValueError(f"{name} is too long for a folder name; sweep fewer settings")
         values = (value for _, value in chosen)
         points.append((name, dict(zip((axis.key for axis in axes), values, strict=True))))
     return points
@@ -166,7 +170,7 @@ def name_points(axes: Sequence[Axis]) -> list[tuple[str, dict[str, str]]]:
 def load_point(
     config: Path, overrides: Sequence[str], name: str, settings: dict[str, str]
 ) -> Config:
-    """Return the configuration of a point; raise `ValueError` that names it."""
+    """Return the configuration of a point; raise `ValueError` with its name if it is invalid."""
     try:
         return load(config, [*overrides, *(f"{key}={value}" for key, value in settings.items())])
     except ConfigError as error:
@@ -183,7 +187,7 @@ def expect_different(points: Sequence[SweepPoint]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, dict[str, str]]:
-    """Return the settings of each point of the sweep in `folder`, by the name of its folder."""
+    """Return the settings of each point of the sweep in `folder`, by name."""
     return SETTINGS.validate_json((folder / SWEEP).read_bytes())
 
 
@@ -194,14 +198,14 @@ def _place(point: SweepPoint, folder: Path) -> SweepPoint:
 
 
 def _short_keys(keys: Sequence[str]) -> list[str]:
-    """Return the last word of each key, or all of them where several end alike."""
+    """Return the last word of each key, or the whole key if several end alike."""
     last = [key.rpartition(".")[2] for key in keys]
     short = (word if last.count(word) == 1 else key for word, key in zip(last, keys, strict=True))
     return [re.sub(r"[^A-Za-z0-9_.-]", "-", word) for word in short]
 
 
 def _labels(axis: Axis) -> list[str]:
-    """Return a word for each value, all of them different."""
+    """Return a different word for each value."""
     words = [_word(value) for value in axis.values]
     return [
         word if word and words.count(word) == 1 else f"{word}-{place}"

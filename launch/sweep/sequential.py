@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from launch.local.preflight import Preflight, check, check_machine
 from launch.local.ranks import run_ranks
-from launch.sweep.plan import Sweep, SweepPoint
+from launch.sweep.points import Sweep, SweepPoint
 from pipeline.system.exit_codes import STOPPED
 
 SIGNALLED = 128
 
 
 def check_points(points: Sequence[SweepPoint], *, ranks: int, gpus: int) -> list[Preflight]:
-    """Return what each point comes to; raise `ValueError` that names the first that is wrong."""
+    """Return the preflight of each point; raise `ValueError` that names the first wrong one."""
     checked: list[Preflight] = []
     for point in points:
         try:
@@ -26,19 +26,19 @@ def check_points(points: Sequence[SweepPoint], *, ranks: int, gpus: int) -> list
 def train_points(sweep: Sweep, command: Sequence[str], *, ranks: int, gpus: int) -> int:
     """Train the unfinished points by `command` with their settings; return the exit code.
 
-    A point that fails does not keep the next from starting, and the code of the first such is
-    returned at the end. One that was asked to stop ends the sweep.
+    After a failure the next point still starts, and the first failure's code is returned at the
+    end. A point that was asked to stop ends the sweep.
     """
     sweep.save()
     first_code = 0
     for point in sweep.points:
         if point.is_finished:
-            print(f"{point.name}: finished before", flush=True)
+            print(f"{point.name}: already finished", flush=True)
             continue
         print(f"{point.name}: {point.run_dir}", flush=True)
         placed = [f"run_dir={point.run_dir}", f"tracking.group={sweep.folder.name}"]
         module = ["pipeline.train", *command, *point.overrides, *placed]
-        # Each in processes of its own: nothing of one training is left to the next.
+        # In processes of its own: one training leaves nothing behind for the next.
         code = run_ranks(module, ranks=ranks, cpu_only=gpus == 0)
         first_code = first_code or code
         if code == STOPPED or code > SIGNALLED:
