@@ -1,19 +1,21 @@
-"""From the configuration to a loader; a library is imported only if its loader is chosen."""
+"""Opens the loader that the configuration names, and imports only that loader's library."""
 
 from pipeline.config.schema import Dali, Data, Synthetic
 from pipeline.dataset.split import Split
 from pipeline.distributed.world import World
 from pipeline.loaders.base import Loader
+from pipeline.system.extras import expect_installed
 
 
 def open_loader(
     data: Data, split: Split, *, seed: int, global_batch: int, batch_per_rank: int, world: World
 ) -> Loader:
-    """Return the loader that `data.loader` names; `batch_per_rank` is for evaluation."""
+    """Return the loader that `data.loader` names; only evaluation uses `batch_per_rank`."""
     match data.loader:
         case Dali() as spec:
             from pipeline.loaders.dali import DaliLoader
 
+            expect_installed("nvidia.dali", needed_by="data.loader.name=dali")
             return DaliLoader(
                 spec,
                 data,

@@ -22,7 +22,14 @@ from pipeline.config.schema.data import (
 )
 from pipeline.config.schema.engine import Compression, Ddp, DeepSpeed
 from pipeline.config.schema.launch import Environment, Launch
-from pipeline.config.schema.model import Model
+from pipeline.config.schema.model import (
+    CifarPlain,
+    CifarResNet,
+    Model,
+    PreactResNet,
+    ResNet,
+    model_named,
+)
 from pipeline.config.schema.running import Checkpoint, Evaluate, Tracking
 from pipeline.config.schema.section import section
 from pipeline.config.schema.slurm import Container, Slurm
@@ -30,6 +37,8 @@ from pipeline.config.schema.training import Cosine, Ema, Polynomial, Sgd, StepDe
 
 __all__ = [
     "Checkpoint",
+    "CifarPlain",
+    "CifarResNet",
     "Compression",
     "Config",
     "Container",
@@ -45,7 +54,9 @@ __all__ = [
     "Model",
     "PadCrop",
     "Polynomial",
+    "PreactResNet",
     "RandomResizedCrop",
+    "ResNet",
     "ResizeCenterCrop",
     "Sgd",
     "Shuffled",
@@ -55,6 +66,7 @@ __all__ = [
     "Tracking",
     "Train",
     "Windowed",
+    "model_named",
 ]
 
 

@@ -11,7 +11,8 @@ from pipeline.config.identity import result_identity
 from pipeline.config.load import ConfigError, dump, load
 from pipeline.config.schema import Ddp, DeepSpeed, Sgd, Train
 from pipeline.distributed.world import World
-from pipeline.engines import Trainee, open_engine
+from pipeline.engines import Trainable, open_engine
+from pipeline.losses import CrossEntropy
 from pipeline.optim.build import build_optimizer
 
 RECIPE = """\
@@ -114,8 +115,9 @@ def test_a_missing_deepspeed_is_reported_with_a_remedy(
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     network = nn.Linear(2, 2)
-    trainee = Trainee(network, network, build_optimizer(network, Sgd(lr=1)))
+    optimizer = build_optimizer(network, Sgd(lr=1))
+    trainable = Trainable(network, network, optimizer, CrossEntropy())
     train = Train(steps=1, global_batch=1)
     message = re.escape("DeepSpeed cannot be imported") + ".*pip install.*engine.name=ddp"
     with pytest.raises(ValueError, match=message):
-        open_engine(DeepSpeed(), trainee, train, micro_batch=1, image_size=8, world=World())
+        open_engine(DeepSpeed(), trainable, train, micro_batch=1, image_size=8, world=World())

@@ -15,13 +15,13 @@ from pipeline.config.schema import (
     Ddp,
     Evaluate,
     Launch,
-    Model,
     Polynomial,
     Sgd,
     Slurm,
     Synthetic,
     Tracking,
     Train,
+    model_named,
 )
 from pipeline.runs.folder import CONFIG_FILE
 from tests.support.run_folders import config, hold_once
@@ -35,7 +35,7 @@ from tests.support.run_folders import config, hold_once
         {"optim": Sgd(lr=0.2)},
         {"train": Train(epochs=10, global_batch=128)},
         {"train": Train(steps=10, global_batch=64)},
-        {"model": Model(name="resnet101")},
+        {"model": model_named("resnet101")},
         {"schedule": Polynomial()},
         {"data": Data(dir=Path("elsewhere"))},
         {"data": Data(dir=Path("somewhere"), on_corrupt="skip")},
@@ -102,7 +102,9 @@ def test_a_run_whose_configuration_is_no_longer_valid_is_not_resumed(tmp_path: P
     with (first / CONFIG_FILE).open("a") as file:
         file.write("retired_key: 1\n")
     assert hold_once(config(tmp_path)) != first
-    with pytest.raises(ValueError, match=r"its own is no longer valid: .*retired_key.*another run"):
+    with pytest.raises(
+        ValueError, match=r"its config\.yaml is no longer valid: .*retired_key.*another run"
+    ):
         hold_once(config(tmp_path, run_dir=first))
 
 
