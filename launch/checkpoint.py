@@ -155,7 +155,7 @@ def _training_images(
         split,
         seed=progress.seed,
         global_batch=progress.global_batch,
-        rank_batch=config.evaluate.rank_batch,
+        batch_per_rank=config.evaluate.batch_per_rank,
         world=World(),
     )
     with loader.train(range(1, steps + 1)) as stream:

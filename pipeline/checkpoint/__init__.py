@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of safetensors, JSON and YAML, whole and hashed, or not there at all.
+"""Checkpoints: folders of safetensors, JSON and YAML, each complete and hashed, or missing.
 
     checkpoints/step-00004000/
         model.safetensors  momentum.safetensors  ema.safetensors    tensors by their names
@@ -9,11 +9,12 @@
         provenance.json                                             code, libraries
         manifest.json                                               SHA-256 of each file
 
-Each is written under a temporary name, flushed to disk and renamed, in the background, from a copy
-in host memory. No pickle is read or written.
+A checkpoint is written in the background, from a copy in host memory: under a temporary name,
+flushed to disk, then renamed. Nothing is pickled.
 """
 
 from pipeline.checkpoint.documents import DATASET_FILE, TrainedOn, describe_dataset, trained_on
+from pipeline.checkpoint.groups import EMA, MODEL, saved_slots, slot_group, tensor_groups
 from pipeline.checkpoint.reading import (
     list_checkpoints,
     newest_checkpoint,
@@ -37,7 +38,9 @@ from pipeline.checkpoint.writing import recover_checkpoints, write_checkpoint
 
 __all__ = [
     "DATASET_FILE",
+    "EMA",
     "MANIFEST",
+    "MODEL",
     "PROGRESS",
     "CheckpointError",
     "Checkpoints",
@@ -54,6 +57,9 @@ __all__ = [
     "read_checkpoint",
     "read_progress",
     "recover_checkpoints",
+    "saved_slots",
+    "slot_group",
+    "tensor_groups",
     "trained_on",
     "verify_checkpoint",
     "write_checkpoint",

@@ -1,4 +1,4 @@
-"""From the configuration to a loader; a library is imported only if its loader is chosen."""
+"""Opens the loader that the configuration names, and imports only that loader's library."""
 
 from pipeline.config.schema import Dali, Data, Synthetic
 from pipeline.dataset.split import Split
@@ -8,9 +8,9 @@ from pipeline.system.extras import expect_installed
 
 
 def open_loader(
-    data: Data, split: Split, *, seed: int, global_batch: int, rank_batch: int, world: World
+    data: Data, split: Split, *, seed: int, global_batch: int, batch_per_rank: int, world: World
 ) -> Loader:
-    """Return the loader that `data.loader` names; `rank_batch` is for evaluation."""
+    """Return the loader that `data.loader` names; only evaluation uses `batch_per_rank`."""
     match data.loader:
         case Dali() as spec:
             from pipeline.loaders.dali import DaliLoader
@@ -22,7 +22,7 @@ def open_loader(
                 split,
                 seed=seed,
                 global_batch=global_batch,
-                rank_batch=rank_batch,
+                batch_per_rank=batch_per_rank,
                 world=world,
             )
         case Synthetic():
@@ -34,7 +34,7 @@ def open_loader(
                 eval_size=data.eval.size,
                 seed=seed,
                 train_batch=global_batch // world.size,
-                rank_batch=rank_batch,
+                batch_per_rank=batch_per_rank,
                 samples=len(split.val),
                 world=world,
             )

@@ -87,7 +87,7 @@ class Average:
         # The network shares these tensors, and the statistics are replaced in place.
         own = {name: v.clone() if is_statistic(name) else v for name, v in self.weights.items()}
         network = build_network(config, own, self.last.path)
-        group = config.model.batch_norm_group or config.evaluate.rank_batch
+        group = config.model.batch_norm_group or config.evaluate.batch_per_rank
         seen = recompute_statistics(
             network, batches, mean=config.data.mean, std=config.data.std, group=group
         )

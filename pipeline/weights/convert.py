@@ -89,7 +89,7 @@ def describe(stored: StoredCheckpoint, dataset: TrainedOn | None, *, live: bool)
 
 def _expect_counterpart(config: Config, form: Form) -> None:
     """Raise `ValueError` if torchvision or timm does not have this network."""
-    if form in ("torchvision", "timm") and config.model.architecture.family != "resnet":
+    if form in ("torchvision", "timm") and config.model.family != "resnet":
         raise ValueError(
             f"{form} does not have {config.model.name}; convert it --to onnx, which runs without"
             " this project, or --to safetensors, with this project's names"

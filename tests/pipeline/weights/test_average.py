@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.checkpoint import newest_checkpoint, read_checkpoint
 from pipeline.config.load import dump
-from pipeline.config.schema import Model
+from pipeline.config.schema import Model, model_named
 from pipeline.dataset.index import read_manifest
 from pipeline.distributed.world import World
 from pipeline.loaders import open_loader
@@ -25,7 +25,7 @@ from tests.support.loading import open_split
 from tests.support.snapshots import flip_a_bit
 from tests.support.stored_networks import CLASSES, Run, make_run, normalized, program
 
-SMALL = Model(name="cifar_resnet8")
+SMALL = model_named("cifar_resnet8")
 
 
 def state(seed: int, model: Model = SMALL) -> dict[str, Tensor]:
@@ -154,7 +154,12 @@ def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     loader = open_loader(
-        run.config.data, open_split(dataset), seed=0, global_batch=8, rank_batch=8, world=World()
+        run.config.data,
+        open_split(dataset),
+        seed=0,
+        global_batch=8,
+        batch_per_rank=8,
+        world=World(),
     )
     with torch.no_grad(), loader.train(range(1, 2)) as stream:
         normalized(network)(next(stream).images)
@@ -182,15 +187,15 @@ def with_average(folder: Path) -> None:
 Prepare = Callable[[Path], None]
 MISTAKES: dict[str, tuple[Prepare, str]] = {
     "of one network (model.name is cifar_resnet8 and resnet18)": (
-        lambda other: other_run(other, Model(name="resnet18")),
+        lambda other: other_run(other, model_named("resnet18")),
         "run other",
     ),
     "of one network (bn1.bias is torch.float32 (16,) and torch.float32 (64,))": (
-        lambda other: other_run(other, Model(name="resnet18"), config=False),
+        lambda other: other_run(other, model_named("resnet18"), config=False),
         "run other",
     ),
     "of one network (model.name is cifar_resnet8 and cifar_plain8)": (
-        lambda other: other_run(other, Model(name="cifar_plain8")),
+        lambda other: other_run(other, model_named("cifar_plain8")),
         "run other",
     ),
     "of one dataset (fingerprints f and g)": (

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.checkpoint import TrainedOn
-from pipeline.config.schema import Model
+from pipeline.config.schema import model_named
 from pipeline.weights import Classifier, evaluation_pixels, open_classifier
 from pipeline.weights.average import average
 from tests.support.core_only import REFUSED, ROOT, run_core_only
@@ -26,7 +26,7 @@ from tests.support.stored_networks import (
     normalized,
 )
 
-SMALL = Model(name="cifar_resnet8")
+SMALL = model_named("cifar_resnet8")
 IDS = tuple(f"n{number:08}" for number in range(CLASSES))
 WORDS = tuple(f"word {number}" for number in range(CLASSES))
 DATASET = TrainedOn("digits", "f", IDS, WORDS)
@@ -70,6 +70,7 @@ def five_lines(document: str) -> str:
     return code
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("document", ["docs/checkpoints.md"])
 def test_the_five_lines_of_the_documents_need_the_core_alone(
     run: Run, cat: Path, document: str
@@ -87,6 +88,7 @@ def test_the_five_lines_of_the_documents_need_the_core_alone(
     assert not modules & {*REFUSED, *(f"pipeline.{name}" for name in NO_DATASET)}
 
 
+@pytest.mark.process
 def test_every_form_of_weights_opens_without_a_dataset(tmp_path: Path) -> None:
     names = ("average", "batch_statistics", "convert", "find", "inspect", "inspection_report")
     imports = "\n".join(f"import pipeline.weights.{name}" for name in names)
