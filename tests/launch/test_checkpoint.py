@@ -22,8 +22,7 @@ from pipeline.config.schema import model_named
 from pipeline.models import build, count_parameters
 from pipeline.tracking.events import Evaluated, RunStarted
 from pipeline.tracking.jsonl import METRICS, Jsonl
-from pipeline.weights.find import find_one
-from tests.support.snapshots import flip_a_bit, save_all, snapshot
+from tests.support.snapshots import flip_a_bit, snapshot
 from tests.support.stored_networks import CLASSES, Run, make_run, program
 
 ROOT = Path(__file__).parents[2]
@@ -173,17 +172,6 @@ def test_a_run_stands_for_its_newest_whole_checkpoint(run: Run, command: Command
     assert "step-00000009 is damaged" in err
 
 
-def test_the_best_is_the_one_that_a_run_keeps(tmp_path: Path) -> None:
-    errors = [5.0, 3.0, None, 3.0, 4.0]
-    snapshots = [snapshot(step, error) for step, error in enumerate(errors, start=1)]
-    for one in snapshots:
-        write_checkpoint(tmp_path / "all", one)
-    save_all(tmp_path / "kept", snapshots, keep_last=1)
-    best = find_one(tmp_path / "all", best=True, warn=pytest.fail).name
-    assert best == "step-00000002"
-    assert best in {path.name for path in (tmp_path / "kept").iterdir()}
-
-
 # -------------------------------------------------------------------------------------- verify
 
 
@@ -295,6 +283,7 @@ def test_a_mistake_is_one_line(
     assert err.count("\n") == 1
 
 
+@pytest.mark.process
 def test_the_program_runs_from_anywhere(run: Run) -> None:
     words = [sys.executable, ROOT / "launch/checkpoint.py", "verify", run.folder]
     done = subprocess.run(words, check=False, capture_output=True, text=True, cwd="/")

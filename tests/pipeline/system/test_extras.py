@@ -70,6 +70,7 @@ def test_the_table_has_the_modules_of_pyproject() -> None:
     assert declared["all"] == [f"imagenet-pipeline[{','.join(EXTRAS)}]"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_program_without_its_extra_says_what_to_install(program: Path, tmp_path: Path) -> None:
     done = run_program_core_only(program, cwd=tmp_path)
@@ -78,6 +79,7 @@ def test_a_program_without_its_extra_says_what_to_install(program: Path, tmp_pat
     assert "pip install 'imagenet-pipeline[" in done.stderr
 
 
+@pytest.mark.process
 def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
     start = "import runpy; runpy.run_module('pipeline.train', run_name='__main__')"
     done = run_core_only(start, cwd=tmp_path)
