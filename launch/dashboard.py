@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
 from pipeline.system.command import count, plural, run_command
 from pipeline.system.exit_codes import FAILURE
-from pipeline.tracking.mlflow_client import default_uri, sqlite_file, without_password
+from pipeline.system.extras import expect_installed
 from pipeline.tracking.server import (
     chart_link,
     experiment_ids,
@@ -32,6 +32,7 @@ from pipeline.tracking.server import (
     wait_until_ready,
 )
 from pipeline.tracking.sidecar import unshipped_runs
+from pipeline.tracking.store_uri import default_uri, sqlite_file, without_password
 
 TAIL_BYTES = 2000
 
@@ -48,6 +49,7 @@ def show_store(options: argparse.Namespace) -> int:
     if is_server(uri):
         show(uri.rstrip("/"), browser=options.browser)
         return 0
+    expect_installed("mlflow", needed_by="the dashboard")
     check_store(uri, options.runs_dir)
     port = free_port(options.host, options.port)
     if port != options.port:

@@ -25,7 +25,7 @@ from pipeline.config.load import load
 from pipeline.config.schema import Config, Slurm
 from pipeline.system.command import count, plural, run_command
 from pipeline.system.exit_codes import USER_MISTAKE
-from pipeline.tracking.mlflow_client import default_uri
+from pipeline.tracking.store_uri import default_uri
 
 EXIT_CODES = "exit codes: 0 nothing costs work, 1 something does, 2 user's mistake"
 WIDTH = 100

@@ -7,7 +7,21 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pipeline.checkpoint import Checkpoints, Progress, Snapshot, Tensors, expect_same_tensors
+from pipeline.checkpoint import (
+    EMA,
+    MODEL,
+    Checkpoints,
+    Progress,
+    Snapshot,
+    Tensors,
+    expect_same_stream,
+    expect_same_tensors,
+    newest_checkpoint,
+    read_checkpoint,
+    recover_checkpoints,
+    saved_slots,
+    tensor_groups,
+)
 from pipeline.distributed.stopping import Stopping
 from pipeline.distributed.world import World
 from pipeline.engines import Engine, EngineState
@@ -21,13 +35,13 @@ from pipeline.system.exit_codes import Stopped
 from pipeline.system.watchdog import Watchdog
 from pipeline.tracking import events
 
-ANSWER_MINUTES = 2.0
-"""How much longer than the watchdog a rank waits for others: the watchdog tells more."""
+COLLECTIVE_EXTRA_MINUTES = 2.0
+"""How much later than the watchdog a collective times out: the watchdog's message says more."""
 
 
 @dataclass
 class Run:
-    """All that the loop works with, and where it stands (`progress`)."""
+    """Everything that the loop works with, and how far it has trained (`progress`)."""
 
     world: World
     plan: Plan
@@ -44,15 +58,15 @@ class Run:
     watchdog: Watchdog
     fence: Fence
     documents: dict[str, str] = field(default_factory=dict[str, str])
-    """Texts that each checkpoint holds, by their file names."""
+    """Texts that each checkpoint contains, by file name."""
     synchronized_step: int = 0
-    """The step whose running statistics are one and the same on all ranks."""
+    """The last step after which all ranks had the same running statistics."""
 
 
 def fit(run: Run) -> Counts:
-    """Train from where `run.progress` stands to the end of the plan; return the last evaluation.
+    """Train from `run.progress` to the end of the plan; return the last evaluation.
 
-    Raises `Stopped` if the run is asked to stop; all is saved then, but the write may go on.
+    Raises `Stopped` if the run is asked to stop; a thread may still be writing the checkpoint.
     """
     counts = evaluate_and_save(run, run.progress.step) if evaluation_is_due(run) else None
     run.meter.restart()
@@ -61,19 +75,18 @@ def fit(run: Run) -> Counts:
         for step in steps:
             train_step(run, batches, step)
             after_step(run, first=step == steps.start)
-            if not (run.plan.reports(step) or run.stopping.agreed):
-                continue
-            report(run, step, replaced=batches.replaced)
-            counts = evaluate_and_save(run, step)
-            run.meter.restart()
+            if run.plan.reports(step) or run.stopping.agreed:
+                report(run, step, replaced=batches.replaced)
+                counts = evaluate_and_save(run, step)
+                run.meter.restart()
     run.stopping.end()
     counts = counts or count_validation(run, run.progress.step)
-    assert counts is not None, "nobody can ask any more"
+    assert counts is not None, "a stop is not accepted any more"
     return counts
 
 
 def evaluation_is_due(run: Run) -> bool:
-    """Whether the run was stopped when an evaluation was due, or under way."""
+    """Whether the last attempt stopped before, or in, the evaluation of its last step."""
     progress = run.progress
     due = progress.step > 0 and progress.step in run.plan.evaluate
     return due and progress.top1_error_percent is None
@@ -89,17 +102,17 @@ def train_step(run: Run, batches: Stream, step: int) -> None:
 
 
 def after_step(run: Run, *, first: bool) -> None:
-    """A step is done: tell the watchdog, and vote with the other ranks on whether to stop."""
+    """Restart the watchdog's time, and vote with the other ranks on whether to stop."""
     run.watchdog.expect_step()
     if first and run.watchdog.minutes:
-        run.world.expect_answers_within(run.watchdog.minutes + ANSWER_MINUTES)
+        run.world.expect_answers_within(run.watchdog.minutes + COLLECTIVE_EXTRA_MINUTES)
     run.stopping.vote()
 
 
 def report(run: Run, step: int, *, replaced: int) -> None:
-    """Tell loss, rate and speed since the last report.
+    """Report loss, rate and speed since the last report.
 
-    Stops the run if the loss is no number, or if the run is another attempt's by now.
+    Raises `LossError` if the loss is not finite, and `FencedOut` if another attempt owns the run.
     """
     run.fence.expect_mine()
     reading = run.meter.read(step)
@@ -117,9 +130,9 @@ def report(run: Run, step: int, *, replaced: int) -> None:
 
 
 def evaluate_and_save(run: Run, step: int) -> Counts | None:
-    """Evaluate, note that `step` is done, and save, each if it is due; then stop if that is agreed.
+    """Evaluate, record that `step` is done, and save, as due; raise `Stopped` if that is agreed.
 
-    A stop does not wait for an evaluation: the run begins with it when it goes on.
+    A stop does not wait for an evaluation: the run evaluates first when it resumes.
     """
     due = step in run.plan.evaluate and not run.stopping.agreed
     counts = count_validation(run, step) if due else None
@@ -128,14 +141,14 @@ def evaluate_and_save(run: Run, step: int) -> Counts | None:
     if stop or step in run.plan.save or (improved and run.checkpoints.keep_best):
         save(run)
     if stop:
-        raise Stopped(f"stopped after step {step:,}; run the same command again to go on")
+        raise Stopped(f"stopped after step {step:,}; run the same command again to continue")
     return counts
 
 
 def count_validation(run: Run, step: int) -> Counts | None:
-    """Evaluate the network, or the average of its weights where one is kept.
+    """Evaluate the network, or its averaged weights if the run keeps an average.
 
-    None if the run is asked to stop meanwhile.
+    Returns None if the run is asked to stop meanwhile.
     """
     started = time.perf_counter()
     run.watchdog.expect_other()
@@ -167,9 +180,9 @@ def count_validation(run: Run, step: int) -> Counts | None:
 
 
 def until_stopped(run: Run, stream: Stream) -> Iterator[Batch]:
-    """Yield batches to the end, or until this rank is asked to stop; then vote with the others.
+    """Yield all batches, or those until this rank is asked to stop; then vote with the others.
 
-    Raises `Stopped`, on all ranks, if one of them was asked: the batches are not all there.
+    Raises `Stopped`, on all ranks, if any rank was asked: its batches are incomplete.
     """
     for batch in stream:
         run.watchdog.expect_other()
@@ -182,7 +195,7 @@ def until_stopped(run: Run, stream: Stream) -> Iterator[Batch]:
 
 
 def advance(run: Run, step: int, counts: Counts | None) -> bool:
-    """Note that `step` is done; return whether it gave the lowest error so far."""
+    """Record that `step` is done; return whether its error is the lowest so far."""
     best = run.progress.best_top1_error_percent
     error = counts.top1_error_percent if counts else None
     improved = error is not None and (best is None or error < best)
@@ -197,28 +210,62 @@ def advance(run: Run, step: int, counts: Counts | None) -> bool:
 
 
 def save(run: Run) -> None:
-    """Hand the state to the checkpoints; only the copy to host memory is waited for."""
+    """Start to save the state; returns once it is copied to host memory. A collective."""
     step = run.progress.step
     synchronize(run, step)
     state = run.engine.state()
     if not run.world.is_main:
         return
-    progress = replace(run.progress, scaler=state.scaler)
-    documents = run.documents | {"schedule.json": describe_schedule(run)}
+    snapshot = Snapshot(
+        tensors_of(run, state),
+        replace(run.progress, scaler=state.scaler),
+        run.documents | {"schedule.json": describe_schedule(run)},
+    )
     last = run.stopping.agreed or step == run.plan.last_step
-    run.checkpoints.save(Snapshot(tensor_groups(run, state), progress, documents), last=last)
+    run.checkpoints.save(snapshot, last=last)
 
 
-def tensor_groups(run: Run, state: EngineState) -> dict[str, Tensors]:
-    """Return all tensors that a checkpoint of this run holds, group by group."""
-    groups = {"model": state.model, "momentum": state.momentum}
+def resume_newest(run: Run, folder: Path, warn: Callable[[str], None]) -> None:
+    """Resume from the newest undamaged checkpoint in `folder`, if there is one. A collective.
+
+    Raises `CheckpointError` if it is from another stream of images or another network.
+    """
+
+    def find() -> Path | None:
+        recover_checkpoints(folder)
+        return newest_checkpoint(folder, warn)
+
+    path = run.world.broadcast_from_main(find)
+    if path is None:
+        return
+    snapshot = read_checkpoint(path)
+    expect_same_stream(snapshot.progress, run.progress, path)
+    resume(run, snapshot, path)
+
+
+def resume(run: Run, snapshot: Snapshot, path: Path) -> None:
+    """Load the checkpoint at `path`; training continues with the step after it.
+
+    Raises `CheckpointError` if it is not a checkpoint of this network and this optimiser.
+    """
+    tensors = snapshot.tensors
+    expect_same_tensors(tensors, tensors_of(run, run.engine.state()), path)
+    scaler = snapshot.progress.scaler
+    run.engine.load(EngineState(tensors[MODEL], saved_slots(tensors), scaler))
     if run.average:
-        groups["ema"] = run.average.average
-    return groups
+        run.average.load(tensors[EMA])
+    run.progress = snapshot.progress
+    run.synchronized_step = run.progress.step
+
+
+def tensors_of(run: Run, state: EngineState) -> dict[str, Tensors]:
+    """Return all tensors that a checkpoint of this run contains, group by group."""
+    average = run.average.average if run.average else None
+    return tensor_groups(state.model, state.optimizer, average)
 
 
 def describe_schedule(run: Run) -> str:
-    """Return as JSON what `run.progress` means in epochs and rates, and on how many ranks."""
+    """Return, as JSON, the epoch, the next rate and the number of ranks at `run.progress`."""
     step, plan = run.progress.step, run.plan
     schedule = {
         "step": step,
@@ -231,22 +278,8 @@ def describe_schedule(run: Run) -> str:
     return json.dumps(schedule, indent=2) + "\n"
 
 
-def resume(run: Run, snapshot: Snapshot, path: Path) -> None:
-    """Take over the checkpoint of `path`: training goes on at the step after it.
-
-    Raise `CheckpointError` if it lacks what this run needs.
-    """
-    tensors, scaler = snapshot.tensors, snapshot.progress.scaler
-    expect_same_tensors(tensors, tensor_groups(run, run.engine.state()), path)
-    run.engine.load(EngineState(tensors["model"], tensors["momentum"], scaler))
-    if run.average:
-        run.average.load(tensors["ema"])
-    run.progress = snapshot.progress
-    run.synchronized_step = run.progress.step
-
-
 def synchronize(run: Run, step: int) -> None:
-    """Average running statistics over the ranks, once a step: each has seen other images."""
+    """Average running statistics over the ranks, at most once for each step. A collective."""
     if run.synchronized_step == step:
         return
     run.engine.synchronize()

@@ -1,4 +1,4 @@
-"""What is measured while training: loss and speed, read from the device only when reported."""
+"""Loss and speed of training, read from the device only when they are reported."""
 
 import math
 import time
@@ -24,7 +24,7 @@ class Reading:
 
 
 class Meter:
-    """Adds up loss on the device and time on the host, between one reading and the next."""
+    """Adds up the loss on the device and times on the host, from one reading to the next."""
 
     def __init__(self, world: World, *, global_batch: int) -> None:
         self._world, self._global_batch = world, global_batch
@@ -35,21 +35,21 @@ class Meter:
         self._seconds = 0.0
 
     def fetch(self, batches: Iterator[T]) -> T:
-        """Return the next batch, timing how long the loop stands waiting for it."""
+        """Return the next batch, and time how long the loop waits for it."""
         before = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - before
         return batch
 
     def add(self, loss: torch.Tensor) -> None:
-        """Add the mean loss of one step's images on this rank; stays on the device."""
+        """Add the mean loss of a step on this rank, without waiting for the device."""
         self._loss_sum += loss
         self._steps += 1
 
     def read(self, step: int) -> Reading:
-        """Return the means since the last reading, over all ranks; a collective.
+        """Return the means since the last reading, over all ranks. A collective.
 
-        Raises `LossError`, on all ranks alike, if the loss became NaN or infinite.
+        Raises `LossError`, on all ranks, if the loss is NaN or infinite.
         """
         steps = self._steps
         loss = self._world.all_reduce_sum_(self._loss_sum).item() / (steps * self._world.size)
@@ -70,11 +70,11 @@ class Meter:
         return reading
 
     def take_seconds(self) -> float:
-        """Return the time spent training since the last call; evaluations and saves are not."""
+        """Return the seconds spent training since the last call, without evaluations and saves."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
     def restart(self) -> None:
-        """Begin to time anew: what lay between the reading and now was no training."""
+        """Start timing again: the time since the last reading was not training."""
         self._started = time.perf_counter()
         self._waited = 0.0

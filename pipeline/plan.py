@@ -1,4 +1,4 @@
-"""What a configuration comes to on a dataset and a number of ranks: steps, batches, cadences."""
+"""What follows from a configuration, a dataset and a world size: steps, batches, intervals."""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from fractions import Fraction
 from pipeline.config.schema import Config
 from pipeline.optim.build import peak_rate
 from pipeline.optim.schedule import Rate, in_steps, learning_rate
+from pipeline.system.command import plural
 
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Steps at which something is done: each time `interval` steps more are complete, and last."""
+    """Steps at which something is due: each time `interval` more steps are done, and the last."""
 
     interval: Fraction
     last: int
@@ -23,13 +24,13 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything about a run that follows from its configuration by arithmetic."""
+    """The steps, batches, rates and intervals of a run."""
 
     last_step: int
     samples: int
     global_batch: int
     micro_batch: int
-    """Images that a rank takes at a time: the global batch over ranks and accumulation."""
+    """Images in one forward pass of a rank: global batch / (ranks x accumulation)."""
     accumulation: int
     rate: Rate
     log: Every
@@ -41,16 +42,16 @@ class Plan:
         return Fraction(self.samples, self.global_batch)
 
     def epoch(self, step: int) -> float:
-        """Return how many passes over the training images are complete after `step`."""
+        """Return the number of epochs, with its fraction, that are done after `step`."""
         return float(step / self.steps_per_epoch)
 
     def reports(self, step: int) -> bool:
-        """Whether the loss is read at `step`: nothing is saved or evaluated unseen."""
+        """Whether the loss is read at `step`, as it is before each evaluation and save."""
         return step in self.log or step in self.evaluate or step in self.save
 
 
 def make_plan(config: Config, *, samples: int, world_size: int) -> Plan:
-    """Derive the plan; raise `ValueError` if the batch cannot be shared out between the ranks."""
+    """Derive the plan; raise `ValueError` if the global batch does not divide over the ranks."""
     train = config.train
     if samples == 0:
         raise ValueError(f"{config.data.dir} has no training images; prepare it again")
@@ -86,7 +87,7 @@ def _micro_batch(config: Config, world_size: int) -> int:
     if batch % share:
         groups = f" x model.batch_norm_group {group}" if group > 1 else ""
         raise ValueError(
-            f"train.global_batch={batch} does not divide over {world_size} ranks"
+            f"train.global_batch={batch} does not divide over {plural(world_size, 'rank')}"
             f" x train.accumulation {accumulation}{groups};"
             f" try {' or '.join(str(n * share) for n in (batch // share, batch // share + 1) if n)}"
         )

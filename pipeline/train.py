@@ -1,60 +1,52 @@
 """Train one network: `python -m pipeline.train CONFIG [a.b=c ...]`, alone or under torchrun.
 
-From the top: read the configuration, join the other ranks, hold the run's folder, open dataset,
-network, engine, loader and tracking, resume from the newest checkpoint, hand over to the loop, and
-write down the result.
+From the top: read the configuration, join the other ranks, lock the run folder, open dataset,
+loader and tracking, build network and engine, resume from the newest checkpoint, run the loop, and
+write the result.
 """
 
 import argparse
 
-# Loading torch takes seconds, and who asks to stop meanwhile shall find the program ready.
+# Importing torch takes seconds; handle stop signals before that.
 if __name__ == "__main__":
+    from pipeline.system.extras import exit_unless_installed
     from pipeline.system.signals import leave_at_once
 
     leave_at_once()
+    exit_unless_installed("pyarrow", "xxhash", needed_by="training")
 
 import json
+import math
 import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import rich
 import torch
 
-from pipeline.checkpoint import (
-    Checkpoints,
-    Progress,
-    expect_same_stream,
-    newest_checkpoint,
-    read_checkpoint,
-    recover_checkpoints,
-)
+from pipeline.checkpoint import DATASET_FILE, Checkpoints, Progress, describe_dataset
 from pipeline.config.load import dump, flatten, load
 from pipeline.config.schema import Config
 from pipeline.dataset.split import open_split
-from pipeline.distributed.health import tell_of_machines
+from pipeline.distributed.health import report_machines
 from pipeline.distributed.stopping import Stopping
 from pipeline.distributed.world import World, join_world
-from pipeline.engines import Trainee, open_engine
 from pipeline.evaluation.counts import Counts
-from pipeline.job import Job, open_images
+from pipeline.job import Job, build_trainable, open_checkpoints, open_images, open_job_engine
 from pipeline.loaders import Loader
-from pipeline.loop import Run, fit, resume
+from pipeline.loop import Run, fit, resume_newest
 from pipeline.meter import Meter
-from pipeline.models import build, count_parameters
-from pipeline.models.input import Normalized
-from pipeline.optim.build import build_optimizer
+from pipeline.models import count_parameters
 from pipeline.optim.ema import WeightAverage
-from pipeline.optim.schedule import in_steps
 from pipeline.plan import make_plan
 from pipeline.runs.fence import Fence, FencedOut
 from pipeline.runs.folder import CONFIG_FILE, RESULT, hold_run_folder, read_result
 from pipeline.runs.provenance import describe_run
-from pipeline.runs.result import describe_result
+from pipeline.runs.result import Result
 from pipeline.storage.errors import ImageError
 from pipeline.storage.staging import stage_on_each_node
 from pipeline.system.durable import write_whole
@@ -67,9 +59,9 @@ from pipeline.tracking.tracker import Tracker, open_tracker
 
 
 def train(config: Config) -> dict[str, Any]:
-    """Train as `config` says, from wherever an earlier attempt came to; return the result.
+    """Train as `config` says, from the newest checkpoint of its run; return the result.
 
-    Raises `ValueError` for what the user can mend: configuration, dataset, images, run folder; and
+    Raises `ValueError` for what the user can fix (configuration, dataset, images, run folder), and
     `Stopped` if it was asked to stop.
     """
     with ExitStack() as stack:
@@ -95,13 +87,13 @@ def train(config: Config) -> dict[str, Any]:
 
 
 def run_job(job: Job, folder: Path) -> dict[str, Any]:
-    """Train in `folder` under the eyes of the trackers, who hear how it ended, too."""
+    """Train in `folder`, and report to the trackers how that ends; return the result."""
     loader = open_images(job)
     with open_tracker(job.config, folder, is_main=job.world.is_main) as tracker:
         job.watchdog.expect_other()
-        job.watchdog.tell = lambda why: tracker.emit(events.RunEnded("failed", why))
-        try:
-            tell_of_machines(
+        job.watchdog.on_hang = lambda why: tracker.emit(events.RunEnded("failed", why))
+        with reporting_end(job, tracker):
+            report_machines(
                 job.world,
                 job.config.launch,
                 run_dir=folder,
@@ -110,31 +102,38 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
             )
             with open_checkpoints(job, folder, tracker) as checkpoints:
                 run = assemble(job, loader, checkpoints, tracker)
-                restore(run, folder, tracker)
+                resume_newest(run, folder / "checkpoints", tracker.warn)
                 if job.world.is_main:
                     announce(job, run, folder, tracker)
                 counts = fit_or_fail(run)
             return finish(job, run, counts, folder, tracker)
-        except KeyboardInterrupt:
-            tracker.emit(events.RunEnded("interrupted", "run the same command again to go on"))
-            raise
-        except Stopped as stop:
-            tracker.emit(events.RunEnded("interrupted", str(stop)))
-            await_others(job.world)
-            raise
-        except FencedOut:  # the run is another attempt's now, and so is what is told of it
-            raise
-        except BaseException as error:
-            why = str(error) or type(error).__name__
-            if job.signals.heard and isinstance(error, Exception):  # others were quicker to leave
-                tracker.emit(events.RunEnded("interrupted", f"asked to stop; meanwhile: {why}"))
-                raise Stopped(why) from error
-            tracker.emit(events.RunEnded("failed", why))
-            raise
+
+
+@contextmanager
+def reporting_end(job: Job, tracker: Tracker) -> Generator[None]:
+    """Report to the trackers why the block ends, if an exception ends it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tracker.emit(events.RunEnded("interrupted", "run the same command again to continue"))
+        raise
+    except Stopped as stop:
+        tracker.emit(events.RunEnded("interrupted", str(stop)))
+        await_others(job.world)
+        raise
+    except FencedOut:  # another attempt owns the run now, and its reports
+        raise
+    except BaseException as error:
+        why = str(error) or type(error).__name__
+        if job.signals.heard and isinstance(error, Exception):  # another rank left first
+            tracker.emit(events.RunEnded("interrupted", f"asked to stop; meanwhile: {why}"))
+            raise Stopped(why) from error
+        tracker.emit(events.RunEnded("failed", why))
+        raise
 
 
 def await_others(world: World) -> None:
-    """Wait for ranks that still write, which one that left now would end; lost ones are told of."""
+    """Wait for ranks that are still saving: the launcher would end them once this one leaves."""
     try:
         world.gather(None)
     except RuntimeError as error:
@@ -142,7 +141,7 @@ def await_others(world: World) -> None:
 
 
 def fit_or_fail(run: Run) -> Counts:
-    """Call `fit`; what is wrong there is the user's mistake only if an image is."""
+    """Call `fit`; of the errors in it, only an `ImageError` is the user's mistake."""
     try:
         with noting_place(run):
             return fit(run)
@@ -156,7 +155,7 @@ def fit_or_fail(run: Run) -> Counts:
 
 @contextmanager
 def noting_place(run: Run) -> Generator[None]:
-    """Let an error that leaves the block say after which report it came."""
+    """Add the last reported step to an error that leaves the block."""
     try:
         yield
     except Exception as error:
@@ -165,58 +164,24 @@ def noting_place(run: Run) -> Generator[None]:
 
 
 def set_up_torch(*, deterministic: bool, world: World) -> None:
-    """Choose fast kernels, or repeatable ones."""
+    """Choose fast kernels, or deterministic ones."""
     torch.backends.cudnn.benchmark = not deterministic
-    if deterministic:  # asked only then: merely asking loads the compiler, which takes seconds
+    if deterministic:  # only then: the call loads the compiler, which takes seconds
         torch.use_deterministic_algorithms(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if world.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(world.cpu_threads)
 
 
-def open_checkpoints(job: Job, folder: Path, tracker: Tracker) -> Checkpoints:
-    """Open the run's checkpoints; the trackers hear of each that is saved."""
-    keep = job.config.checkpoint
-    every = keep.keep_every_epochs
-    return Checkpoints(
-        folder / "checkpoints",
-        keep_last=keep.keep_last,
-        keep_best=keep.keep_best,
-        keep_every_steps=in_steps(every, job.plan.steps_per_epoch) if every else None,
-        fence=job.fence,
-        saved=lambda step, path, seconds: tracker.emit(
-            events.CheckpointSaved(step, str(path), seconds)
-        ),
-        warn=tracker.warn,
-    )
-
-
 def assemble(job: Job, loader: Loader, checkpoints: Checkpoints, tracker: Tracker) -> Run:
-    """Build the network, its optimiser and engine, and all else that the loop works with."""
-    config, world, plan = job.config, job.world, job.plan
-    classes = len(job.split.train.manifest.classes)
-    network = build(config.model, classes=classes, generator_seed=config.seed)
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    network.to(world.device).to(memory_format=layout)
-    module = Normalized(
-        network,
-        mean=config.data.mean,
-        std=config.data.std,
-        channels_last=config.train.channels_last,
-    ).to(world.device)
-    trainee = Trainee(module, network, build_optimizer(network, config.optim))
-    ema = config.train.ema
+    """Build network and engine, and return them with everything else that the loop works with."""
+    world, plan, ema = job.world, job.plan, job.config.train.ema
+    trainable = build_trainable(job)
+    network = trainable.network
     return Run(
         world=world,
         plan=plan,
-        engine=open_engine(
-            config.engine,
-            trainee,
-            config.train,
-            micro_batch=plan.micro_batch,
-            image_size=config.data.train.size,
-            world=world,
-        ),
+        engine=open_job_engine(job, trainable),
         average=WeightAverage(network, decay=ema.decay, every_steps=ema.every_steps)
         if ema
         else None,
@@ -228,8 +193,8 @@ def assemble(job: Job, loader: Loader, checkpoints: Checkpoints, tracker: Tracke
         emit=tracker.emit,
         progress=Progress(
             step=0,
-            fingerprint=job.fingerprint,
-            seed=config.seed,
+            fingerprint=job.dataset.fingerprint,
+            seed=job.config.seed,
             global_batch=plan.global_batch,
         ),
         stopping=Stopping(world, job.signals),
@@ -238,26 +203,15 @@ def assemble(job: Job, loader: Loader, checkpoints: Checkpoints, tracker: Tracke
     )
 
 
-def restore(run: Run, folder: Path, tracker: Tracker) -> None:
-    """Go on from the newest checkpoint that is whole, if there is one; all ranks from the same."""
-
-    def find() -> Path | None:
-        recover_checkpoints(folder / "checkpoints")
-        return newest_checkpoint(folder / "checkpoints", tracker.warn)
-
-    path = run.world.broadcast_from_main(find)
-    if path is None:
-        return
-    snapshot = read_checkpoint(path)
-    expect_same_stream(snapshot.progress, run.progress, path)
-    resume(run, snapshot, path)
-
-
 def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
-    """Tell the trackers, and each checkpoint, what starts, or goes on, and where it came from."""
+    """Describe the run to the trackers, and in the documents of its checkpoints."""
     text = dump(job.config)
-    tags = describe_run(text, job.fingerprint)
-    run.documents = {CONFIG_FILE: text, "provenance.json": json.dumps(tags, indent=2) + "\n"}
+    tags = describe_run(text, job.dataset.fingerprint)
+    run.documents = {
+        CONFIG_FILE: text,
+        DATASET_FILE: describe_dataset(job.dataset),
+        "provenance.json": json.dumps(tags, indent=2) + "\n",
+    }
     tracker.emit(
         events.RunStarted(
             name=job.config.name,
@@ -273,10 +227,10 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
 
 
 def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -> dict[str, Any]:
-    """Write result.json, and let the trackers have the last word."""
+    """Write result.json, and report the end to the trackers; return the result."""
     timeout = job.config.tracking.drain_timeout_seconds
-    result = describe_result(run, counts, name=job.config.name, manifest=job.split.train.manifest)
-    result |= {"run_dir": str(folder.resolve()), "mlflow_run_id": tracker.mlflow_run_id(timeout)}
+    run_id = tracker.mlflow_run_id(timeout)
+    result = asdict(describe_result(job, run, counts, folder=folder, mlflow_run_id=run_id))
     if job.world.is_main:
         job.fence.expect_mine()
         write_whole(folder / RESULT, json.dumps(result, indent=2).encode() + b"\n")
@@ -285,16 +239,42 @@ def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -
     return result
 
 
+def describe_result(
+    job: Job, run: Run, counts: Counts, *, folder: Path, mlflow_run_id: str | None
+) -> Result:
+    """Return the figures of a run whose last evaluation gave `counts`."""
+    plan, seconds = job.plan, run.progress.seconds
+    return Result(
+        name=job.config.name,
+        top1_error_percent=counts.top1_error_percent,
+        top5_error_percent=counts.top5_error_percent,
+        validation_loss=counts.loss if math.isfinite(counts.loss) else None,
+        images_evaluated=counts.images,
+        best_top1_error_percent=run.progress.best_top1_error_percent,
+        steps=plan.last_step,
+        epochs=plan.epoch(plan.last_step),
+        images_per_second=plan.last_step * plan.global_batch / seconds,
+        seconds=seconds,
+        parameters=run.parameters,
+        classes=len(job.dataset.classes),
+        world_size=job.world.size,
+        device=job.world.device.type,
+        dataset_fingerprint=job.dataset.fingerprint,
+        run_dir=str(folder.resolve()),
+        mlflow_run_id=mlflow_run_id,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit code.
 
-    0 done, 2 user's mistake, 1 failure, 75 stopped when asked to, 86 ended by the watchdog.
+    0 finished, 1 failed, 2 the user's mistake, 75 stopped when asked to, 86 ended by the watchdog.
     """
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.train", description="Train a network."
     )
     parser.add_argument("config", type=Path, help="a YAML file, such as configs/quickstart.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings to change")
     options = parser.parse_args(arguments)
     try:
         train(load(options.config, options.overrides))

@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from pipeline.checkpoint import Checkpoints, Progress, Snapshot, Tensors
+from pipeline.checkpoint import Checkpoints, Progress, Snapshot, Tensors, tensor_groups
 from pipeline.config.schema import Config
-from pipeline.engines.autocast import AUTOCAST_DTYPES
 from pipeline.engines.base import is_compiled
+from pipeline.engines.numerics import AUTOCAST_DTYPES
 from pipeline.models import build, count_parameters
 from pipeline.models.input import Normalized
 from pipeline.optim.build import build_optimizer
 from pipeline.optim.ema import WeightAverage
+from pipeline.optim.slots import optimizer_slots
 from pipeline.system.command import plural
 
 CLASSES = 1000
@@ -101,13 +102,8 @@ def open_training(config: Config, device: torch.device) -> Training:
         if average:
             average.update(1)
 
-    momentum = {
-        name: optimizer.state[parameter]["momentum_buffer"]
-        for name, parameter in network.named_parameters()
-    }
-    groups = {"model": network.state_dict(), "momentum": momentum}
-    if average:
-        groups["ema"] = average.average
+    slots = optimizer_slots(optimizer, network)
+    groups = tensor_groups(network.state_dict(), slots, average.average if average else None)
     return Training(step, groups, count_parameters(network))
 
 

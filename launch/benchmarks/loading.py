@@ -41,7 +41,12 @@ def loader_sides(config: Config, world: World, workers: int, *, as_bytes: bool) 
     split = open_split(config.data)
     images, mean, std = config.train.global_batch, config.data.mean, config.data.std
     ours = open_loader(
-        config.data, split, seed=config.seed, global_batch=images, rank_batch=images, world=world
+        config.data,
+        split,
+        seed=config.seed,
+        global_batch=images,
+        batch_per_rank=images,
+        world=world,
     )
     stream = iter(ours.train(range(1, 1_000_000)).__enter__())
     normalize = Normalized(torch.nn.Identity(), mean=mean, std=std).to(world.device)

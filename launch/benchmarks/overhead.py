@@ -13,7 +13,7 @@ from pipeline.checkpoint import Checkpoints
 from pipeline.config.schema import Config, Synthetic
 from pipeline.dataset.split import Split, open_split
 from pipeline.distributed.world import World
-from pipeline.engines.autocast import AUTOCAST_DTYPES
+from pipeline.engines.numerics import AUTOCAST_DTYPES
 from pipeline.job import Job, open_images
 from pipeline.loop import report, train_step
 from pipeline.models import build

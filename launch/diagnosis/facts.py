@@ -16,8 +16,8 @@ from launch.diagnosis.place_rules import Folder, TrackingStore
 from pipeline.config.schema import Container
 from pipeline.system.locks import lock_file
 from pipeline.system.mounts import shared
-from pipeline.tracking.mlflow_client import sqlite_file, without_password
 from pipeline.tracking.server import why_silent
+from pipeline.tracking.store_uri import sqlite_file, without_password
 
 ANSWER_SECONDS = 60
 MISSING = "no such folder"

@@ -1,17 +1,20 @@
-"""Checkpoints: a folder of safetensors, JSON and YAML, whole and hashed, or not there at all.
+"""Checkpoints: folders of safetensors, JSON and YAML, each complete and hashed, or missing.
 
     checkpoints/step-00004000/
         model.safetensors  momentum.safetensors  ema.safetensors    tensors by their names
         progress.json                                               step, best error, loss scale ...
         schedule.json                                               epoch, last step, next rate ...
         config.yaml                                                 the resolved configuration
-        provenance.json                                             code, libraries, dataset
+        dataset.json                                                name, fingerprint, classes
+        provenance.json                                             code, libraries
         manifest.json                                               SHA-256 of each file
 
-Each is written under a temporary name, flushed to disk and renamed, in the background, from a copy
-in host memory. No pickle is read or written.
+A checkpoint is written in the background, from a copy in host memory: under a temporary name,
+flushed to disk, then renamed. Nothing is pickled.
 """
 
+from pipeline.checkpoint.documents import DATASET_FILE, TrainedOn, describe_dataset, trained_on
+from pipeline.checkpoint.groups import EMA, MODEL, saved_slots, slot_group, tensor_groups
 from pipeline.checkpoint.reading import (
     list_checkpoints,
     newest_checkpoint,
@@ -34,7 +37,10 @@ from pipeline.checkpoint.snapshot import (
 from pipeline.checkpoint.writing import recover_checkpoints, write_checkpoint
 
 __all__ = [
+    "DATASET_FILE",
+    "EMA",
     "MANIFEST",
+    "MODEL",
     "PROGRESS",
     "CheckpointError",
     "Checkpoints",
@@ -42,6 +48,8 @@ __all__ = [
     "Retention",
     "Snapshot",
     "Tensors",
+    "TrainedOn",
+    "describe_dataset",
     "expect_same_stream",
     "expect_same_tensors",
     "list_checkpoints",
@@ -49,6 +57,10 @@ __all__ = [
     "read_checkpoint",
     "read_progress",
     "recover_checkpoints",
+    "saved_slots",
+    "slot_group",
+    "tensor_groups",
+    "trained_on",
     "verify_checkpoint",
     "write_checkpoint",
 ]

@@ -5,19 +5,20 @@ from collections.abc import Mapping
 import torch
 
 from pipeline.checkpoint.snapshot import Tensors
+from pipeline.system.command import plural
 
 
 class HostMemory:
-    """Keeps its memory from one copy to the next: to obtain it takes longer than to fill it."""
+    """Keeps its memory between copies: allocating it takes longer than filling it."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, str], torch.Tensor] = {}
 
     @torch.no_grad()
     def copy(self, groups: Mapping[str, Tensors]) -> dict[str, Tensors]:
-        """Return contiguous copies; they are overwritten by the next call.
+        """Return contiguous copies, which the next call overwrites.
 
-        Raises MemoryError if there is no room for them.
+        Raises MemoryError if memory is short.
         """
         copies = {
             group: {name: self._like((group, name), tensor) for name, tensor in tensors.items()}
@@ -38,7 +39,7 @@ class HostMemory:
 
 
 def _empty_like(tensor: torch.Tensor) -> torch.Tensor:
-    try:  # only to pinned memory does a GPU copy at full speed
+    try:  # a GPU copies at full speed only to pinned memory
         return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
     except RuntimeError as error:
-        raise MemoryError(f"no host memory to copy {tensor.nbytes:,} bytes to") from error
+        raise MemoryError(f"not enough host memory for {plural(tensor.nbytes, 'byte')}") from error

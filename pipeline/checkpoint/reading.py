@@ -1,4 +1,4 @@
-"""Finding checkpoints, and reading those that are whole."""
+"""Finds checkpoints, verifies them and reads them."""
 
 import hashlib
 import stat
@@ -23,7 +23,7 @@ from pipeline.checkpoint.snapshot import (
 REQUIRED = {PROGRESS, "model.safetensors"}
 TENSORS, TEXTS = ".safetensors", (".json", ".yaml")
 TEXT_BYTES = 2**24
-"""More than any text of a checkpoint has; a forged one shall not fill the memory."""
+"""Longer texts are refused: a forged one must not fill the memory."""
 
 T = TypeVar("T")
 
@@ -35,19 +35,19 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
-    """Return the step that the checkpoint at `path` is of."""
+    """Return the step of the checkpoint at `path`, from its name."""
     return int(path.name[5:])
 
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """Return the newest checkpoint that is whole, or None; `warn` of those that are not."""
+    """Return the newest undamaged checkpoint, or None; `warn` about each damaged one."""
     found = list_checkpoints(folder)
     for path in reversed(found):
         try:
             verify_checkpoint(path)
         except CheckpointError as error:
             is_oldest = path == found[0]
-            remedy = "there is none before it" if is_oldest else "falling back to the one before"
+            remedy = "it is the oldest one" if is_oldest else "falling back to the one before"
             warn(f"{error}; {remedy}")
         else:
             return path
@@ -55,7 +55,7 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def verify_checkpoint(path: Path) -> list[str]:
-    """Return the names of a checkpoint's files if each matches its hash, or raise."""
+    """Return the names of a checkpoint's files; raise `CheckpointError` if it is damaged."""
     try:
         manifest = read_manifest(path)
         if missing := REQUIRED - manifest.sha256.keys():
@@ -71,17 +71,17 @@ def verify_checkpoint(path: Path) -> list[str]:
 
 
 def read_manifest(path: Path) -> FileHashes:
-    """Read what the checkpoint at `path` says that it consists of; raise OSError or ValueError."""
+    """Read the file hashes of the checkpoint at `path`; raise OSError or ValueError."""
     return _parse(TypeAdapter(FileHashes), path / MANIFEST)
 
 
 def read_progress(path: Path) -> Progress:
-    """Read where the run stood, unverified; raise OSError or ValueError."""
+    """Read the progress of the checkpoint at `path`, unverified; raise OSError or ValueError."""
     return _parse(TypeAdapter(Progress), path / PROGRESS)
 
 
 def read_checkpoint(path: Path) -> Snapshot:
-    """Read and verify one checkpoint; raise `CheckpointError` if anything is amiss."""
+    """Read and verify one checkpoint; raise `CheckpointError` if it is damaged."""
     names = verify_checkpoint(path)
     try:
         return Snapshot(
@@ -98,7 +98,7 @@ def read_checkpoint(path: Path) -> Snapshot:
             },
         )
     except (OSError, SafetensorError, ValueError, TypeError) as error:
-        why = str(error).partition("\n")[0]  # torch adds its stack
+        why = str(error).partition("\n")[0]  # torch appends a stack
         raise CheckpointError(f"checkpoint {path} cannot be read ({why})") from error
 
 
@@ -125,7 +125,7 @@ def _read_text(path: Path) -> bytes:
 
 
 def _open_plain(path: Path) -> BufferedReader:
-    """Open a file for reading; a pipe would be waited for, and a link may lead anywhere."""
+    """Open a regular file for reading: opening a pipe would block, a link may lead anywhere."""
     if not stat.S_ISREG(path.lstat().st_mode):
         raise ValueError(f"{path.name} is not a plain file")
     return path.open("rb")

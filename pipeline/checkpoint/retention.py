@@ -10,14 +10,14 @@ from pipeline.checkpoint.reading import read_progress, step_of
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The last few, the best, and one of each stretch of so many steps."""
+    """Keeps the `last` checkpoints, the best one, and one for every `every_steps` steps."""
 
     last: int
     best: bool
     every_steps: Fraction | None
 
     def kept(self, found: list[Path]) -> set[Path]:
-        """Return which of the checkpoints `found`, oldest first, stay."""
+        """Return which of the checkpoints `found`, oldest first, are kept."""
         keep = set(found[-self.last :])
         if self.best:
             keep |= set(_best(found))
@@ -27,10 +27,10 @@ class Retention:
 
 
 def _best(found: list[Path]) -> list[Path]:
-    """The one with the lowest validation top-1 error, the earliest if there are several."""
+    """Return the checkpoint with the lowest validation top-1 error, the earliest of equals."""
     errors: list[tuple[float, Path]] = []
     for path in found:
-        with suppress(OSError, ValueError):  # a damaged one is not the best
+        with suppress(OSError, ValueError):  # a damaged one cannot be the best
             error = read_progress(path).top1_error_percent
             if error is not None:
                 errors.append((error, path))
@@ -38,7 +38,7 @@ def _best(found: list[Path]) -> list[Path]:
 
 
 def _first_of_each(found: list[Path], interval: Fraction) -> set[Path]:
-    """The first at or after each multiple of `interval`: which that is never changes."""
+    """Return the first checkpoint at or after each multiple of `interval`: it stays the first."""
     first: dict[int, Path] = {}
     for path in found:
         first.setdefault(step_of(path) // interval, path)

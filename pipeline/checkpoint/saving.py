@@ -1,4 +1,4 @@
-"""Saving while training goes on."""
+"""Saves checkpoints in the background while training continues."""
 
 import time
 from collections.abc import Callable
@@ -14,13 +14,14 @@ from pipeline.checkpoint.retention import Retention
 from pipeline.checkpoint.snapshot import CheckpointError, Snapshot
 from pipeline.checkpoint.writing import delete_all_but, write_checkpoint
 from pipeline.runs.fence import OPEN, Fence
+from pipeline.system.command import plural
 
 PATIENCE_SECONDS = 30.0
-"""How long training stands still for a disk that has not finished the checkpoint before."""
+"""How long a save waits for the write of the checkpoint before it."""
 
 
 class Checkpoints(AbstractContextManager["Checkpoints"]):
-    """The checkpoints of one run. One process writes; leaving the block awaits the last write."""
+    """The checkpoints of one run. Leaving the block waits for the last write."""
 
     def __init__(
         self,
@@ -33,7 +34,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         saved: Callable[[int, Path, float], None],
         warn: Callable[[str], None],
     ) -> None:
-        """`keep_every_steps` keeps the first checkpoint at or after each multiple of it, too."""
+        """`keep_every_steps` also keeps the first checkpoint at or after each multiple of it."""
         self._folder, self._retention = folder, Retention(keep_last, keep_best, keep_every_steps)
         self._fence, self._saved, self._warn = fence, saved, warn
         self._memory = HostMemory()
@@ -48,14 +49,14 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def save(self, snapshot: Snapshot, *, last: bool = False) -> None:
         """Copy `snapshot` to host memory and write it in the background, one at a time.
 
-        If that fails, or the write before takes too long, `warn` hears of it, and it costs no more
-        than this checkpoint. The `last` of a run waits for the one before, however long it takes.
+        If that fails, or the write before takes too long, it warns and skips this checkpoint. The
+        `last` checkpoint of a run waits for the write before, however long it takes.
         """
         try:
             self.wait(None if last else PATIENCE_SECONDS)
             copies = self._memory.copy(snapshot.tensors)
         except TimeoutError:
-            self._lose(snapshot.progress.step, "the one before is still being written")
+            self._lose(snapshot.progress.step, "the checkpoint before is still being written")
             return
         except MemoryError as error:
             self._lose(snapshot.progress.step, str(error))
@@ -64,7 +65,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self._pending = self._writer.submit(self._write, copy)
 
     def wait(self, seconds: float | None = None) -> None:
-        """Return once no write is under way; raise TimeoutError after `seconds`."""
+        """Wait for the current write, if there is one; raise TimeoutError after `seconds`."""
         if self._pending is not None:
             self._pending.result(seconds)
             self._pending = None
@@ -79,8 +80,8 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self._writer.shutdown()
         if self._lost:
             self._warn(
-                f"{len(self._lost)} checkpoint(s) could not be written to {self._folder}, the last"
-                f" of step {self._lost[-1]}; {self._newest_in_words()}"
+                f"{plural(len(self._lost), 'checkpoint')} could not be written to {self._folder},"
+                f" most recently of step {self._lost[-1]}; {self._newest_in_words()}"
             )
 
     def _write(self, snapshot: Snapshot) -> None:
@@ -101,9 +102,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
     def _newest_in_words(self) -> str:
         try:
             found = list_checkpoints(self._folder)
-        except OSError as error:  # a disk that fails by now
-            return f"which there are cannot be told ({error})"
-        return f"the newest there is of step {step_of(found[-1])}" if found else "there is none"
+        except OSError as error:
+            return f"the folder cannot be listed ({error})"
+        return f"the newest is of step {step_of(found[-1])}" if found else "it has no checkpoint"
 
     def _lose(self, step: int, reason: str) -> None:
         self._lost.append(step)

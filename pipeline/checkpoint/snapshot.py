@@ -1,4 +1,4 @@
-"""What a checkpoint holds, in memory."""
+"""The contents of a checkpoint, in memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,27 +20,27 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands, besides its tensors."""
+    """How far a run has trained; everything in a checkpoint that is neither tensor nor document."""
 
     step: Annotated[int, Field(ge=0)]
     fingerprint: str
-    """Of the dataset; with seed and global batch, what the stream of images depends on."""
+    """Of the dataset; with `seed` and `global_batch` it determines the stream of images."""
     seed: int
     global_batch: int
     seconds: Annotated[float, Field(ge=0)] = 0.0
     """Time spent training so far."""
     top1_error_percent: Percent | None = None
-    """Of this very step, if it was evaluated."""
+    """Of this step, if it was evaluated."""
     best_top1_error_percent: Percent | None = None
     scaler: dict[str, int | float] = field(default_factory=dict[str, int | float])
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that a checkpoint holds: groups of tensors, the progress, and what explains them.
+    """Everything that a checkpoint contains: groups of tensors, the progress, and documents.
 
-    `documents` are texts by their file names, which end in .json or .yaml. Training goes on without
-    them; people and programs that find the checkpoint alone read them.
+    `documents` are texts by file name, which ends in .json or .yaml. Training does not need them;
+    they describe a checkpoint that was copied out of its run.
     """
 
     tensors: Mapping[str, Tensors]
@@ -51,18 +51,18 @@ class Snapshot:
 @with_config(STRICT)
 @dataclass(frozen=True, slots=True)
 class FileHashes:
-    """What a whole checkpoint consists of."""
+    """The files of a complete checkpoint."""
 
     sha256: dict[str, str]
     """File name to hex digest."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used, and why."""
+    """A checkpoint cannot be used."""
 
 
 def expect_same_stream(saved: Progress, expected: Progress, path: Path) -> None:
-    """Raise `CheckpointError` if going on from `saved` would bring other images than before."""
+    """Raise `CheckpointError` if the images after `saved` are from another stream."""
     for name in ("fingerprint", "seed", "global_batch"):
         was, now = getattr(saved, name), getattr(expected, name)
         if was != now:
@@ -75,20 +75,23 @@ def expect_same_stream(saved: Progress, expected: Progress, path: Path) -> None:
 def expect_same_tensors(
     saved: Mapping[str, Tensors], expected: Mapping[str, Tensors], path: Path
 ) -> None:
-    """Raise `CheckpointError` unless all of `expected` is in `saved`, and in its groups no more."""
+    """Raise `CheckpointError` unless each group of `expected` is the same in `saved`.
+
+    Tensors are compared by name, dtype and shape; `saved` may have more groups.
+    """
     if missing := expected.keys() - saved.keys():
         raise CheckpointError(
-            f"checkpoint {path} holds no {' and no '.join(sorted(missing))} (is it an average, to"
-            " use and not to resume?); remove it, or give another run_dir"
+            f"checkpoint {path} has no {' and no '.join(sorted(missing))} (it may be an average,"
+            " from which a run cannot resume); remove it, or set another run_dir"
         )
     for group, tensors in expected.items():
         was, now = _kinds(saved[group]), _kinds(tensors)
         for name in sorted(was.keys() | now.keys()):
             if was.get(name) != now.get(name):
                 raise CheckpointError(
-                    f"checkpoint {path} is of another network: in {group}, {name} is"
+                    f"checkpoint {path} is from another network: in {group}, {name} is"
                     f" {was.get(name, 'missing')} there and {now.get(name, 'missing')} here;"
-                    " give another run_dir"
+                    " set another run_dir"
                 )
 
 

@@ -1,7 +1,7 @@
 """Tensors as the bytes of a safetensors file, without a copy.
 
-The format's own writer builds the whole file in memory and holds Python's lock meanwhile, which the
-training loop would feel.
+The library's own writer builds the whole file in memory and holds Python's lock meanwhile, which
+would slow the training loop down.
 """
 
 import json
@@ -28,11 +28,11 @@ ALIGNMENT = 8
 
 
 def tensor_file(tensors: Tensors) -> Iterator[memoryview]:
-    """Yield the parts of a file that holds `tensors`, which are contiguous and in host memory.
+    """Yield the parts of a file of `tensors`, which are contiguous and in host memory.
 
-    The parts are views: the tensors must not change before the last one is used.
+    The parts are views: the tensors must not change before the last part is used.
     """
-    # The widest types first, as the format asks for, so that each tensor is aligned.
+    # The widest types first, as the format requires, so that each tensor is aligned.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     ends = accumulate((tensors[name].nbytes for name in names), initial=0)
     entries = {

@@ -1,4 +1,4 @@
-"""Writing checkpoints so that a process may die, or a disk fail, between any two system calls."""
+"""Writes checkpoints that survive a killed process or a failing disk at any system call."""
 
 import hashlib
 import json
@@ -24,21 +24,21 @@ from pipeline.system.durable import make_folder, sync_folder, write_durably
 
 LEFTOVERS = ".step-*.tmp"
 NAME = re.compile(r"\.(step-\d+)\.\d+(\.old)?\.tmp")
-"""A checkpoint that has no name yet, .step-00004000.PID.tmp, or none any more, with .old in it."""
+"""A checkpoint that is being written, .step-00004000.PID.tmp, or replaced, ....PID.old.tmp."""
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, fence: Fence = OPEN) -> Path:
-    """Write `snapshot` into `folder` so that it is there whole or not at all; return its path.
+    """Write `snapshot` into `folder`, completely or not at all; return its path.
 
-    One of the same step makes way: until the new one is whole and on disk, the old one is there.
-    Raises OSError if the disk does; what was there before then still is. Raises `FencedOut`, and
-    changes nothing, if the run is another attempt's by now.
+    It replaces a checkpoint of the same step once it is complete and on disk. Raises OSError if the
+    disk fails; older checkpoints are unchanged then. Raises `FencedOut`, and changes nothing, if
+    another attempt owns the run.
     """
     fence.expect_mine()
     path = folder / f"step-{snapshot.progress.step:08d}"
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     make_folder(folder)
-    recover_checkpoints(folder)  # also to make room
+    recover_checkpoints(folder)  # it also frees space
     temporary.mkdir()
     try:
         _write_files(temporary, snapshot)
@@ -48,22 +48,24 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, fence: Fence = OPEN) -> P
             fence.expect_mine()  # writing takes a while
             _put(temporary, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # a full disk is not left any fuller
+        shutil.rmtree(temporary, ignore_errors=True)  # frees space on a full disk
     return path
 
 
 def recover_checkpoints(folder: Path) -> None:
-    """Clear away what a killed process left; a whole checkpoint that lacks only its name gets it.
+    """Delete what a killed process left; a complete checkpoint without its name is renamed.
 
-    Only the process that holds the run's folder may call this.
+    Only the process that has locked the run folder may call this.
     """
-    for leftover in sorted(folder.glob(LEFTOVERS), reverse=True):  # a new one before an old one
+    for leftover in sorted(
+        folder.glob(LEFTOVERS), reverse=True
+    ):  # new checkpoints before replaced ones
         match = NAME.fullmatch(leftover.name)
         named = folder / match[1] if match else None
         with suppress(CheckpointError):
             if named and not named.exists():
                 verify_checkpoint(leftover)
-                with suppress(OSError):  # next time, perhaps; it must not go
+                with suppress(OSError):  # keep it; the next start tries again
                     leftover.rename(named)
                     sync_folder(folder)
                 continue
@@ -72,17 +74,17 @@ def recover_checkpoints(folder: Path) -> None:
 
 
 def delete_checkpoint(path: Path) -> None:
-    """Remove a checkpoint; it is gone for every reader before its first file is."""
+    """Delete a checkpoint; it is renamed first, so that nobody reads half of it."""
     doomed = _aside(path)
     path.rename(doomed)
     _remove(doomed)
 
 
 def delete_all_but(keep: set[Path], newest: Path) -> None:
-    """Delete the checkpoints up to `newest` that are not to be kept, once `newest` is verified.
+    """Delete the checkpoints before `newest` that are not in `keep`, once `newest` is verified.
 
-    Later ones were damaged when the run resumed, and are written anew when it comes to them. Raises
-    `CheckpointError`, and deletes nothing, if `newest` cannot be read back; else OSError.
+    Later ones were damaged when the run resumed, and will be replaced. Raises `CheckpointError`,
+    and deletes nothing, if `newest` cannot be read back, and OSError if the disk fails.
     """
     found = [path for path in list_checkpoints(newest.parent) if step_of(path) < step_of(newest)]
     doomed = [path for path in found if path not in keep]
@@ -115,7 +117,7 @@ def _write_hashed(path: Path, parts: Iterable[memoryview]) -> str:
 
 
 def _is_there(path: Path, manifest: FileHashes) -> bool:
-    """Whether the checkpoint at `path` is whole and just what `manifest` says."""
+    """Whether the checkpoint at `path` is undamaged and has exactly the files of `manifest`."""
     try:
         verify_checkpoint(path)
         return read_manifest(path) == manifest
@@ -124,18 +126,18 @@ def _is_there(path: Path, manifest: FileHashes) -> bool:
 
 
 def _put(temporary: Path, path: Path) -> None:
-    """Give a whole checkpoint its name; in between, `recover_checkpoints` knows of both."""
+    """Rename a complete checkpoint; `recover_checkpoints` repairs an interruption."""
     aside = _aside(path)
     if os.path.lexists(path):
         path.rename(aside)
     temporary.rename(path)
     sync_folder(path.parent)
-    with suppress(OSError):  # next time, then
+    with suppress(OSError):  # the next start tries again
         _remove(aside)
 
 
 def _remove(path: Path) -> None:
-    """Remove what has the name of a checkpoint: a folder, or a link or file that others made."""
+    """Delete what has a checkpoint's name: a folder, or a link or file that somebody else made."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""PyTorch's DistributedDataParallel as the engine; without peers, the bare network."""
+"""PyTorch's DistributedDataParallel as the engine; a single rank trains the bare network."""
 
 from collections.abc import Iterator
 from inspect import signature
@@ -11,31 +11,30 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.schema import Ddp, Train
 from pipeline.distributed.world import World
-from pipeline.engines import Trainee
-from pipeline.engines.base import CommonEngine, is_compiled
+from pipeline.engines.base import BaseEngine, Trainable, is_compiled
 
 LOCAL_BUFFERS: dict[str, Any] = (
     {"forward_sync_buffers": False}  # its name from torch 2.15 on
     if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
     else {"broadcast_buffers": False}
 )
-"""`synchronize` averages the buffers when they are looked at, not at each step."""
+"""`synchronize` averages the buffers where they are used, not in each step."""
 
 
-class DdpEngine(CommonEngine):
+class DdpEngine(BaseEngine):
     """See `Engine`."""
 
     def __init__(
         self,
         spec: Ddp,
-        trainee: Trainee,
+        trainable: Trainable,
         train: Train,
         *,
         micro_batch: int,
         image_size: int,
         world: World,
     ) -> None:
-        super().__init__(trainee, train, micro_batch=micro_batch, world=world)
+        super().__init__(trainable, train, micro_batch=micro_batch, world=world)
         self._replica = _replicate(self._module, spec, world, train.accumulation)
         self._forward = self._replica or self._module
         if is_compiled(train.compile, world.device):
@@ -45,7 +44,7 @@ class DdpEngine(CommonEngine):
         if self._replica:
             self._settle_buckets(image_size)
 
-    def _turns(self, count: int) -> Iterator[int]:
+    def _micro_batches(self, count: int) -> Iterator[int]:
         if self._replica and count > 1:
             with self._replica.no_sync():
                 yield from range(1, count)
@@ -61,16 +60,17 @@ class DdpEngine(CommonEngine):
         self._optimizer.zero_grad(set_to_none=True)
 
     def _settle_buckets(self, image_size: int) -> None:
-        """Let DDP regroup its gradients, which it does after its first step, before ours.
+        """Make DDP regroup its gradients now, which it would do after its first step.
 
-        Else a run that resumes would add up its next step in another order than one that went on.
+        Otherwise the first step after a resume would add up gradients in another order than the
+        same step of an unbroken run.
         """
         network, shape = self._network, (self._micro_batch, image_size, image_size, 3)
         images = torch.zeros(shape, dtype=torch.uint8, device=self._world.device)
         labels = torch.zeros(self._micro_batch, dtype=torch.int64, device=self._world.device)
         before = [buffer.clone() for buffer in network.buffers()]
         for _ in range(2):
-            self._loss(images, labels).backward()
+            self._loss(self._forward(images), labels).backward()
             self._optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(network.buffers(), before, strict=True):
             buffer.copy_(value)
@@ -86,7 +86,7 @@ def _replicate(
         device_ids=[world.device.index] if world.device.type == "cuda" else None,
         **LOCAL_BUFFERS,
         gradient_as_bucket_view=True,
-        static_graph=accumulation == 1,  # which does not go together with no_sync
+        static_graph=accumulation == 1,  # it does not work together with no_sync
         bucket_cap_mb=spec.bucket_megabytes,
     )
     if spec.gradient_compression == "bf16":

@@ -1,7 +1,7 @@
-"""DeepSpeed as the engine: at ZeRO stage 0, and at 1 and 2, where ranks share out the optimiser.
+"""DeepSpeed as the engine: ZeRO stage 0, and stages 1 and 2, which partition the optimiser.
 
-It computes in fp32 as far as DeepSpeed knows: precision, accumulation, loss scale and clipping are
-those of all engines. docs/engines.md says why its settings are what they are.
+As far as DeepSpeed knows, everything is fp32: precision, accumulation, loss scale and clipping are
+those of all engines. docs/engines.md explains its settings.
 """
 
 import atexit
@@ -19,9 +19,9 @@ from torch import nn
 
 from pipeline.config.schema import DeepSpeed, Train
 from pipeline.distributed.world import World
-from pipeline.engines import Tensors, Trainee
-from pipeline.engines.base import CommonEngine, is_compiled
+from pipeline.engines.base import BaseEngine, Trainable, is_compiled
 from pipeline.engines.partition import ParameterPartition
+from pipeline.optim.slots import Slots, optimizer_slots
 
 BUCKET_MEGABYTES = 100.0
 BYTES = 4
@@ -29,35 +29,35 @@ BYTES = 4
 
 
 def open_deepspeed(
-    spec: DeepSpeed, trainee: Trainee, train: Train, *, micro_batch: int, world: World
+    spec: DeepSpeed, trainable: Trainable, train: Train, *, micro_batch: int, world: World
 ) -> "DeepSpeedEngine":
     """Return the engine for the stage that `spec` names.
 
-    Raises `ValueError` if DeepSpeed is not installed, or cannot be imported.
+    Raises `ValueError` if DeepSpeed is not installed or cannot be imported.
     """
     kind = ZeroEngine if spec.zero_stage else DeepSpeedEngine
-    return kind(spec, trainee, train, micro_batch=micro_batch, world=world)
+    return kind(spec, trainable, train, micro_batch=micro_batch, world=world)
 
 
-class DeepSpeedEngine(CommonEngine):
-    """See `Engine`. At stage 0 every rank has all of the optimiser's state."""
+class DeepSpeedEngine(BaseEngine):
+    """See `Engine`. At stage 0 every rank has the optimiser's whole state."""
 
     def __init__(
-        self, spec: DeepSpeed, trainee: Trainee, train: Train, *, micro_batch: int, world: World
+        self, spec: DeepSpeed, trainable: Trainable, train: Train, *, micro_batch: int, world: World
     ) -> None:
-        super().__init__(trainee, train, micro_batch=micro_batch, world=world)
+        super().__init__(trainable, train, micro_batch=micro_batch, world=world)
         if is_compiled(train.compile, world.device):
             self._module.compile()
         # DeepSpeed cannot start with channels-last parameters, and stages 1 and 2 cannot have them.
-        trainee.network.to(memory_format=torch.contiguous_format)
+        trainable.network.to(memory_format=torch.contiguous_format)
         self._engine = _initialize(
-            self._module, trainee, _settings(spec, micro_batch, world), world
+            self._module, trainable, _settings(spec, micro_batch, world), world
         )
         self._forward = self._engine
         if train.channels_last and spec.zero_stage == 0:
-            trainee.network.to(memory_format=torch.channels_last)
+            trainable.network.to(memory_format=torch.channels_last)
 
-    def _turns(self, count: int) -> Iterator[int]:
+    def _micro_batches(self, count: int) -> Iterator[int]:
         for number in range(1, count + 1):
             self._engine.set_gradient_accumulation_boundary(number == count)
             yield number
@@ -70,62 +70,63 @@ class DeepSpeedEngine(CommonEngine):
 
 
 class ZeroEngine(DeepSpeedEngine):
-    """See `Engine`. At stages 1 and 2 a rank has a part of the momentum, and updates that."""
+    """See `Engine`. At stages 1 and 2 a rank has its part of each slot, and updates that part."""
 
     def __init__(
-        self, spec: DeepSpeed, trainee: Trainee, train: Train, *, micro_batch: int, world: World
+        self, spec: DeepSpeed, trainable: Trainable, train: Train, *, micro_batch: int, world: World
     ) -> None:
-        optimizer = trainee.optimizer
+        optimizer, network = trainable.optimizer, trainable.network
+        names = {parameter: name for name, parameter in network.named_parameters()}
         groups: list[list[nn.Parameter]] = [group["params"] for group in optimizer.param_groups]
-        super().__init__(spec, trainee, train, micro_batch=micro_batch, world=world)
-        self._reduces_each = spec.zero_stage == 2
-        names = {parameter: name for name, parameter in trainee.network.named_parameters()}
-        self._names = [[names[parameter] for parameter in group] for group in groups]
+        slots = optimizer_slots(optimizer, network)
+        super().__init__(spec, trainable, train, micro_batch=micro_batch, world=world)
+        self._reduces_once = spec.zero_stage == 2
         self._partitions = [
-            ParameterPartition(group, own["params"][0], world)
-            for group, own in zip(groups, optimizer.param_groups, strict=True)
+            ParameterPartition({names[each]: each for each in whole}, group["params"][0], world)
+            for whole, group in zip(groups, optimizer.param_groups, strict=True)
         ]
-        optimizer.state.clear()  # it has the momentum of whole parameters
-        for partition in self._partitions:
-            optimizer.state[partition.own]["momentum_buffer"] = torch.zeros_like(partition.own)
+        optimizer.state.clear()  # it has the slots of whole parameters
+        for partition, group in zip(self._partitions, optimizer.param_groups, strict=True):
+            group["partition"] = partition
+            optimizer.state[partition.own] = {
+                slot: partition.cut_slot(tensors).clone() for slot, tensors in slots.items()
+            }
 
-    def _turns(self, count: int) -> Iterator[int]:
-        if self._reduces_each and count > 1:
-            # Else sums of means would take the place of a mean of sums, which rounds otherwise.
+    def _micro_batches(self, count: int) -> Iterator[int]:
+        if self._reduces_once and count > 1:
+            # Stage 2 would otherwise sum means over the ranks, which rounds unlike a mean of sums.
             with self._engine.coalesce_grad_reduction():
                 yield from range(1, count + 1)
         else:
-            yield from super()._turns(count)
+            yield from super()._micro_batches(count)
 
     def _gradients(self) -> list[torch.Tensor]:
         groups: dict[int, list[torch.Tensor]] = self._engine.optimizer.averaged_gradients
         return [gradient for group in groups.values() for gradient in group]
 
-    def _sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _all_reduce_sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         return self._world.all_reduce_sum_(tensor)
 
-    def _momentum(self) -> Tensors:
-        return {
-            name: momentum
-            for names, partition in zip(self._names, self._partitions, strict=True)
-            for name, momentum in zip(names, partition.gather(self._buffer(partition)), strict=True)
-        }
+    def _slots(self) -> Slots:
+        slots: Slots = {}
+        for partition in self._partitions:
+            for slot, value in self._optimizer.state[partition.own].items():
+                slots.setdefault(slot, {}).update(partition.gather_slot(value))
+        return slots
 
-    def _load_optimizer(self, momentum: Tensors) -> None:
+    def _load_slots(self, saved: Slots) -> None:
         weights = dict(self._network.named_parameters())
-        for names, partition in zip(self._names, self._partitions, strict=True):
-            partition.own.copy_(partition.cut([weights[name] for name in names]))
-            self._buffer(partition).copy_(partition.cut([momentum[name] for name in names]))
-
-    def _buffer(self, partition: ParameterPartition) -> torch.Tensor:
-        return self._optimizer.state[partition.own]["momentum_buffer"]
+        for partition in self._partitions:
+            partition.own.copy_(partition.cut(weights))
+            for slot, value in self._optimizer.state[partition.own].items():
+                value.copy_(partition.cut_slot(saved[slot]))
 
 
 def _settings(spec: DeepSpeed, micro_batch: int, world: World) -> dict[str, Any]:
     compressed = spec.gradient_compression == "bf16" and world.size > 1
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": 1,  # `_turns` says when gradients are shared
+        "gradient_accumulation_steps": 1,  # `_micro_batches` says when ranks share gradients
         "gradient_clipping": 0.0,  # its default is 1
         "communication_data_type": "bf16" if compressed else "fp32",
         "zero_allow_untested_optimizer": True,
@@ -148,35 +149,37 @@ def _zero_settings(spec: DeepSpeed) -> dict[str, Any]:
     }
 
 
-def _initialize(module: nn.Module, trainee: Trainee, settings: dict[str, Any], world: World) -> Any:
-    """Return DeepSpeed's engine for `module`, started without its chatter."""
+def _initialize(
+    module: nn.Module, trainable: Trainable, settings: dict[str, Any], world: World
+) -> Any:
+    """Return DeepSpeed's engine for `module`, without its log messages."""
     os.environ.setdefault("DS_ACCELERATOR", world.device.type)
     os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
     deepspeed = _import_deepspeed()
     _join_group(world)
     with _quiet(logging.getLogger("DeepSpeed")):
         return deepspeed.initialize(
-            model=module, optimizer=trainee.optimizer, config=settings, dist_init_required=False
+            model=module, optimizer=trainable.optimizer, config=settings, dist_init_required=False
         )[0]
 
 
 def _import_deepspeed() -> Any:
     try:
-        with warnings.catch_warnings(), _not_importable("mlflow"):  # for an autotuner, for seconds
+        with warnings.catch_warnings(), _not_importable("mlflow"):  # an autotuner's, and slow
             warnings.simplefilter("ignore")
             import deepspeed
     except ImportError as error:
         raise ValueError(
             f"engine.name=deepspeed, but DeepSpeed cannot be imported ({error});"
-            " run: pip install 'deepspeed>=0.19.8,<0.20', or set engine.name=ddp"
+            " run: pip install 'imagenet-pipeline[train]', or set engine.name=ddp"
         ) from error
-    # Its own collectives on CPUs would be compiled now, which takes a compiler and a minute.
+    # DeepSpeed would compile its own collectives for CPUs, which takes a compiler and a minute.
     cast("Any", deepspeed).ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
 
 
 def _join_group(world: World) -> None:
-    """Let a process that is alone have the process group that DeepSpeed asks for."""
+    """Give a single process the process group that DeepSpeed needs."""
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
@@ -186,7 +189,7 @@ def _join_group(world: World) -> None:
 
 @contextmanager
 def _not_importable(name: str) -> Generator[None]:
-    """Let `import name` fail in the block, unless it is imported already."""
+    """Make `import name` fail in the block, unless `name` is imported already."""
     if name in sys.modules:
         yield
         return
@@ -199,7 +202,7 @@ def _not_importable(name: str) -> Generator[None]:
 
 @contextmanager
 def _quiet(logger: logging.Logger) -> Generator[None]:
-    """Let `logger` tell of errors only."""
+    """Make `logger` print errors only, in the block."""
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:

@@ -1,30 +1,38 @@
 """A group of parameters laid end to end, padded, and cut into equal parts, one for each rank.
 
-That is how ZeRO stages 1 and 2 keep the optimiser's state; here it is put together and cut again.
+ZeRO stages 1 and 2 keep an optimiser's state that way; here it is cut, and put together again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from itertools import accumulate, pairwise
 
 import torch
 from torch import nn
 
 from pipeline.distributed.world import World
 
+Named = Mapping[str, torch.Tensor]
+"""Parameter name to tensor."""
+
 
 class ParameterPartition:
-    """This rank's part of what is laid out like `parameters`."""
+    """This rank's part of a group of parameters, and of the slots that an optimiser has for them.
 
-    def __init__(self, parameters: Sequence[torch.Tensor], own: nn.Parameter, world: World) -> None:
-        """`own` is this rank's part (flat) of the parameters that the optimiser works on."""
+    The engine puts it into the parameter group, as `group["partition"]`: an optimiser that needs
+    the norm of each layer learns there which elements belong to which parameter.
+    """
+
+    def __init__(self, parameters: Named, own: nn.Parameter, world: World) -> None:
+        """`own` (flat) is this rank's part of `parameters`, which the optimiser updates."""
         self.own = own
-        self._shapes = [parameter.shape for parameter in parameters]
-        self._sizes = [parameter.numel() for parameter in parameters]
+        self._shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        self._sizes = [parameter.numel() for parameter in parameters.values()]
         self._world = world
         self._padding = own.numel() * world.size - sum(self._sizes)
         assert self._padding >= 0, "the parts are too small for the whole"
 
-    def gather(self, part: torch.Tensor) -> list[torch.Tensor]:
-        """Put the ranks' parts together, each like `own`, to tensors like the parameters.
+    def gather(self, part: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Put the ranks' parts, each like `own`, together to tensors like the parameters.
 
         A collective; every rank gets all of them.
         """
@@ -32,11 +40,47 @@ class ParameterPartition:
         parts[self._world.rank] = part
         whole = self._world.all_reduce_sum_(parts).flatten()
         pieces = torch.split(whole, [*self._sizes, self._padding])
-        return [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=False)]
+        named = zip(self._shapes.items(), pieces, strict=False)
+        return {name: piece.view(shape) for (name, shape), piece in named}
 
-    def cut(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    def cut(self, tensors: Named) -> torch.Tensor:
         """Return this rank's part of `tensors`, which are like the parameters."""
-        assert [tensor.shape for tensor in tensors] == self._shapes, "these are other parameters"
+        assert self._fits(tensors), "these are other parameters"
         padding = self.own.new_zeros(self._padding)
-        whole = torch.cat([*(tensor.to(padding).flatten() for tensor in tensors), padding])
+        flat = [tensors[name].to(padding).flatten() for name in self._shapes]
+        whole = torch.cat([*flat, padding])
         return whole.chunk(self._world.size)[self._world.rank]
+
+    def gather_slot(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return one slot for whole parameters; a scalar goes to each of them. A collective."""
+        if value.ndim == 0:
+            return {name: value.clone() for name in self._shapes}
+        return self.gather(value)
+
+    def cut_slot(self, tensors: Named) -> torch.Tensor:
+        """Return this rank's part of one slot, or the scalar that all parameters have in it."""
+        if self._fits(tensors):
+            return self.cut(tensors)
+        scalars = torch.stack([tensors[name] for name in self._shapes])
+        assert scalars.ndim == 1, "this slot is of other parameters"
+        assert (scalars == scalars[0]).all(), "parameters of one group take their steps together"
+        return scalars[0]
+
+    def segments(self, part: torch.Tensor) -> list[torch.Tensor]:
+        """Return views of `part`, one for each parameter; empty if other ranks have all of it."""
+        start = self._world.rank * self.own.numel()
+        bounds = pairwise(accumulate(self._sizes, initial=-start))
+        return [part[max(0, begin) : max(0, end)] for begin, end in bounds]
+
+    def norms(self, part: torch.Tensor) -> torch.Tensor:
+        """Return the L2 norm over all ranks' parts for each parameter, fp32 (n,). A collective.
+
+        Squares are summed in fp64: rounded to fp32, a norm is the same however it is partitioned.
+        """
+        norms = [
+            torch.linalg.vector_norm(each, dtype=torch.float64) for each in self.segments(part)
+        ]
+        return self._world.all_reduce_sum_(torch.stack(norms).square()).sqrt().float()
+
+    def _fits(self, tensors: Named) -> bool:
+        return all(tensors[name].shape == shape for name, shape in self._shapes.items())

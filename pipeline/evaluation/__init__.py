@@ -1,1 +1,1 @@
-"""Errors of a network on the validation images, counted exactly."""
+"""The errors of a network on the validation images, counted exactly."""

@@ -1,4 +1,4 @@
-"""Exact evaluation: every validation image counted once, and errors summed as whole numbers."""
+"""Exact evaluation: each validation image is counted once, and errors are integer sums."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipeline.loaders import Batch
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Whole numbers over all ranks, and what they come to."""
+    """Integer counts over all ranks, the errors that follow from them, and the mean loss."""
 
     images: int
     top1_errors: int
@@ -35,9 +35,9 @@ def evaluate(
     samples: int,
     world: World,
 ) -> Counts:
-    """Count the errors of `predict` (images to logits (n, classes)) over all ranks' batches.
+    """Count the errors of `predict` (images to logits (n, classes)) over the batches of all ranks.
 
-    Ranks may bring different numbers of batches: the only collective comes after the last one.
+    Ranks may have different numbers of batches: the collectives follow the last batch.
     """
     counts = torch.zeros(3, dtype=torch.int64, device=world.device)
     loss = torch.zeros((), dtype=torch.float64, device=world.device)
@@ -53,8 +53,8 @@ def evaluate(
 def count_errors(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return (images, top-1 errors, top-5 errors) as int64, on the logits' device.
 
-    With fewer than five classes there is no top-5 error to make. Logits that are not numbers, and
-    labels of -1, count as errors.
+    With five classes or fewer there are no top-5 errors. Logits that are not finite, and labels of
+    -1, count as errors.
     """
     best = logits.topk(min(5, logits.shape[1])).indices
     hits = (best == labels[:, None]) & logits.isfinite().all(1, keepdim=True)

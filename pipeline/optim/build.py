@@ -10,10 +10,10 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # pyright:
 
 
 def build_optimizer(network: nn.Module, spec: Sgd) -> SGD:
-    """Return an SGD over `network`; its rate is set anew before each step, as `schedule` says.
+    """Return an SGD over `network`, with all of its slots; engines set the rate before each step.
 
-    On GPUs it is the fused one. On a CPU that rounds a tensor's last elements otherwise than the
-    rest, so that results would depend on how an engine cuts parameters up.
+    On GPUs it is the fused SGD. On a CPU the fused SGD rounds a tensor's last elements differently,
+    so results would depend on how an engine partitions the parameters.
     """
     decayed, exempt = split_parameters(network)
     if spec.decay_norm_and_bias:
@@ -31,16 +31,16 @@ def build_optimizer(network: nn.Module, spec: Sgd) -> SGD:
         fused=on_gpu,
         foreach=not on_gpu,
     )
-    # The fused SGD leaves new momentum uninitialised where fp16 overflows in the very first step.
+    # The fused SGD leaves momentum uninitialised where fp16 overflows in the first step.
     for parameter in [*decayed, *exempt]:
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
 def split_parameters(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Part the parameters into those of convolutions and matrices, and norms' and biases.
+    """Return the parameters with weight decay, matrices, and those without, norms and biases.
 
-    Norm layers are known by their type: their names differ from network to network.
+    Norm layers are recognised by their type: their names differ between networks.
     """
     decayed: list[nn.Parameter] = []
     exempt: list[nn.Parameter] = []

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, evaluated in their place."""
+"""An exponential moving average of the weights, which is evaluated instead of them."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -26,10 +26,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the average towards the weights, if `step` is one of those where it moves.
+        """Move the average towards the weights, every `every_steps` steps.
 
-        The first updates weigh more, min(decay, (1 + n) / (10 + n)) for the n-th, or the initial
-        weights would linger for 1 / (1 - decay) updates (as in TensorFlow's moving average).
+        The decay of update n is min(decay, (1 + n) / (10 + n)), as in TensorFlow's moving average:
+        the initial weights would otherwise dominate for 1 / (1 - decay) updates.
         """
         updates, rest = divmod(step, self._every_steps)
         if rest == 0:
@@ -39,7 +39,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Generator[None]:
-        """Put the average into the network for the length of the block."""
+        """Put the average into the network, in the block."""
         self._swap()
         try:
             yield
@@ -47,7 +47,7 @@ class WeightAverage:
             self._swap()
 
     def synchronize(self, world: World) -> None:
-        """Average the running statistics over the ranks: each has seen other images."""
+        """Average the running statistics of the average over the ranks. A collective."""
         world.all_reduce_mean_([self.average[name] for name in self._buffers])
 
     @torch.no_grad()
@@ -59,6 +59,6 @@ class WeightAverage:
 
     @torch.no_grad()
     def load(self, average: dict[str, torch.Tensor]) -> None:
-        """Take over a saved average; the names must be the same."""
+        """Load a saved average, which has the same names."""
         for name, value in self.average.items():
             value.copy_(average[name])

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step: no state to save, nothing to restore."""
+"""The learning rate as a pure function of the step: there is no state to save."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def learning_rate(
 ) -> Rate:
     """Return the rate of each step: a linear warm-up to `peak`, then the schedule's decay.
 
-    A run that is cut shorter than its warm-up ends on the way up.
+    A run shorter than its warm-up never reaches `peak`.
     """
     warmup = warmup_steps(schedule, steps_per_epoch)
     decay = _decay(schedule, warmup, last_step, steps_per_epoch)
@@ -37,12 +37,12 @@ def warmup_steps(schedule: Schedule, steps_per_epoch: Fraction) -> int:
 
 
 def in_steps(epochs: float, steps_per_epoch: Fraction) -> Fraction:
-    """Convert epochs as they are written: 0.1 is a tenth, not the binary number just above it."""
+    """Convert epochs to steps; 0.1 means exactly a tenth, not the nearest binary number."""
     return Fraction(str(epochs)) * steps_per_epoch
 
 
 def _decay(schedule: Schedule, warmup: int, last: int, steps_per_epoch: Fraction) -> Rate:
-    """Return the share of the peak rate after the warm-up; `step - 1` steps are done by then."""
+    """Return the factor on the peak rate, for steps after the warm-up."""
     match schedule:
         case StepDecay():
             drops = _milestones(schedule, steps_per_epoch)

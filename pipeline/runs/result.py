@@ -1,30 +1,29 @@
-"""What a finished run comes to: the contents of result.json."""
+"""The contents of result.json: the figures of a finished run."""
 
-import math
-from typing import Any
-
-from pipeline.dataset.index import Manifest
-from pipeline.evaluation.counts import Counts
-from pipeline.loop import Run
+from dataclasses import dataclass
 
 
-def describe_result(run: Run, counts: Counts, *, name: str, manifest: Manifest) -> dict[str, Any]:
-    """Return the figures of the run called `name`, whose last evaluation gave `counts`."""
-    plan, seconds = run.plan, run.progress.seconds
-    return {
-        "name": name,
-        "top1_error_percent": counts.top1_error_percent,
-        "top5_error_percent": counts.top5_error_percent,
-        "validation_loss": counts.loss if math.isfinite(counts.loss) else None,
-        "images_evaluated": counts.images,
-        "best_top1_error_percent": run.progress.best_top1_error_percent,
-        "steps": plan.last_step,
-        "epochs": plan.epoch(plan.last_step),
-        "images_per_second": plan.last_step * plan.global_batch / seconds,
-        "seconds": seconds,
-        "parameters": run.parameters,
-        "classes": len(manifest.classes),
-        "world_size": run.world.size,
-        "device": run.world.device.type,
-        "dataset_fingerprint": manifest.fingerprint,
-    }
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Figures of a finished run, in the order of result.json."""
+
+    name: str
+    top1_error_percent: float
+    """Of the last evaluation, as are the three after it."""
+    top5_error_percent: float
+    validation_loss: float | None
+    """None if it is not finite."""
+    images_evaluated: int
+    best_top1_error_percent: float | None
+    steps: int
+    epochs: float
+    images_per_second: float
+    """Over all training steps, without evaluations and saves."""
+    seconds: float
+    parameters: int
+    classes: int
+    world_size: int
+    device: str
+    dataset_fingerprint: str
+    run_dir: str
+    mlflow_run_id: str | None

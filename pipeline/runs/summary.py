@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.tracking.events import StepReport
-from pipeline.tracking.jsonl import METRICS, event_name
+from pipeline.tracking.jsonl import METRICS
 
-PROGRESS = f'{{"event": "{event_name(StepReport)}"'.encode()
+PROGRESS = f'{{"event": "{StepReport.kind}"'.encode()
 """The start of nearly all lines; only the last such line is parsed."""
 WARNINGS_KEPT = 5
 TAIL_BYTES = 64_000

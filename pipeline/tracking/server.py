@@ -14,7 +14,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.tracking.mlflow_client import ARTIFACTS_DIR, sqlite_file
+from pipeline.tracking.store_uri import ARTIFACTS_DIR, sqlite_file
 
 ANSWER_SECONDS = 5.0
 READY_SECONDS = 180.0

@@ -1,4 +1,4 @@
-"""A test process that has started a fork server ends it."""
+"""Ends the fork server of a test process, if it started one."""
 
 from collections.abc import Generator
 

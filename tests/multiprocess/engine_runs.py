@@ -1,6 +1,6 @@
-"""A program of ranks: trains a tiny network with one engine after another and keeps what comes out.
+"""A program for several ranks: trains a tiny network with each of several engines.
 
-`run_trials(folder, trials, ranks=2)` starts it, once for many trials.
+`run_trials(folder, trials, ranks=2)` starts it once for many trials, and returns their outcomes.
 """
 
 import json
@@ -12,17 +12,20 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter
+from torch import nn
+from torch.optim import AdamW, Optimizer
 
-from pipeline.config.schema import Ddp, DeepSpeed, Model, Sgd, Train
+from pipeline.config.schema import Ddp, DeepSpeed, Sgd, Train, model_named
 from pipeline.distributed.world import World, join_world
-from pipeline.engines import Engine, EngineState, Trainee, open_engine
+from pipeline.engines import Engine, EngineState, Trainable, open_engine
+from pipeline.losses import build_loss
 from pipeline.models import build
 from pipeline.models.input import Normalized
-from pipeline.optim.build import build_optimizer
+from pipeline.optim.build import build_optimizer, split_parameters
 from pipeline.optim.ema import WeightAverage
 from tests.multiprocess.server import fork_server
 
@@ -31,7 +34,7 @@ TRIALS = "trials.json"
 SECONDS = 280.0
 LAST_STEP = 50
 SAVED = range(10, LAST_STEP, 10)
-"""Steps at which statistics become one, as where a run is saved."""
+"""Steps after which statistics are synchronised, as before a save."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +47,20 @@ class Trial:
     first: int = 1
     last: int = LAST_STEP
     after: str | None = None
-    """The trial whose state is taken over before the first step."""
+    """The trial whose final state is loaded before the first step."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     train: dict[str, Any] = field(default_factory=dict)
     """Settings of `train` that differ."""
     loss_scale: float | None = None
-    """What fp16 begins with."""
+    """The first loss scale of fp16."""
 
 
 Outcome = dict[str, Any]
-"""`losses`, of each step over all ranks, and the state at the end: `model`, `momentum` ..."""
+"""`losses` of each step over all ranks, and the final state: `model`, `optimizer` (slots) ..."""
 
 
 def run_trials(folder: Path, trials: list[Trial], *, ranks: int) -> dict[str, Outcome]:
-    """Run `trials` one after another in one group of forked processes, which must be silent."""
+    """Run `trials` one after another in one group of forked ranks, which must print nothing."""
     _write(folder, trials)
     program = fork_server().start("tests.multiprocess.engine_runs:main", folder, ranks=ranks)
     codes, output = program.end(SECONDS)
@@ -67,7 +71,7 @@ def run_trials(folder: Path, trials: list[Trial], *, ranks: int) -> dict[str, Ou
 def run_trials_afresh(
     folder: Path, trials: list[Trial], *, ranks: int, cpu_only: bool
 ) -> dict[str, Outcome]:
-    """Do as `run_trials`, in processes that import everything themselves, which is silent, too."""
+    """Run `trials` in new processes, which must print nothing while importing either."""
     _write(folder, trials)
     command = ["tests.multiprocess.engine_runs", str(folder)]
     call = f"run_ranks({command}, ranks={ranks}, cpu_only={cpu_only})"
@@ -103,32 +107,32 @@ def main(arguments: Sequence[str]) -> None:
             outcome = train(trial, folder, world)
             if world.is_main:
                 torch.save(outcome, folder / trial.name)
-            world.gather(None)  # what the next trial may read is there
+            world.gather(None)  # the next trial may read the file
 
 
 def train(trial: Trial, folder: Path, world: World) -> Outcome:
     defaults = {"steps": LAST_STEP, "precision": "fp32", "global_batch": trial.global_batch}
     settings = Train(**defaults | trial.train)
-    network = build(Model(name="cifar_resnet8"), classes=CLASSES, generator_seed=1)
+    network = build(model_named("cifar_resnet8"), classes=CLASSES, generator_seed=1)
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     network.to(world.device).to(memory_format=layout)
     module = Normalized(
         network, mean=(0.5,) * 3, std=(0.2,) * 3, channels_last=settings.channels_last
     ).to(world.device)
-    optimizer = build_optimizer(network, Sgd(lr=1, nesterov=True, decay_norm_and_bias=False))
+    optimizer = adamw(network) if trial.optimizer == "adamw" else sgd(network)
     average = WeightAverage(network, decay=0.9, every_steps=3)
     engine = open_engine(
         trial.engine,
-        Trainee(module, network, optimizer),
+        Trainable(module, network, optimizer, build_loss(settings)),
         settings,
         micro_batch=trial.global_batch // world.size // settings.accumulation,
         image_size=SIZE,
         world=world,
     )
     if trial.after:
-        begun = _read(folder / trial.after)
-        engine.load(EngineState(begun["model"], begun["momentum"], begun["scaler"]))
-        average.load(begun["average"])
+        before = _read(folder / trial.after)
+        engine.load(EngineState(before["model"], before["optimizer"], before["scaler"]))
+        average.load(before["average"])
     if trial.loss_scale:
         engine.load(replace(engine.state(), scaler={"scale": trial.loss_scale, "steps": 0}))
     losses: list[float] = []
@@ -140,10 +144,27 @@ def train(trial: Trial, folder: Path, world: World) -> Outcome:
     return {"losses": losses, "average": average.average, **asdict(engine.state())}
 
 
+def sgd(network: nn.Module) -> Optimizer:
+    return build_optimizer(network, Sgd(lr=1, nesterov=True, decay_norm_and_bias=False))
+
+
+def adamw(network: nn.Module) -> Optimizer:
+    """Two groups with three slots each, `step` among them, which is a scalar."""
+    groups = [{"params": group} for group in split_parameters(network)]
+    optimizer = AdamW(groups, foreach=True)
+    for parameter in network.parameters():
+        optimizer.state[parameter] = {
+            "step": torch.tensor(0.0),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
+
+
 def one_step(
     engine: Engine, step: int, trial: Trial, average: WeightAverage, world: World
 ) -> float:
-    """Train on this rank's part of the batch that belongs to `step`; return the mean loss."""
+    """Train on this rank's part of the batch of `step`; return the mean loss over all ranks."""
     generator = torch.Generator().manual_seed(step)
     shape = (trial.global_batch, SIZE, SIZE, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
@@ -157,11 +178,11 @@ def one_step(
 
 @contextmanager
 def host_never_waits(device: torch.device) -> Generator[None]:
-    """On a GPU, raise if the block waits for the device."""
+    """Raise if the block waits for the GPU."""
     if device.type == "cpu":
         yield
         return
-    with warnings.catch_warnings(action="ignore"):  # it calls itself a prototype
+    with warnings.catch_warnings(action="ignore"):  # PyTorch calls this mode a prototype
         torch.cuda.set_sync_debug_mode("error")
     yield
     torch.cuda.set_sync_debug_mode("default")

@@ -1,4 +1,4 @@
-"""Ranks forked from a process that has imported everything: an attempt begins in half a second."""
+"""Forks ranks from a process that has imported everything: an attempt starts in half a second."""
 
 import ctypes
 import os
@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 PR_SET_PDEATHSIG = 1
 
 Program = Callable[[int], int | None]
-"""What a rank does: takes its number and returns its exit code; None is 0."""
+"""The program of a rank: takes its rank and returns its exit code; None means 0."""
 
 
 def fork_ranks(program: Program, ranks: int, output: int) -> list[int]:
-    """Fork processes that run `program` and print into the file `output`; return their ids.
+    """Fork processes that run `program` and print to the descriptor `output`; return their ids.
 
-    They do not outlive the thread that calls this, which must be the only one at work.
+    They are killed when the calling thread ends. No other thread may run.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -35,13 +35,13 @@ def fork_ranks(program: Program, ranks: int, output: int) -> list[int]:
 
 
 def reap(pid: int) -> int | None:
-    """Return the exit code of a child, minus the signal that killed it; None while it runs."""
+    """Return the exit code of a child, or -N if signal N killed it; None while it runs."""
     found, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if found else None
 
 
 class Ranks:
-    """The processes of one attempt, which `reap` asks for their exit codes."""
+    """The processes of one attempt; `reap` returns their exit codes."""
 
     def __init__(self, pids: Sequence[int], reap: Callable[[int], int | None] = reap) -> None:
         self.pids = pids
@@ -49,39 +49,39 @@ class Ranks:
         self._codes: dict[int, int] = {}
 
     def send(self, number: signal.Signals, pids: Sequence[int]) -> None:
-        """Send a signal to those of `pids` that still run."""
+        """Send a signal to those of `pids` that are still running."""
         self.poll()
         for pid in pids:
             if pid not in self._codes:
                 os.kill(pid, number)
 
     def poll(self) -> bool:
-        """Return whether all have ended."""
+        """Return whether all processes have ended."""
         for pid in self.pids:
             if pid not in self._codes and (code := self._reap(pid)) is not None:
                 self._codes[pid] = code
         return len(self._codes) == len(self.pids)
 
     def wait(self, seconds: float) -> list[int]:
-        """Return the exit codes; after `seconds` kill all that still run and raise TimeoutError."""
+        """Return the exit codes; after `seconds`, kill remaining ranks and raise TimeoutError."""
         deadline = time.monotonic() + seconds
         for pid in self.pids:
             if pid not in self._codes and not _ends(pid, deadline - time.monotonic()):
                 self.send(signal.SIGKILL, self.pids)
-                raise TimeoutError(f"ranks still ran {seconds} s after what should have ended them")
+                raise TimeoutError(f"ranks were still running after {seconds} s")
         assert self.poll()
         return [self._codes[pid] for pid in self.pids]
 
 
 def die_with(parent: int) -> None:
-    """Let this process be killed when `parent`, which started it, ends in whatever way."""
+    """Make the kernel kill this process when its parent, `parent`, ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we could ask
+    if os.getppid() != parent:  # it ended before the call
         os._exit(1)
 
 
 def _ends(pid: int, seconds: float) -> bool:
-    """Wait for the end of a process that nobody has reaped; return whether it came in time."""
+    """Wait for the end of a process that is not reaped yet; return whether it ended in time."""
     descriptor = os.pidfd_open(pid)
     try:
         return bool(select.select([descriptor], [], [], max(0, seconds))[0])
@@ -103,7 +103,7 @@ def _fork(program: Program, rank: int, shared: dict[str, str], output: int) -> i
         code = program(rank) or 0
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except BaseException:  # noqa: BLE001 - a forked process must not go on as its parent
+    except BaseException:  # noqa: BLE001 - a forked process must not continue as its parent
         traceback.print_exc()
     finally:
         sys.stdout.flush()

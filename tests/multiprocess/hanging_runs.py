@@ -1,4 +1,4 @@
-"""Programs of ranks that wait for what does not come."""
+"""Programs for ranks that wait for something that never happens."""
 
 import os
 import time
@@ -11,13 +11,13 @@ from pipeline.system import watchdog
 
 
 def impatient(arguments: Sequence[str]) -> int:
-    """Train with a watchdog that does not wait for half an hour."""
+    """Train with a watchdog whose minimum timeout is short."""
     watchdog.PATIENCE_MINUTES = 0.02
     return train.main(arguments)
 
 
 def missing(arguments: Sequence[str]) -> None:
-    """Let rank 0 wait for rank 1, and write into a file how its wait came to fail."""
+    """Make rank 0 wait for rank 1 in vain; write the error to a file."""
     wait, failed = arguments[0], Path(arguments[1])
     with join_world() as world:
         assert world.all_reduce_max_async([world.rank, -world.rank])() == [1, 0]

@@ -1,4 +1,4 @@
-"""A program of ranks that measure themselves and one another, and write down what they found."""
+"""A program for ranks that measure themselves and each other, and write what they find."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from pipeline.distributed.health import (
     describe_health,
     describe_nodes,
     node_lines,
-    slow_ones,
+    slow_ranks,
 )
 from pipeline.distributed.world import World, join_world
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure for some seconds, on nodes of so many ranks; write `<rank>.json` into a folder."""
+    """Measure, with arguments FOLDER SECONDS RANKS_PER_NODE; write FOLDER/<rank>.json."""
     folder, seconds, gpus = Path(arguments[0]), float(arguments[1]), int(arguments[2])
     with join_world() as world:
         os.environ["SLURMD_NODENAME"] = f"node{world.rank // gpus}"
@@ -40,7 +40,7 @@ def measure(world: World, folder: Path, seconds: float) -> dict[str, object]:
     return {
         "seconds": taken,
         "healths": [asdict(health) for health in healths],
-        "said": [describe_health(healths), *slow_ones(healths)],
+        "said": [describe_health(healths), *slow_ranks(healths)],
         "reports": [asdict(report) for report in reports],
         "lines": node_lines(reports),
     }

@@ -1,4 +1,4 @@
-"""Starting real training processes, and killing them."""
+"""Starts real training processes, and kills them."""
 
 import json
 import random
@@ -32,44 +32,44 @@ train:
   log_every_steps: 5
 optim: {{lr: 0.05}}
 schedule: {{name: cosine, warmup_steps: 4}}
-evaluate: {{every_steps: 40, rank_batch: 7}}
+evaluate: {{every_steps: 40, batch_per_rank: 7}}
 checkpoint: {{every_steps: 10}}
 tracking: {{mlflow: false}}
 """
 
 
 def write_recipe(folder: Path, data: Path) -> Path:
-    """Write a configuration that trains for a second or two."""
+    """Write a configuration that trains for about a second; return its path."""
     path = folder / "tiny.yaml"
     path.write_text(RECIPE.format(data=data))
     return path
 
 
 def start(*arguments: object, ranks: int = 1) -> Forked:
-    """Start a training: one process for each rank."""
+    """Start a training with one process for each rank."""
     return fork_server().start("pipeline.train:main", *arguments, ranks=ranks)
 
 
 def finish(training: Forked) -> str:
-    """Await the end of a training that must succeed; return what it printed."""
+    """Wait for a training that must succeed; return its output."""
     codes, output = training.end(SECONDS)
     assert set(codes) == {0}, output
     return output
 
 
 def train_until(done: Callable[[], bool], training: Forked) -> None:
-    """Look every few milliseconds; fail if the training ends before."""
+    """Wait until `done()`; fail if the training ends first."""
     deadline = time.monotonic() + SECONDS
     while not done():
         assert not training.ranks.poll(), training.end(SECONDS)
-        assert time.monotonic() < deadline, "it did not come"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)
 
 
 def kill_between_checkpoints(training: Forked, run: Path, seed: int) -> int:
     """SIGKILL all ranks of a training at a random moment after its next checkpoint.
 
-    Returns how many steps its last checkpoint holds.
+    Returns the step of its last checkpoint.
     """
     before = newest(run)
     train_until(lambda: newest(run) != before, training)
@@ -96,6 +96,6 @@ def result(run: Path) -> dict[str, Any]:
 
 
 def events(run: Path, name: str) -> list[dict[str, Any]]:
-    """Return the run's events of one sort, in order."""
+    """Return the run's events called `name`, in order."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [event for event in map(json.loads, lines) if event["event"] == name]

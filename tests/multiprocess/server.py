@@ -1,6 +1,6 @@
-"""A process that has imported all that a training needs, and forks ranks for a test process.
+"""A fork server: a process that has imported everything and forks ranks for a test process.
 
-pytest's own processes have threads and must not fork. Each that needs ranks has a server:
+pytest's own processes have threads and must not fork. Each that needs ranks starts a server:
 
     codes, output = fork_server().start("pipeline.train:main", recipe, ranks=2).end(seconds=60)
 """
@@ -21,18 +21,18 @@ from tests.multiprocess.forked import Ranks, die_with, fork_ranks, reap
 
 ROOT = Path(__file__).parents[2]
 ANSWER_SECONDS = 240.0
-"""For importing everything, too, on a machine that has much else to do."""
+"""The first answer includes importing everything, on a busy machine."""
 MESSAGE_BYTES = 1 << 16
 
 
 @cache
 def fork_server() -> "ForkServer":
-    """Return this process's server, started when it is first asked for."""
+    """Return the server of this process; the first call starts it."""
     return ForkServer()
 
 
 def end_fork_server() -> None:
-    """End this process's server, if it has one."""
+    """End the server of this process, if it has one."""
     if fork_server.cache_info().currsize:
         fork_server().close()
         fork_server.cache_clear()
@@ -40,13 +40,13 @@ def end_fork_server() -> None:
 
 @dataclass(frozen=True)
 class Forked:
-    """Ranks, and the file that they print into."""
+    """Ranks, and the file with their output."""
 
     ranks: Ranks
     output: BinaryIO
 
     def end(self, seconds: float) -> tuple[list[int], str]:
-        """Await the end of all ranks for `seconds`; return their exit codes and what they said."""
+        """Wait for all ranks, at most `seconds`; return their exit codes and their output."""
         with self.output:
             codes = self.ranks.wait(seconds)
             self.output.seek(0)
@@ -54,10 +54,10 @@ class Forked:
 
 
 class ForkServer:
-    """A connection to a server of its own; both sides send one JSON document a message."""
+    """A connection to a new server; each message is one JSON document."""
 
     def __init__(self) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._requests.settimeout(ANSWER_SECONDS)
         with theirs:
@@ -65,39 +65,39 @@ class ForkServer:
                 [sys.executable, "-m", "tests.multiprocess.server", str(os.getpid())],
                 cwd=ROOT,
                 stdin=theirs.fileno(),
-                stdout=self._said,
+                stdout=self._output,
                 stderr=subprocess.STDOUT,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-                process_group=0,  # a test process that hears Ctrl-C ends it
+                process_group=0,  # Ctrl-C reaches only the test process, which ends the server
             )
 
     def start(self, program: str, *arguments: object, ranks: int) -> "Forked":
-        """Start ranks that call `program`, `module:function`, with a list of strings."""
+        """Start ranks that call `program`, `module:function`, with the arguments as strings."""
         output = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `Forked.end`
         request = {"program": program, "arguments": [*map(str, arguments)], "ranks": ranks}
         pids = self._ask(request, output.fileno())
         return Forked(Ranks(pids, lambda pid: self._ask({"reap": pid})), output)
 
     def close(self) -> None:
-        """End the server, and with it all ranks that still run."""
+        """End the server, and so all ranks that are still running."""
         self._requests.close()
         self._process.kill()
         self._process.wait()
-        self._said.close()
+        self._output.close()
 
     def _ask(self, request: dict[str, Any], *descriptors: int) -> Any:
         try:
             socket.send_fds(self._requests, [json.dumps(request).encode()], descriptors)
             return json.loads(self._requests.recv(MESSAGE_BYTES))
-        except BaseException as error:  # an answer that comes later is not the next request's
-            self._said.seek(0)
-            error.add_note(f"the fork server said: {self._said.read().decode()}")
+        except BaseException as error:  # a late answer must not be taken for the next one
+            self._output.seek(0)
+            error.add_note(f"output of the fork server: {self._output.read().decode()}")
             end_fork_server()
             raise
 
 
 def serve(requests: socket.socket) -> None:
-    """Answer requests until the other side is closed. A rank is reaped when that is asked for."""
+    """Answer requests until the other side closes; ranks are reaped on request."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, MESSAGE_BYTES, 1)
         if not message:
@@ -120,7 +120,7 @@ def _run(program: str, arguments: list[str], _rank: int) -> int | None:
 
 
 def import_everything() -> None:
-    """Import what takes seconds; optimisers and DDP import `torch._dynamo`, too."""
+    """Import what takes seconds; optimisers and DDP also import `torch._dynamo`."""
     for module in (
         "torch._dynamo",
         "pipeline.train",

@@ -1,4 +1,4 @@
-"""Starting trainings as a person does, with several ranks, and asking them to stop."""
+"""Starts trainings from the command line, on several ranks, and asks them to stop."""
 
 import os
 import subprocess
@@ -17,18 +17,18 @@ Process = subprocess.Popen[str]
 
 
 def submit(*arguments: object, ranks: int) -> Process:
-    """Start a training on the CPU of this machine."""
+    """Start a training on the CPUs of this machine."""
     return _start(ROOT / "launch" / "submit.py", "--local", "--ranks", ranks, *arguments)
 
 
 def torchrun(*arguments: object, ranks: int) -> Process:
-    """Start a training without this project's launcher."""
+    """Start a training with torchrun instead of this project's launcher."""
     options = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", ranks]
     return _start("-m", "torch.distributed.run", *options, "-m", "pipeline.train", *arguments)
 
 
 def train_alone(*arguments: object) -> Process:
-    """Start a training of one rank without any launcher."""
+    """Start a training of one rank without a launcher."""
     return _start("-m", "pipeline.train", *arguments)
 
 
@@ -44,7 +44,7 @@ def _start(*command: object) -> Process:
 
 
 def ranks_of(process: Process) -> list[psutil.Process]:
-    """Return the processes that train: those of the ranks, or of the one rank that is alone."""
+    """Return the processes of the ranks, in order; without a launcher, the process itself."""
     children = psutil.Process(process.pid).children()
     found = {
         each.environ().get("RANK"): each
@@ -55,7 +55,7 @@ def ranks_of(process: Process) -> list[psutil.Process]:
 
 
 def wait_until(done: Callable[[], bool], process: Process) -> None:
-    """Look every few milliseconds; fail if the process ends before."""
+    """Wait until `done()`; fail if the process ends first."""
     deadline = time.monotonic() + SECONDS
     while not done():
         assert process.poll() is None, process.communicate()[0]
@@ -64,19 +64,19 @@ def wait_until(done: Callable[[], bool], process: Process) -> None:
 
 
 def end(process: Process) -> tuple[int, str]:
-    """Await the end; return the exit code and what was printed."""
+    """Wait for the end; return the exit code and the output."""
     output, _ = process.communicate(timeout=SECONDS)
     return process.returncode, output
 
 
 def succeed(process: Process) -> None:
-    """Await the end of a training that must succeed."""
+    """Wait for a training that must succeed."""
     code, output = end(process)
     assert code == 0, output
 
 
 def kill_all(process: Process) -> None:
-    """SIGKILL a training, and all its ranks, which under torchrun have sessions of their own."""
+    """SIGKILL a training and all its ranks, which have separate sessions under torchrun."""
     everyone = [psutil.Process(process.pid)]
     everyone += everyone[0].children(recursive=True)
     for victim in everyone:

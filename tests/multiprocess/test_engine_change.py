@@ -1,4 +1,4 @@
-"""A run may change its engine, as it may its number of ranks. Real processes."""
+"""A run may change its engine and its number of ranks when it resumes. Real processes."""
 
 import shutil
 from pathlib import Path
@@ -10,8 +10,8 @@ from tests.multiprocess.runs import events, finish, result, start, state, write_
 from tests.support.images import make_dataset
 
 
-def test_a_run_of_ddp_on_four_ranks_goes_on_with_zero_on_two(tmp_path: Path) -> None:
-    """In the middle of an epoch; the same images come in the same order."""
+def test_zero_on_two_ranks_continues_a_run_of_ddp_on_four(tmp_path: Path) -> None:
+    """It resumes within an epoch, with the same images in the same order."""
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=90, val=23))
     command = (recipe, "train.global_batch=32", "train.log_every_steps=1", "train.steps=20")
     whole, moved = tmp_path / "whole", tmp_path / "moved"

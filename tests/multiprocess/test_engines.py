@@ -1,4 +1,4 @@
-"""Law 3: the engine changes speed, never results. Real processes, each group for many trainings."""
+"""Law 3: the engine changes speed, never results. Real ranks; each group runs many trainings."""
 
 import math
 from typing import Any
@@ -56,11 +56,32 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
         for name, engine in ENGINES.items()
     ]
     trials += relay("ddp", "zero2", "zero0", "zero1", "ddp")
+    trials += adamw_trials()
     return run_trials(tmp_path_factory.mktemp("two"), trials, ranks=2)
 
 
+def adamw_trials() -> list[Trial]:
+    """AdamW on each engine, and in two halves: the second on the state of ZeRO 1."""
+    trials = [
+        Trial(f"adamw {name}", engine, last=SHORT, optimizer="adamw")
+        for name, engine in ENGINES.items()
+    ]
+    trials.append(Trial("adamw first", ENGINES["zero1"], last=4, optimizer="adamw"))
+    return trials + [
+        Trial(
+            f"adamw second {name}",
+            engine,
+            first=5,
+            last=SHORT,
+            optimizer="adamw",
+            after="adamw first",
+        )
+        for name, engine in ENGINES.items()
+    ]
+
+
 def relay(*engines: str) -> list[Trial]:
-    """Ten steps with each engine, which takes over from the one before."""
+    """Ten steps with each engine, from the state of the engine before."""
     return [
         Trial(
             f"leg {number}",
@@ -75,7 +96,7 @@ def relay(*engines: str) -> list[Trial]:
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory, two: Outcomes) -> Outcomes:
-    """Trainings on three ranks, where the order of sums matters: whole, and in two halves."""
+    """Trainings on three ranks, where the order of sums matters: unbroken, and in two halves."""
     folder = tmp_path_factory.mktemp("three")
     torch.save(two["leg 1"], folder / "zero2 on two ranks")
     trials: list[Trial] = []
@@ -93,7 +114,7 @@ def three(tmp_path_factory: pytest.TempPathFactory, two: Outcomes) -> Outcomes:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """Trainings of a single process, which begins as a person's does."""
+    """Trainings of a single process, started as from the command line."""
     train = {"precision": "bf16", "clip_norm": 0.5}
     trials = [Trial(name, it, last=SHORT, train=train) for name, it in ENGINES.items()]
     return run_trials_afresh(tmp_path_factory.mktemp("alone"), trials, ranks=1, cpu_only=True)
@@ -105,17 +126,22 @@ def assert_same(ours: Outcome, theirs: Outcome) -> None:
 
 
 def assert_same_state(ours: Outcome, theirs: Outcome) -> None:
-    for group in ("model", "momentum", "average"):
-        assert ours[group].keys() == theirs[group].keys()
-        for name, tensor in theirs[group].items():
-            assert torch.equal(ours[group][name], tensor), f"{group} {name} differs"
+    found, expected = groups(ours), groups(theirs)
+    assert found.keys() == expected.keys()
+    for group, tensors in expected.items():
+        assert found[group].keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(found[group][name], tensor), f"{group} {name} differs"
+
+
+def groups(outcome: Outcome) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the tensors of `model`, `average` and each slot of the optimiser."""
+    return {group: outcome[group] for group in ("model", "average")} | outcome["optimizer"]
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2"])
-def test_two_ranks_come_to_the_very_weights_of_ddp(
-    two: Outcomes, setting: str, engine: str
-) -> None:
+def test_on_two_ranks_every_engine_equals_ddp(two: Outcomes, setting: str, engine: str) -> None:
     assert_same(two[f"{setting} {engine}"], two[f"{setting} ddp"])
 
 
@@ -124,7 +150,7 @@ def test_overlap_and_small_buckets_change_nothing(two: Outcomes, engine: str) ->
     assert_same(two[f"clipped {engine}"], two["clipped ddp"])
 
 
-def test_clipping_takes_place(two: Outcomes) -> None:
+def test_clipping_changes_the_second_step(two: Outcomes) -> None:
     assert two["clipped ddp"]["losses"][0] == two["fp32 ddp"]["losses"][0]
     assert two["clipped ddp"]["losses"][1] != two["fp32 ddp"]["losses"][1]
 
@@ -139,22 +165,35 @@ def test_compressed_gradients_are_rounded_alike(two: Outcomes, engine: str) -> N
 
 @pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2"])
 def test_all_ranks_skip_the_steps_that_overflow(two: Outcomes, engine: str) -> None:
-    """On a CPU the fused optimiser, the only one that can skip, rounds a tensor's end otherwise."""
+    """fp16 needs the fused SGD, which on a CPU rounds the last elements of a tensor differently."""
     ours, theirs = two[f"fp16 {engine}"], two["fp16 ddp"]
     assert ours["scaler"] == theirs["scaler"]
     halvings = math.log2(OVERFLOWING / theirs["scaler"]["scale"])
-    assert 1 <= halvings < SHORT, "some steps overflow, and some do not"
+    assert 1 <= halvings < SHORT, "some steps overflow, others do not"
     assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-6)
-    for group in ("model", "momentum", "average"):
-        for name, tensor in theirs[group].items():
+    for group, tensors in groups(theirs).items():
+        for name, tensor in tensors.items():
             assert tensor.isfinite().all()
-            torch.testing.assert_close(ours[group][name], tensor, rtol=0, atol=1e-6)
+            torch.testing.assert_close(groups(ours)[group][name], tensor, rtol=0, atol=1e-6)
 
 
-def test_engines_go_on_from_each_others_states(two: Outcomes) -> None:
+def test_engines_continue_from_each_others_states(two: Outcomes) -> None:
     legs = [two[f"leg {number}"] for number in range(5)]
     assert [loss for leg in legs for loss in leg["losses"]] == two["fp32 ddp"]["losses"]
     assert_same_state(legs[-1], two["fp32 ddp"])
+
+
+@pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2"])
+def test_engines_handle_any_slots(two: Outcomes, engine: str) -> None:
+    """AdamW has two slots of the parameters' shapes, and a scalar."""
+    assert groups(two["adamw ddp"]).keys() > {"step", "exp_avg", "exp_avg_sq"}
+    assert_same(two[f"adamw {engine}"], two["adamw ddp"])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_any_slots_move_between_engines(two: Outcomes, engine: str) -> None:
+    first, second = two["adamw first"], two[f"adamw second {engine}"]
+    assert first["losses"] + second["losses"] == two["adamw ddp"]["losses"]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -172,12 +211,14 @@ def test_a_state_moves_to_other_engines_and_more_ranks(
 
 
 @pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2"])
-def test_on_three_ranks_engines_differ_by_the_order_of_sums(three: Outcomes, engine: str) -> None:
+def test_on_three_ranks_engines_differ_only_in_the_order_of_sums(
+    three: Outcomes, engine: str
+) -> None:
     ours, theirs = three[f"{engine} first"], three["ddp first"]
     assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-6)
-    for group in ("model", "momentum", "average"):
-        for name, tensor in theirs[group].items():
-            torch.testing.assert_close(ours[group][name], tensor, rtol=1e-5, atol=1e-6)
+    for group, tensors in groups(theirs).items():
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(groups(ours)[group][name], tensor, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2"])

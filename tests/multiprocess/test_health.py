@@ -1,4 +1,4 @@
-"""Real ranks measure themselves and the links between them, in the time that they are given."""
+"""Real ranks measure themselves and the links between them, within a time limit."""
 
 import json
 from itertools import pairwise
@@ -13,7 +13,7 @@ WAIT_SECONDS = 240.0
 
 
 def measure(folder: Path, *, nodes: int, gpus: int) -> list[Any]:
-    """Return what each rank of nodes that have `gpus` of them found out."""
+    """Return what each rank found, on nodes with `gpus` ranks each."""
     program = "tests.multiprocess.health_runs:main"
     ranks = nodes * gpus
     codes, output = (
@@ -23,7 +23,7 @@ def measure(folder: Path, *, nodes: int, gpus: int) -> list[Any]:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
 
 
-def test_three_nodes_measure_everything_in_time_and_all_ranks_learn_the_same(
+def test_three_nodes_measure_everything_in_time_and_all_ranks_get_the_same(
     tmp_path: Path,
 ) -> None:
     found = measure(tmp_path, nodes=3, gpus=1)
@@ -40,7 +40,7 @@ def test_three_nodes_measure_everything_in_time_and_all_ranks_learn_the_same(
     assert "links between nodes" in found[0]["said"][0]
 
 
-def test_nodes_of_two_ranks_measure_both_kinds_of_ways_and_compare_their_clocks(
+def test_nodes_of_two_ranks_measure_both_kinds_of_links_and_compare_their_clocks(
     tmp_path: Path,
 ) -> None:
     found = measure(tmp_path, nodes=2, gpus=2)
@@ -56,7 +56,7 @@ def test_nodes_of_two_ranks_measure_both_kinds_of_ways_and_compare_their_clocks(
     assert [first["name"], second["name"]] == ["node0", "node1"]
     assert [place["rank"] for place in second["places"]] == [2, 3]
     assert first["clock"] == {"milliseconds": 0, "error_milliseconds": 0}
-    clock = second["clock"]  # of the same machine, so it is the same clock
+    clock = second["clock"]  # the same machine, and so the same clock
     assert 0 < clock["error_milliseconds"] < 1000
     assert abs(clock["milliseconds"]) <= clock["error_milliseconds"] + 1
     assert len(found[0]["lines"]) == 4

@@ -1,4 +1,4 @@
-"""Ranks on one machine start together, end together, and none outlives its launcher."""
+"""Ranks on one machine start and end together, and none outlives the launcher."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ SECONDS = 20
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Make a module of some lines that ranks can run; return its name."""
+    """Write modules that ranks can run; return a function from source lines to the name."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
     def write(lines: str) -> str:
@@ -75,10 +75,10 @@ def assert_gone(ranks: list[psutil.Process]) -> None:
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
 
 
-# ------------------------------------------------------------------------------------- in peace
+# ------------------------------------------------------------------------------------- starting
 
 
-def test_ranks_learn_who_they_are(
+def test_ranks_get_their_environment(
     tmp_path: Path, program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -98,8 +98,7 @@ def test_ranks_learn_who_they_are(
     assert int(seen[0][5]) > 1023
 
 
-def test_the_module_need_not_be_installed_nor_the_folder_be_ours(tmp_path: Path) -> None:
-    """A folder of the user's that is called pipeline is not taken for ours."""
+def test_a_users_folder_called_pipeline_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit(7)")
     root = str(Path(__file__).parents[2])
@@ -115,7 +114,7 @@ def test_the_module_need_not_be_installed_nor_the_folder_be_ours(tmp_path: Path)
     )
 
 
-def test_handlers_of_signals_are_put_back(program: Callable[[str], str]) -> None:
+def test_signal_handlers_are_restored(program: Callable[[str], str]) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     run_ranks([program("")], ranks=1, cpu_only=True)
     assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
@@ -141,7 +140,7 @@ def test_one_failure_ends_all(
 
 
 def test_a_mistake_found_late_still_gives_2(program: Callable[[str], str]) -> None:
-    """One rank notices that another is gone before that one has said why."""
+    """One rank fails because another is gone, before that one has reported its mistake."""
     module = program("import time\nif RANK == 0: sys.exit(1)\ntime.sleep(0.5)\nsys.exit(2)\n")
     assert run_ranks([module], ranks=2, cpu_only=True) == 2
 
@@ -166,7 +165,7 @@ def test_a_rank_killed_from_outside_ends_all(tmp_path: Path, program: Callable[[
     assert_gone(ranks)
 
 
-# ------------------------------------------------------------------------------- being stopped
+# -------------------------------------------------------------------------------------- signals
 
 
 def test_no_rank_survives_a_launcher_that_is_killed(
@@ -181,10 +180,10 @@ def test_no_rank_survives_a_launcher_that_is_killed(
 
 @pytest.mark.parametrize("to_the_group", [False, True], ids=["alone", "group"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
-def test_a_signal_is_passed_on_once_and_awaited(
+def test_a_signal_is_forwarded_once_and_waited_for(
     tmp_path: Path, program: Callable[[str], str], number: signal.Signals, to_the_group: bool
 ) -> None:
-    """Ctrl-C reaches the whole foreground group; a rank still hears it once, and may clean up."""
+    """Ctrl-C reaches the whole process group, but a rank gets it once, and may clean up."""
     module = program(
         "import signal, time\n"
         "def hear(number, frame):\n"
@@ -214,7 +213,7 @@ await_others()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2], ids=["TERM", "USR2"])
-def test_ranks_that_stop_when_asked_say_how_to_go_on(
+def test_ranks_that_stop_when_asked_end_with_75(
     tmp_path: Path, program: Callable[[str], str], number: signal.Signals
 ) -> None:
     launcher = launch(program(HEAR.format("sys.exit(75)") + "time.sleep(100)\n"))
@@ -225,7 +224,7 @@ def test_ranks_that_stop_when_asked_say_how_to_go_on(
     assert_gone(ranks)
 
 
-def test_a_rank_that_stops_alone_does_not_end_one_that_still_saves(
+def test_a_stopped_rank_does_not_end_one_that_is_still_saving(
     program: Callable[[str], str],
 ) -> None:
     lines = "if RANK == 1: sys.exit(75)\ntime.sleep(1.5)\n(HERE / 'saved').touch()\nsys.exit(75)\n"
@@ -233,9 +232,7 @@ def test_a_rank_that_stops_alone_does_not_end_one_that_still_saves(
     assert run_ranks([module], ranks=2, cpu_only=True) == 75
 
 
-def test_a_second_signal_to_stop_is_passed_on(
-    tmp_path: Path, program: Callable[[str], str]
-) -> None:
+def test_a_second_stop_signal_is_forwarded(tmp_path: Path, program: Callable[[str], str]) -> None:
     hear = "(HERE / f'heard-{RANK}').open('a').write(f'{number} ')"
     launcher = launch(program(HEAR.format(hear) + "while True: time.sleep(0.01)\n"))
     ranks = await_ranks(tmp_path)
@@ -257,7 +254,7 @@ def test_a_second_signal_to_stop_is_passed_on(
     assert launcher.returncode == 128 + signal.SIGUSR2
 
 
-def test_ctrl_z_pauses_the_ranks_too(tmp_path: Path, program: Callable[[str], str]) -> None:
+def test_ctrl_z_suspends_the_ranks(tmp_path: Path, program: Callable[[str], str]) -> None:
     launcher = launch(program(WAIT), process_group=0)
     everyone = [psutil.Process(launcher.pid), *await_ranks(tmp_path)]
 
@@ -280,7 +277,7 @@ def test_ctrl_z_pauses_the_ranks_too(tmp_path: Path, program: Callable[[str], st
 def test_ctrl_c_prints_no_traceback(
     tmp_path: Path, program: Callable[[str], str], trouble: str
 ) -> None:
-    """Neither of the interrupt, nor of a rank that misses one that was quicker to leave."""
+    """Neither for the interrupt, nor for a rank that lost one that left first."""
     module = program(
         f"import time\nready()\ntry: time.sleep(100)\nfinally:\n    if RANK: {trouble or 'pass'}\n"
     )

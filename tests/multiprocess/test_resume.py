@@ -20,7 +20,7 @@ from tests.support.images import make_dataset
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_a_killed_run_ends_with_the_weights_of_the_unbroken_one(tmp_path: Path, ranks: int) -> None:
+def test_a_killed_run_ends_with_the_weights_of_the_unbroken_run(tmp_path: Path, ranks: int) -> None:
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=90, val=23))
     batch = f"train.global_batch={48 if ranks == 3 else 16}"
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -29,7 +29,7 @@ def test_a_killed_run_ends_with_the_weights_of_the_unbroken_one(tmp_path: Path, 
     for attempt in range(2):
         training = start(recipe, f"run_dir={broken}", batch, ranks=ranks)
         reached = kill_between_checkpoints(training, broken, seed=attempt)
-        assert 0 < reached < 120, "the kill came too late to show anything"
+        assert 0 < reached < 120, "the kill came too late"
     finish(start(recipe, f"run_dir={broken}", batch, ranks=ranks))
 
     expected, found = state(whole), state(broken)
@@ -42,7 +42,7 @@ def test_a_killed_run_ends_with_the_weights_of_the_unbroken_one(tmp_path: Path, 
     assert result(whole)["top1_error_percent"] == result(broken)["top1_error_percent"]
 
 
-def test_the_same_command_continues_the_run_that_was_killed(tmp_path: Path) -> None:
+def test_the_same_command_continues_a_killed_run(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=90, val=23))
     command = (recipe, f"runs_dir={tmp_path / 'runs'}")
     training = start(*command)

@@ -1,4 +1,4 @@
-"""A run that is asked to stop saves and stops on all ranks, and goes on as if it had not."""
+"""A run that is asked to stop saves, stops on all ranks, and resumes as if it had not stopped."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ import psutil
 import pytest
 import torch
 
-from pipeline.checkpoint import list_checkpoints, read_checkpoint
+from pipeline.checkpoint import TrainedOn, list_checkpoints, read_checkpoint, trained_on
 from pipeline.config.load import load
 from pipeline.system.exit_codes import STOPPED
 from pipeline.train import main
@@ -44,7 +44,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reached(run: Path, event: str, step: int) -> bool:
-    """Whether the run has told of `event` at `step` or later."""
+    """Whether the run has reported `event` at `step` or later."""
     found = events(run, event) if (run / "metrics.jsonl").exists() else []
     return any(each["step"] >= step for each in found)
 
@@ -54,12 +54,12 @@ def is_statistic(name: str) -> bool:
 
 
 @pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGTERM), (2, signal.SIGUSR2)])
-def test_a_stopped_run_ends_with_the_weights_of_the_unbroken_one(
+def test_a_stopped_run_ends_with_the_weights_of_the_unbroken_run(
     recipe: Path, tmp_path: Path, ranks: int, number: signal.Signals
 ) -> None:
-    """Only the last rank is asked, at any step. Of running statistics, see below.
+    """The last rank is asked, at any step; running statistics may differ by rounding.
 
-    Those that are stopped, and the two that go on, are started as a person does.
+    The stopped run, and the two ranks that resume, are started from the command line.
     """
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(recipe, f"run_dir={whole}", NEVER, ranks=ranks))
@@ -83,22 +83,22 @@ def test_a_stopped_run_ends_with_the_weights_of_the_unbroken_one(
     for name, tensor in expected.items():
         if ranks == 1 or not is_statistic(name):
             assert torch.equal(tensor, found[name]), f"{name} differs"
-        else:  # averaged over the ranks once more, which changes nothing but how it is rounded
+        else:  # averaged over the ranks once more, and so rounded differently
             torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_an_evaluation_is_left_and_made_up_for(tmp_path: Path) -> None:
-    """Stopped in an evaluation by a signal to one rank of two; what is missing comes first."""
+def test_an_interrupted_evaluation_is_repeated_on_resume(tmp_path: Path) -> None:
+    """A signal to one of two ranks stops the run in an evaluation."""
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=30, val=300))
     run = tmp_path / "run"
     arguments = (recipe, f"run_dir={run}", "train.steps=12", "evaluate.every_steps=6")
-    arguments += ("evaluate.rank_batch=1", "train.log_every_steps=6", NEVER)
+    arguments += ("evaluate.batch_per_rank=1", "train.log_every_steps=6", NEVER)
     training = start(*arguments, ranks=2)
     train_until(lambda: reached(run, "progress", 6), training)
     training.ranks.send(signal.SIGTERM, training.ranks.pids[:1])
     codes, output = training.end(SECONDS)
     assert codes == [STOPPED, STOPPED], output
-    assert events(run, "evaluated") == [], "the signal came too late to show anything"
+    assert events(run, "evaluated") == [], "the signal came too late"
     (path,) = list_checkpoints(run / "checkpoints")
     assert read_checkpoint(path).progress.step == 6
     assert read_checkpoint(path).progress.top1_error_percent is None
@@ -116,7 +116,7 @@ def catches_sigterm(process: psutil.Process) -> bool:
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
-def test_it_stops_at_once_while_the_program_is_loading(recipe: Path, tmp_path: Path) -> None:
+def test_a_program_that_is_loading_stops_at_once(recipe: Path, tmp_path: Path) -> None:
     process = train_alone(recipe, f"run_dir={tmp_path / 'run'}")
     wait_until(lambda: catches_sigterm(psutil.Process(process.pid)), process)
     process.send_signal(signal.SIGTERM)
@@ -124,7 +124,7 @@ def test_it_stops_at_once_while_the_program_is_loading(recipe: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
-def test_it_stops_at_once_before_the_first_step(recipe: Path, tmp_path: Path) -> None:
+def test_a_run_stops_at_once_before_the_first_step(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = submit(recipe, f"run_dir={run}", ranks=2)
     wait_until((run / "config.yaml").exists, process)
@@ -136,7 +136,7 @@ def test_it_stops_at_once_before_the_first_step(recipe: Path, tmp_path: Path) ->
     assert newest(run) == 0
 
 
-def test_a_checkpoint_explains_itself(recipe: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_describes_its_run(recipe: Path, tmp_path: Path) -> None:
     settings = [f"run_dir={tmp_path / 'run'}", "train.steps=12", "checkpoint.every_steps=5"]
     assert main([str(recipe), *settings]) == 0
     path = tmp_path / "run" / "checkpoints" / "step-00000010"
@@ -148,5 +148,9 @@ def test_a_checkpoint_explains_itself(recipe: Path, tmp_path: Path) -> None:
     provenance = json.loads((path / "provenance.json").read_text())
     manifest = json.loads((recipe.parent / "data" / "manifest.json").read_text())
     assert provenance["dataset_fingerprint"] == manifest["fingerprint"]
+    dataset = trained_on(read_checkpoint(path))
+    assert dataset == TrainedOn(
+        manifest["name"], manifest["fingerprint"], tuple(manifest["classes"])
+    )
     assert provenance["torch"] == version("torch")
     assert {"git_commit", "git_dirty", "config_hash", "python"} <= provenance.keys()

@@ -1,4 +1,4 @@
-"""Law 1 and the design of batches: the number of ranks changes the speed, not the training."""
+"""Law 1 and the global batch: the number of ranks changes the speed, not the training."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(recipe: Path) -> Path:
-    """A run of one rank, which others are held against."""
+    """A run of one rank, to compare others with."""
     finish(start(recipe, f"run_dir={recipe.parent / 'alone'}", "train.log_every_steps=1"))
     return recipe.parent / "alone"
 
@@ -36,7 +36,7 @@ def losses(run: Path) -> list[float]:
 
 
 def test_two_ranks_equal_one(recipe: Path, alone: Path) -> None:
-    """With batch norm over a fixed group of images, all that differs is the order of sums."""
+    """With a fixed batch-norm group, only the order of sums differs."""
     both = recipe.parent / "both"
     finish(start(recipe, f"run_dir={both}", "train.log_every_steps=1", ranks=2))
     assert losses(both)[0] == pytest.approx(losses(alone)[0], rel=1e-6)
@@ -49,7 +49,7 @@ def test_two_ranks_equal_one(recipe: Path, alone: Path) -> None:
 
 
 def test_accumulation_equals_the_whole_batch(recipe: Path, alone: Path) -> None:
-    """Gradients and running statistics alike, whatever the micro batch."""
+    """The micro batch changes neither gradients nor running statistics."""
     run = recipe.parent / "accumulated"
     finish(start(recipe, f"run_dir={run}", "train.log_every_steps=1", "train.accumulation=2"))
     assert losses(run)[:10] == pytest.approx(losses(alone)[:10], rel=1e-4)
@@ -59,15 +59,15 @@ def test_accumulation_equals_the_whole_batch(recipe: Path, alone: Path) -> None:
             torch.testing.assert_close(found[name], tensor, rtol=0.02, atol=0.02, msg=name)
 
 
-def test_a_run_comes_back_on_another_number_of_ranks(recipe: Path, alone: Path) -> None:
-    """Under torchrun, and then alone, both from fresh processes."""
+def test_a_run_resumes_on_another_number_of_ranks(recipe: Path, alone: Path) -> None:
+    """Started with torchrun, and resumed on one rank, both in new processes."""
     run = recipe.parent / "moved"
     arguments = (recipe, f"run_dir={run}", "train.log_every_steps=1")
     process = torchrun(*arguments, ranks=2)
     wait_until(lambda: newest(run) > 0, process)
     kill_all(process)
     reached = newest(run)
-    assert reached < 120, "the kill came too late to show anything"
+    assert reached < 120, "the kill came too late"
     succeed(train_alone(*arguments))
     assert newest(run) == 120
     first_steps = [event["first_step"] for event in events(run, "run_started")]

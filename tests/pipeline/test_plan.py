@@ -1,4 +1,4 @@
-"""What a configuration comes to: steps, batches, cadences and the rate of every step."""
+"""What follows from a configuration: steps, batches, intervals and the rate of each step."""
 
 import math
 from fractions import Fraction
@@ -16,11 +16,11 @@ from pipeline.config.schema import (
     Cosine,
     Data,
     Evaluate,
-    Model,
     Polynomial,
     Sgd,
     StepDecay,
     Train,
+    model_named,
 )
 from pipeline.optim.schedule import Rate, Schedule, learning_rate
 from pipeline.plan import Every, make_plan
@@ -32,7 +32,7 @@ def config(schedule: Schedule | None = None, **changes: Any) -> Config:
     whole: dict[str, Any] = {
         "name": "test",
         "data": Data(dir=Path("somewhere")),
-        "model": Model(name="resnet50"),
+        "model": model_named("resnet50"),
         "train": Train(epochs=10, global_batch=64),
         "optim": Sgd(lr=0.1),
         "schedule": schedule or Cosine(),
@@ -44,12 +44,12 @@ def rate(schedule: Schedule, *, last: int, steps_per_epoch: Fraction = Fraction(
     return learning_rate(schedule, peak=0.8, last_step=last, steps_per_epoch=steps_per_epoch)
 
 
-# ----------------------------------------------------------------------------------- cadences
+# ---------------------------------------------------------------------------------- intervals
 
 
 @quick
 @given(st.fractions(1, 30, max_denominator=50), st.integers(1, 200))
-def test_every_hits_when_another_interval_completes_and_last(interval: Fraction, last: int) -> None:
+def test_every_is_due_after_each_interval_and_at_the_end(interval: Fraction, last: int) -> None:
     every = Every(interval, last)
     hits = [step for step in range(1, last + 1) if step in every]
     complete = {math.ceil(count * interval) for count in range(1, last + 1)}
@@ -58,7 +58,7 @@ def test_every_hits_when_another_interval_completes_and_last(interval: Fraction,
 
 @quick
 @given(st.integers(1, 50), st.integers(1, 200))
-def test_every_of_whole_steps_is_the_modulo(interval: int, last: int) -> None:
+def test_every_of_whole_steps_is_modulo(interval: int, last: int) -> None:
     every = Every(Fraction(interval), last)
     for step in range(1, last + 1):
         assert (step in every) == (step % interval == 0 or step == last)
@@ -66,8 +66,8 @@ def test_every_of_whole_steps_is_the_modulo(interval: int, last: int) -> None:
 
 @quick
 @given(st.integers(1, 400), st.integers(1, 64), st.integers(1, 9))
-def test_what_is_done_each_epoch_is_done_once_an_epoch(samples: int, batch: int, n: int) -> None:
-    """Also where the batch does not divide the dataset; of several epochs in a step, once."""
+def test_what_is_due_each_epoch_happens_once_an_epoch(samples: int, batch: int, n: int) -> None:
+    """Even if the batch does not divide the dataset, or a step contains several epochs."""
     plan = make_plan(
         config(train=Train(epochs=n, global_batch=batch)), samples=samples, world_size=1
     )
@@ -81,7 +81,7 @@ def test_what_is_done_each_epoch_is_done_once_an_epoch(samples: int, batch: int,
 
 @pytest.mark.parametrize("epochs", [0.1, 0.2, 0.3, 0.7, 1.1, 2.3, 89.9])
 def test_tenths_of_an_epoch_are_tenths(epochs: float) -> None:
-    """The binary number next to 0.1 is a little more than a tenth, and must not cost a step."""
+    """The binary number nearest to 0.1 is above a tenth, and must not add a step."""
     tenths = round(epochs * 10)
     parts = {"evaluate": Evaluate(every_epochs=epochs), "checkpoint": Checkpoint(every_epochs=0.1)}
     train = Train(epochs=epochs, global_batch=64)
@@ -91,7 +91,7 @@ def test_tenths_of_an_epoch_are_tenths(epochs: float) -> None:
     assert all(step in plan.save for step in range(1, tenths + 1))
 
 
-def test_cadences_in_steps_and_in_epochs() -> None:
+def test_intervals_in_steps_and_in_epochs() -> None:
     parts = {"evaluate": Evaluate(every_steps=7), "checkpoint": Checkpoint(every_epochs=2.5)}
     train = Train(steps=100, global_batch=64, log_every_steps=10)
     plan = make_plan(config(train=train, **parts), samples=640, world_size=1)
@@ -122,7 +122,7 @@ def test_the_warm_up_ends_at_the_peak(warmup: int, start: float, kind: Any) -> N
 @pytest.mark.parametrize("kind", [Cosine, Polynomial])
 @pytest.mark.parametrize("end", [0.0, 0.25])
 @pytest.mark.parametrize("warmup", [0, 20])
-def test_smooth_decays_go_from_the_peak_down_to_the_end(kind: Any, end: float, warmup: int) -> None:
+def test_smooth_decays_fall_from_the_peak_to_the_end(kind: Any, end: float, warmup: int) -> None:
     last = 100
     of = rate(kind(end=end, warmup_steps=warmup), last=last)
     rates = [of(step) for step in range(warmup + 1, last + 1)]
@@ -160,12 +160,12 @@ def test_epochs_and_steps_mean_the_same(steps_per_epoch: int, warmup: int, step:
 
 
 @pytest.mark.parametrize("warmup", [{"warmup_steps": 100}, {"warmup_epochs": 10.0}])
-def test_a_run_shorter_than_its_warm_up_ends_on_the_way_up(warmup: dict[str, Any]) -> None:
+def test_a_run_shorter_than_its_warm_up_never_reaches_the_peak(warmup: dict[str, Any]) -> None:
     short, long = rate(Cosine(**warmup), last=30), rate(Cosine(**warmup), last=200)
     assert [short(step) for step in range(1, 31)] == [long(step) for step in range(1, 31)]
 
 
-def test_the_peak_scales_with_the_batch_where_asked() -> None:
+def test_lr_batch_scales_the_peak_with_the_batch() -> None:
     def peak(batch: int, lr_batch: int | None) -> float:
         train, optim = Train(epochs=1, global_batch=batch), Sgd(lr=0.1, lr_batch=lr_batch)
         return make_plan(config(train=train, optim=optim), samples=640, world_size=1).rate(1)
@@ -187,12 +187,12 @@ def test_the_peak_scales_with_the_batch_where_asked() -> None:
         (4, 8, 1, None, "try 8"),
     ],
 )
-def test_a_batch_that_does_not_divide_is_refused_with_those_that_do(
+def test_a_batch_that_does_not_divide_is_refused_with_a_remedy(
     batch: int, world: int, accumulation: int, group: int | None, remedy: str
 ) -> None:
     def plan(global_batch: int) -> Any:
         train = Train(epochs=1, global_batch=global_batch, accumulation=accumulation)
-        model = Model(name="resnet50", batch_norm_group=group)
+        model = model_named("resnet50", batch_norm_group=group)
         return make_plan(config(train=train, model=model), samples=1000, world_size=world)
 
     with pytest.raises(ValueError, match=f"global_batch={batch} does not divide.*; {remedy}$"):
@@ -201,14 +201,14 @@ def test_a_batch_that_does_not_divide_is_refused_with_those_that_do(
         assert plan(int(number)).micro_batch * world * accumulation == int(number)
 
 
-def test_the_world_size_changes_the_micro_batch_only() -> None:
+def test_the_world_size_changes_only_the_micro_batch() -> None:
     def plan(world: int) -> tuple[int, tuple[Any, ...], list[float]]:
         train = Train(epochs=3, global_batch=240, accumulation=2)
         made = make_plan(config(train=train), samples=5000, world_size=world)
         rest = (made.last_step, made.samples, made.global_batch, made.accumulation)
-        cadences = (made.log, made.evaluate, made.save)
+        intervals = (made.log, made.evaluate, made.save)
         rates = [made.rate(step) for step in range(1, made.last_step + 1)]
-        return made.micro_batch, rest + cadences, rates
+        return made.micro_batch, rest + intervals, rates
 
     alone = plan(1)
     for world in (2, 3, 4, 5, 8, 120):

@@ -1,4 +1,4 @@
-"""The contract of the training command: its exit codes, its words, and the files it leaves."""
+"""The training command: its exit codes, its messages and the files it writes."""
 
 import json
 import os
@@ -32,7 +32,7 @@ Train = Callable[..., tuple[int, str]]
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Generator[None]:
-    """Threads that wait for each other crawl where tests share the cores."""
+    """Threads that wait for each other are slow where tests share the cores."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(World, "cpu_threads", 1)
         yield
@@ -46,7 +46,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe for a dataset with one image that is not one, of its recorded size and time."""
+    """A recipe for a dataset with a corrupt image of its recorded size and time."""
     folder = tmp_path_factory.mktemp("damaged")
     recipe = write_recipe(folder, make_dataset(folder / "data", train=30, val=9))
     image = folder / "data" / "images" / "train" / DAMAGED
@@ -58,20 +58,20 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(capsys: pytest.CaptureFixture[str]) -> Train:
-    """Run the command in this process; return its exit code and what it said on stderr."""
+    """Run the command in this process; return its exit code and its stderr."""
 
     def run(*arguments: object) -> tuple[int, str]:
         capsys.readouterr()
         code = main([str(each) for each in arguments])
-        said = capsys.readouterr().err
-        assert "Traceback" not in said
-        return code, said
+        errors = capsys.readouterr().err
+        assert "Traceback" not in errors
+        return code, errors
 
     return run
 
 
 def submit(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Train on two ranks of this machine, on the CPU."""
+    """Train on two ranks on this machine, on the CPU."""
     return subprocess.run(
         [sys.executable, ROOT / "launch" / "submit.py", "--local", "--ranks", "2"]
         + [str(each) for each in arguments],
@@ -82,12 +82,12 @@ def submit(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-# --------------------------------------------------------------------------------- what it leaves
+# ------------------------------------------------------------------------------------ run folder
 
 
 @pytest.fixture(scope="module")
 def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a short run that is tracked in MLflow, too."""
+    """The folder of a short run, which is also tracked in MLflow."""
     runs_dir = tmp_path_factory.mktemp("finished") / "runs"
     tracked = ("tracking.mlflow=true", f"tracking.uri=sqlite:///{runs_dir.parent}/mlflow.db")
     assert main([str(recipe), *QUICK, f"runs_dir={runs_dir}", *tracked]) == 0
@@ -95,7 +95,7 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_folder_of_a_run(recipe: Path, finished: Path) -> None:
+def test_the_run_folder(recipe: Path, finished: Path) -> None:
     name, _, run_id = finished.name.partition("-")
     assert name == "tiny"
     assert len(run_id) >= 6
@@ -132,7 +132,7 @@ def test_every_event_is_a_line_of_json(finished: Path) -> None:
     assert events(finished, "run_ended")[0]["status"] == "finished"
 
 
-# ------------------------------------------------------------------------------------ ways to train
+# --------------------------------------------------------------------------------------- settings
 
 
 @pytest.mark.parametrize(
@@ -162,37 +162,41 @@ def test_two_ranks(recipe: Path, tmp_path: Path) -> None:
     assert done.stdout.count("Top-1 error") == 1
 
 
-# ------------------------------------------------------------------------------------ ways to fail
+# --------------------------------------------------------------------------------------- failures
 
 
-def test_a_loss_that_blows_up(recipe: Path, tmp_path: Path, train: Train) -> None:
+def test_a_loss_that_is_not_finite_fails_the_run(
+    recipe: Path, tmp_path: Path, train: Train
+) -> None:
     run = tmp_path / "run"
     settings = (*QUICK, "optim.lr=1e30", "schedule.warmup_steps=0", f"run_dir={run}")
-    code, said = train(recipe, *settings)
+    code, errors = train(recipe, *settings)
     assert code == 1
-    assert "between step 1 and step 4" in said
-    assert "optim.lr" in said
-    assert len(said.splitlines()) == 1
+    assert "between step 1 and step 4" in errors
+    assert "optim.lr" in errors
+    assert len(errors.splitlines()) == 1
     assert events(run, "run_ended")[0]["status"] == "failed"
     assert not (run / "result.json").exists()
 
 
-def test_a_folder_in_use(recipe: Path, tmp_path: Path, train: Train) -> None:
+def test_a_run_folder_in_use_is_refused(recipe: Path, tmp_path: Path, train: Train) -> None:
     settings = [*QUICK, f"run_dir={tmp_path / 'run'}"]
     with hold_run_folder(load(recipe, settings)):
-        code, said = train(recipe, *settings)
+        code, errors = train(recipe, *settings)
     assert code == 2
-    assert "in use by a running process" in said
-    assert str(tmp_path / "run") in said
+    assert "in use by a running process" in errors
+    assert str(tmp_path / "run") in errors
 
 
-def test_the_folder_of_another_configuration(finished: Path, recipe: Path, train: Train) -> None:
-    code, said = train(recipe, *QUICK, "seed=99", f"run_dir={finished}")
+def test_the_run_folder_of_another_configuration_is_refused(
+    finished: Path, recipe: Path, train: Train
+) -> None:
+    code, errors = train(recipe, *QUICK, "seed=99", f"run_dir={finished}")
     assert code == 2
-    assert "another configuration" in said
+    assert "another configuration" in errors
 
 
-def test_a_mistake_on_two_ranks(finished: Path, recipe: Path) -> None:
+def test_a_mistake_ends_both_ranks_with_2(finished: Path, recipe: Path) -> None:
     done = submit(recipe, *QUICK, "seed=99", f"run_dir={finished}")
     assert done.returncode == 2, done.stderr
     assert "another configuration" in done.stderr
@@ -206,16 +210,16 @@ def test_a_corrupt_image_is_found_before_the_first_step(
     damaged: Path, tmp_path: Path, train: Train
 ) -> None:
     run = tmp_path / "run"
-    code, said = train(damaged, *QUICK, "data.verify=decode", f"run_dir={run}")
+    code, errors = train(damaged, *QUICK, "data.verify=decode", f"run_dir={run}")
     assert code == 2
-    assert f"train/{DAMAGED} at offset 0" in said
-    assert "data.on_corrupt=skip" in said
+    assert f"train/{DAMAGED} at offset 0" in errors
+    assert "data.on_corrupt=skip" in errors
     assert newest(run) == 0
     assert not (run / "metrics.jsonl").exists() or not events(run, "progress")
 
 
-def test_a_corrupt_image_on_two_ranks(damaged: Path, tmp_path: Path) -> None:
-    """Only the rank that comes upon it knows why, but all end, and with 2."""
+def test_a_corrupt_image_ends_both_ranks(damaged: Path, tmp_path: Path) -> None:
+    """Only the rank that reads the image reports it, but all ranks end with 2."""
     done = submit(damaged, *QUICK, "data.verify=off", f"run_dir={tmp_path / 'run'}")
     assert done.returncode == 2, done.stderr
     assert f"train/{DAMAGED} at offset 0" in done.stderr
@@ -233,7 +237,7 @@ def test_a_corrupt_image_can_be_replaced(damaged: Path, tmp_path: Path, train: T
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_ctrl_c_and_the_same_command_again(recipe: Path, tmp_path: Path, ranks: int) -> None:
+def test_the_same_command_continues_after_ctrl_c(recipe: Path, tmp_path: Path, ranks: int) -> None:
     run = tmp_path / "run"
     command = [sys.executable, str(ROOT / "launch" / "submit.py"), "--local", "--ranks", str(ranks)]
     settings = [str(recipe), f"run_dir={run}", "train.steps=120", "checkpoint.every_steps=10"]
@@ -246,9 +250,9 @@ def test_ctrl_c_and_the_same_command_again(recipe: Path, tmp_path: Path, ranks: 
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
     assert events(run, "run_ended")[-1]["status"] == "interrupted"
     reached = newest(run)
     assert 20 <= reached < 120

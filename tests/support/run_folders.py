@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.schema import Config, Cosine, Data, Model, Sgd, Train
+from pipeline.config.schema import Config, Cosine, Data, Sgd, Train, model_named
 from pipeline.runs.folder import hold_run_folder
 from pipeline.tracking import events
 from pipeline.tracking.jsonl import METRICS, Jsonl
@@ -13,7 +13,7 @@ def config(runs_dir: Path, **changes: Any) -> Config:
     whole: dict[str, Any] = {
         "name": "test",
         "data": Data(dir=Path("somewhere")),
-        "model": Model(name="resnet50"),
+        "model": model_named("resnet50"),
         "train": Train(epochs=10, global_batch=64),
         "optim": Sgd(lr=0.1),
         "schedule": Cosine(),

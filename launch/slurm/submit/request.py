@@ -12,8 +12,8 @@ from pipeline.config.schema import Config
 from pipeline.runs.find import runs_dir_of
 from pipeline.runs.folder import hold_run_folder
 from pipeline.system.command import plural
-from pipeline.tracking.mlflow_client import default_uri, without_password
 from pipeline.tracking.server import is_server, why_silent
+from pipeline.tracking.store_uri import default_uri, without_password
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,7 @@ def _setup(submission: Submission) -> list[str]:
     return [
         "trap : TERM USR2",
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1",  # or packages in the current folder would come first
         *submission.slurm.setup,
     ]
 

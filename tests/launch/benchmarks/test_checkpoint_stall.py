@@ -18,7 +18,7 @@ from launch.benchmarks.checkpoint_stall import (
     table,
 )
 from pipeline.checkpoint import Snapshot, write_checkpoint
-from pipeline.config.schema import Ema, Model, Train
+from pipeline.config.schema import Ema, Train, model_named
 from pipeline.runs.fence import Fence
 from tests.support.run_folders import config
 
@@ -55,7 +55,9 @@ def test_times_are_printed_in_milliseconds_and_in_steps(tmp_path: Path) -> None:
 
 def test_it_saves_what_a_run_saves(tmp_path: Path) -> None:
     small = config(
-        tmp_path, model=Model(name="cifar_resnet8"), train=Train(steps=1, global_batch=2, ema=Ema())
+        tmp_path,
+        model=model_named("cifar_resnet8"),
+        train=Train(steps=1, global_batch=2, ema=Ema()),
     )
     training = open_training(small, CPU)
     assert list(training.state) == ["model", "momentum", "ema"]

@@ -1,4 +1,4 @@
-"""A checkpoint comes back bit for bit, and is whole or not there, whenever its writer dies."""
+"""A checkpoint is read back bit for bit, and is complete or missing whenever its writer dies."""
 
 import errno
 import json
@@ -41,7 +41,7 @@ from tests.support.snapshots import (
 # ---------------------------------------------------------------------------------- round trip
 
 
-def test_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_back_bit_for_bit(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     documents = {"config.yaml": "name: é\n", "schedule.json": json.dumps({"epoch": 1.5})}
     photograph = torch.randn(2, 3, 5, 7, generator=generator)
@@ -86,8 +86,8 @@ def test_comes_back_bit_for_bit(tmp_path: Path) -> None:
             assert torch.equal(*(value.view(torch.uint8) for value in bits)), name
 
 
-def test_other_programs_read_it(tmp_path: Path) -> None:
-    """Aligned, as they may map it into memory."""
+def test_other_programs_can_read_a_checkpoint(tmp_path: Path) -> None:
+    """Its tensors are aligned, so that they can be mapped into memory."""
     odd = {f"{n}": torch.arange(n, dtype=torch.uint8) for n in range(1, 20)}
     wide = {f"w{n}": torch.full((n,), 1 / 3, dtype=torch.float64) for n in range(1, 4)}
     path = write_checkpoint(tmp_path, Snapshot({"model": odd | wide}, PROGRESS_AT_1))
@@ -101,7 +101,7 @@ def test_other_programs_read_it(tmp_path: Path) -> None:
         assert (8 + length + entry["data_offsets"][0]) % (8 if name.startswith("w") else 1) == 0
 
 
-def test_training_may_go_on_while_it_is_written(tmp_path: Path) -> None:
+def test_training_may_change_the_weights_during_a_write(tmp_path: Path) -> None:
     weight = torch.zeros(1000)
     with open_checkpoints(tmp_path, pytest.fail, keep_last=9) as checkpoints:
         for step in range(1, 6):
@@ -114,19 +114,19 @@ def test_training_may_go_on_while_it_is_written(tmp_path: Path) -> None:
     assert steps(tmp_path) == [1, 2, 3, 4, 5]
 
 
-def test_says_what_was_saved(tmp_path: Path) -> None:
-    told: list[tuple[int, Path]] = []
+def test_each_save_is_reported(tmp_path: Path) -> None:
+    reported: list[tuple[int, Path]] = []
     with Checkpoints(
         tmp_path,
         keep_last=1,
         keep_best=False,
-        saved=lambda step, path, seconds: told.append((step, path)),
+        saved=lambda step, path, seconds: reported.append((step, path)),
         warn=pytest.fail,
     ) as checkpoints:
         checkpoints.save(snapshot(3))
         checkpoints.wait()
-        assert told == [(3, tmp_path / "step-00000003")]
-        verify_checkpoint(told[0][1])
+        assert reported == [(3, tmp_path / "step-00000003")]
+        verify_checkpoint(reported[0][1])
 
 
 def test_another_stream_is_refused() -> None:
@@ -140,19 +140,19 @@ def test_another_network_is_refused() -> None:
     weights = {"a": torch.ones(3), "b": torch.ones(1)}
     expected = {"model": weights, "momentum": {}}
     expect_same_tensors({**expected, "more": weights}, expected, Path("x"))
-    for model, told in (
+    for model, difference in (
         ({"a": torch.ones(3)}, "b is missing there and float32 (1,) here"),
         ({**weights, "c": torch.ones(1)}, "c is float32 (1,) there and missing here"),
         ({**weights, "a": torch.ones(1)}, "a is float32 (1,) there and float32 (3,) here"),
         ({**weights, "a": torch.ones(3).half()}, "a is float16 (3,) there and float32 (3,) here"),
     ):
-        with pytest.raises(CheckpointError, match=re.escape(told)):
+        with pytest.raises(CheckpointError, match=re.escape(difference)):
             expect_same_tensors({"model": model, "momentum": {}}, expected, Path("x"))
-    with pytest.raises(CheckpointError, match="checkpoint x holds no momentum "):
+    with pytest.raises(CheckpointError, match="checkpoint x has no momentum "):
         expect_same_tensors({"model": weights}, expected, Path("x"))
 
 
-# ---------------------------------------------------------------------------------- what is kept
+# ------------------------------------------------------------------------------------- retention
 
 
 @settings(max_examples=15, deadline=None)
@@ -187,7 +187,7 @@ def test_keeps_the_last_and_the_best(
     saved=st.lists(st.integers(1, 60), min_size=1, max_size=12, unique=True).map(sorted),
     interval=st.fractions(min_value=1, max_value=20, max_denominator=7),
 )
-def test_keeps_the_first_of_each_stretch(
+def test_keeps_the_first_of_each_interval(
     tmp_path_factory: pytest.TempPathFactory, saved: list[int], interval: Fraction
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
@@ -211,10 +211,10 @@ def test_keeps_the_first_of_each_stretch(
     assert warnings == []
 
 
-def test_the_one_just_written_is_read_back_before_others_go(
+def test_a_checkpoint_is_verified_before_older_ones_are_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that takes all and keeps something else."""
+    """The disk reports success but stores something else."""
     assert save_all(tmp_path, [snapshot(1)]) == []
 
     def write_badly(folder: Path, one: Snapshot, fence: Fence) -> Path:
@@ -232,7 +232,7 @@ def identity(path: Path) -> list[tuple[str, int]]:
     return sorted((file.name, file.stat().st_ino) for file in path.iterdir())
 
 
-def test_one_that_is_there_already_is_not_written_again(tmp_path: Path) -> None:
+def test_an_identical_checkpoint_is_not_written_again(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path, snapshot(5, 10.0))
     before = identity(path)
     assert write_checkpoint(tmp_path, snapshot(5, 10.0)) == path
@@ -240,15 +240,15 @@ def test_one_that_is_there_already_is_not_written_again(tmp_path: Path) -> None:
     flip_a_bit(path)
     write_checkpoint(tmp_path, snapshot(5, 10.0))
     verify_checkpoint(path)
-    write_checkpoint(tmp_path, snapshot(5, 9.0))  # evaluated after all
+    write_checkpoint(tmp_path, snapshot(5, 9.0))  # evaluated meanwhile
     assert read_checkpoint(path).progress.top1_error_percent == 9.0
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_whole_one_that_cannot_get_its_name_stays(
+def test_a_complete_checkpoint_that_cannot_be_renamed_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a container the next process may have the number of the one before."""
+    """Even if the next process has the same process id, as may happen in a container."""
     whole = write_checkpoint(tmp_path, snapshot(2))
     leftover = whole.rename(tmp_path / f".{whole.name}.{os.getpid()}.tmp")
     with monkeypatch.context() as patch:
@@ -262,7 +262,7 @@ def _fail(*_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_deleted(tmp_path: Path) -> None:
     leftover = tmp_path / ".step-00000001.12345.tmp"
     leftover.mkdir()
     (leftover / "model.safetensors").write_bytes(b"half")

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is passed over, and holds no later one up."""
+"""A damaged checkpoint is skipped, and does not hinder later ones."""
 
 import os
 from collections.abc import Callable
@@ -43,7 +43,7 @@ DAMAGES: list[Callable[[Path], None]] = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_one_is_skipped_for_the_one_before(
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     old = write_checkpoint(tmp_path, snapshot(1))
@@ -62,7 +62,7 @@ def test_a_damaged_one_is_skipped_for_the_one_before(
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("keep_best", [True, False])
-def test_damaged_ones_never_crowd_out_those_that_are_whole(
+def test_damaged_checkpoints_never_displace_undamaged_ones(
     tmp_path: Path, damage: Callable[[Path], None], keep_best: bool
 ) -> None:
     """A run that fell back from step 30 to step 10 saves steps 12, 14 ... and is killed."""
@@ -75,7 +75,7 @@ def test_damaged_ones_never_crowd_out_those_that_are_whole(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_old_one_does_not_hinder_new_ones(
+def test_a_damaged_old_checkpoint_does_not_hinder_new_ones(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     damage(write_checkpoint(tmp_path, snapshot(1, 1.0)))
@@ -84,7 +84,7 @@ def test_a_damaged_old_one_does_not_hinder_new_ones(
     assert newest_step(tmp_path) == 4
 
 
-NO_PLAIN_FILES: dict[str, Callable[[Path], None]] = {
+SPECIAL_FILES: dict[str, Callable[[Path], None]] = {
     "pipe": os.mkfifo,
     "folder": Path.mkdir,
     "endless": lambda path: path.symlink_to("/dev/zero"),
@@ -92,15 +92,13 @@ NO_PLAIN_FILES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("kind", NO_PLAIN_FILES)
+@pytest.mark.parametrize("kind", SPECIAL_FILES)
 @pytest.mark.parametrize("name", ["model.safetensors", MANIFEST, PROGRESS])
-def test_what_is_no_plain_file_is_refused_and_not_waited_for(
-    tmp_path: Path, name: str, kind: str
-) -> None:
+def test_special_files_are_refused_without_waiting(tmp_path: Path, name: str, kind: str) -> None:
     path = write_checkpoint(tmp_path, snapshot(1, 1.0))
     copytree(path, tmp_path / "kept")
     (path / name).unlink()
-    NO_PLAIN_FILES[kind](path / name)
+    SPECIAL_FILES[kind](path / name)
     with pytest.raises(CheckpointError, match=f"{name} is not a plain file"):
         read_checkpoint(path)
     assert save_all(tmp_path, [snapshot(2), snapshot(3)], keep_last=1) == []
@@ -108,14 +106,14 @@ def test_what_is_no_plain_file_is_refused_and_not_waited_for(
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
-def test_what_others_put_in_a_checkpoints_place_makes_way(tmp_path: Path, kind: str) -> None:
-    """Of a link, only the link."""
+def test_a_file_or_link_in_a_checkpoints_place_is_replaced(tmp_path: Path, kind: str) -> None:
+    """The target of a link is unchanged."""
     elsewhere = write_checkpoint(tmp_path / "elsewhere", snapshot(1))
     folder = tmp_path / "run"
     folder.mkdir()
     for place in (folder / "step-00000001", folder / "step-00000002"):
         if kind == "file":
-            place.write_text("no checkpoint")
+            place.write_text("not a checkpoint")
         else:
             place.symlink_to(elsewhere if kind == "link" else tmp_path / "nowhere")
     assert save_all(folder, [snapshot(2), snapshot(3)], keep_last=1) == []
@@ -123,21 +121,21 @@ def test_what_others_put_in_a_checkpoints_place_makes_way(tmp_path: Path, kind: 
     verify_checkpoint(elsewhere)
 
 
-def test_it_is_told_whether_there_is_one_to_fall_back_to(tmp_path: Path) -> None:
+def test_a_warning_names_what_happens_next(tmp_path: Path) -> None:
     for step in (1, 2):
         flip_a_bit(write_checkpoint(tmp_path, snapshot(step)))
     warnings: list[str] = []
     assert newest_checkpoint(tmp_path, warnings.append) is None
     assert warnings[0].endswith("; falling back to the one before")
-    assert warnings[1].endswith("; there is none before it")
+    assert warnings[1].endswith("; it is the oldest one")
 
 
-def test_there_is_none_at_first(tmp_path: Path) -> None:
+def test_a_new_run_has_no_checkpoint(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path, pytest.fail) is None
     assert newest_checkpoint(tmp_path / "nowhere", pytest.fail) is None
 
 
-def test_strange_names_are_left_alone(tmp_path: Path) -> None:
+def test_folders_with_other_names_are_left_alone(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, snapshot(1))
     mine = tmp_path / "step-00000001-mine"
     (tmp_path / "step-00000001").rename(mine)

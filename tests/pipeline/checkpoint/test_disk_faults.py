@@ -1,4 +1,4 @@
-"""Whatever system call a disk fails at or a process dies before, a whole checkpoint is there."""
+"""A complete checkpoint exists whichever system call the disk fails at or the process dies at."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ from tests.support.snapshots import PROGRESS_AT_1, newest_step, open_checkpoints
 
 
 def run_script(script: str, *arguments: str) -> Any:
-    """Run a script in a process of its own; return the JSON that it prints."""
+    """Run a script in a new process; return the JSON that it prints."""
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         check=True,
@@ -33,7 +33,7 @@ def run_script(script: str, *arguments: str) -> Any:
 # ------------------------------------------------------------------------------------ full disks
 
 
-def test_a_write_that_fails_warns_and_the_next_one_succeeds(tmp_path: Path) -> None:
+def test_a_failed_write_warns_and_the_next_one_succeeds(tmp_path: Path) -> None:
     folder, aside = tmp_path / "checkpoints", tmp_path / "aside"
     assert save_all(folder, [snapshot(1)]) == []
     folder.rename(aside)
@@ -48,8 +48,8 @@ def test_a_write_that_fails_warns_and_the_next_one_succeeds(tmp_path: Path) -> N
         aside.rename(folder)
         assert newest_step(folder) == 1
         checkpoints.save(snapshot(3))
-    assert "1 checkpoint(s) could not be written" in warnings[1]
-    assert "the newest there is of step 3" in warnings[1]
+    assert "1 checkpoint could not be written" in warnings[1]
+    assert "the newest is of step 3" in warnings[1]
     assert len(warnings) == 2
     assert newest_step(folder) == 3
 
@@ -70,19 +70,19 @@ print(json.dumps([warnings, names, newest_step(folder)]))
 """
 
 
-def test_a_full_disk_costs_no_more_than_the_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_loses_only_the_new_checkpoint(tmp_path: Path) -> None:
     warnings, names, newest = run_script(FULL_DISK, str(tmp_path))
     assert [warning.split(" could not be written")[0] for warning in warnings] == [
         "the checkpoint of step 2",
         "the checkpoint of step 3",
-        "2 checkpoint(s)",
+        "2 checkpoints",
     ]
-    assert "the newest there is of step 1" in warnings[-1]
-    assert names == ["step-00000001"]  # and what was begun takes no room
+    assert "the newest is of step 1" in warnings[-1]
+    assert names == ["step-00000001"]  # nothing unfinished takes space
     assert newest == 1
 
 
-def test_a_disk_that_hangs_holds_training_up_for_a_while_and_no_longer(
+def test_a_hanging_disk_delays_training_only_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hang = threading.Event()
@@ -97,14 +97,14 @@ def test_a_disk_that_hangs_holds_training_up_for_a_while_and_no_longer(
     with open_checkpoints(tmp_path, warnings.append, keep_last=9) as checkpoints:
         checkpoints.save(snapshot(1))
         checkpoints.save(snapshot(2))
-        assert "step 2 could not be written: the one before is still" in warnings[0]
+        assert "step 2 could not be written: the checkpoint before is still" in warnings[0]
         threading.Timer(0.3, hang.set).start()
         checkpoints.save(snapshot(3), last=True)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]
     assert newest_step(tmp_path) == 3
 
 
-def test_a_disk_that_is_gone_at_the_end_does_not_end_the_run_otherwise(
+def test_a_disk_that_fails_at_the_end_does_not_fail_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[str] = []
@@ -112,14 +112,14 @@ def test_a_disk_that_is_gone_at_the_end_does_not_end_the_run_otherwise(
         patch.setattr("os.scandir", fail)
         checkpoints.save(snapshot(1))
     assert "step 1 could not be written: [Errno 5]" in warnings[0]
-    assert "which there are cannot be told ([Errno 5]" in warnings[1]
+    assert "the folder cannot be listed ([Errno 5]" in warnings[1]
 
 
 def fail(*_: Any) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def test_a_copy_for_which_there_is_no_memory_costs_no_more_than_the_checkpoint(
+def test_a_lack_of_memory_loses_only_the_new_checkpoint(
     tmp_path: Path,
 ) -> None:
     warnings: list[str] = []
@@ -127,7 +127,7 @@ def test_a_copy_for_which_there_is_no_memory_costs_no_more_than_the_checkpoint(
     with open_checkpoints(tmp_path, warnings.append) as checkpoints:
         checkpoints.save(Snapshot({"model": {"w": huge}}, replace(PROGRESS_AT_1, step=1)))
         checkpoints.save(snapshot(2))
-    assert "step 1 could not be written: no host memory to copy" in warnings[0]
+    assert "step 1 could not be written: not enough host memory" in warnings[0]
     assert newest_step(tmp_path) == 2
 
 
@@ -136,55 +136,55 @@ def test_a_copy_for_which_there_is_no_memory_costs_no_more_than_the_checkpoint(
 
 @dataclass
 class Disk:
-    """What a power cut would take back: files and names that were not flushed since they changed.
+    """Tracks what a power cut would undo: files and names that changed since their last flush.
 
-    It listens to the system calls that change something, and lets them pass.
+    It observes the system calls that change something.
     """
 
     unsafe: set[Path] = field(default_factory=set[Path])
     at_rename: list[tuple[str, set[str]]] = field(default_factory=list[tuple[str, set[str]]])
 
-    def listen(self, patch: pytest.MonkeyPatch) -> None:
+    def observe(self, patch: pytest.MonkeyPatch) -> None:
         open_, write, fsync, mkdir, rename = os.open, os.write, os.fsync, os.mkdir, os.rename
 
         def path_of(descriptor: int) -> Path:
             return Path(f"/proc/self/fd/{descriptor}").readlink()
 
-        def hear_open(path: Any, flags: int, *more: Any, **named: Any) -> int:
+        def see_open(path: Any, flags: int, *more: Any, **named: Any) -> int:
             if flags & os.O_CREAT and not Path(path).exists():
                 self.unsafe |= {Path(path), Path(path).parent}
             return open_(path, flags, *more, **named)
 
-        def hear_write(descriptor: int, content: Any) -> int:
+        def see_write(descriptor: int, content: Any) -> int:
             self.unsafe.add(path_of(descriptor))
             return write(descriptor, content)
 
-        def hear_fsync(descriptor: int) -> None:
+        def see_fsync(descriptor: int) -> None:
             fsync(descriptor)
             self.unsafe.discard(path_of(descriptor))
 
-        def hear_mkdir(path: Any, *more: Any) -> None:
+        def see_mkdir(path: Any, *more: Any) -> None:
             mkdir(path, *more)
             self.unsafe |= {Path(path), Path(path).parent}
 
-        def hear_rename(source: Any, target: Any) -> None:
+        def see_rename(source: Any, target: Any) -> None:
             inside = {each.name for each in self.unsafe if Path(source) in (each, *each.parents)}
             self.at_rename.append((Path(target).name, inside))
             rename(source, target)
             self.unsafe.add(Path(target).parent)
 
-        heard = (hear_open, hear_write, hear_fsync, hear_mkdir, hear_rename)
-        for hear in heard:
-            patch.setattr(os, hear.__name__.removeprefix("hear_"), hear)
+        observers = (see_open, see_write, see_fsync, see_mkdir, see_rename)
+        for observer in observers:
+            patch.setattr(os, observer.__name__.removeprefix("see_"), observer)
 
 
-def test_all_of_a_checkpoint_is_flushed_before_its_name_and_its_name_before_it_counts(
+def test_files_are_flushed_before_the_rename_and_the_rename_before_it_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = Disk()
     with monkeypatch.context() as patch:
-        disk.listen(patch)
-        for error in (None, 9.0):  # a new one, and another of the same step in its place
+        disk.observe(patch)
+        for error in (None, 9.0):  # a new one, then its replacement
             path = write_checkpoint(tmp_path / "run" / "checkpoints", snapshot(1, error))
             assert disk.unsafe == set()
     aside = f".{path.name}.{os.getpid()}.old.tmp"
@@ -221,7 +221,7 @@ def failing(name, kind, countdown):
     return wrapped
 
 def save_with_a_fault(folder, kind, k):
-    # Save step 2 in a child; return whether the fault came, whether it died, and its warnings.
+    # Save step 2 in a child; return whether the fault occurred, whether it died, and its warnings.
     reader, writer = os.pipe()
     if os.fork() == 0:
         countdown = [k]
@@ -235,17 +235,17 @@ def save_with_a_fault(folder, kind, k):
         os._exit(0)
     os.close(writer)
     with open(reader) as stream:
-        told = stream.read()
+        output = stream.read()
     status = os.wait()[1]
-    if told:
-        came, warnings, called_here = json.loads(told)
+    if output:
+        occurred, warnings, called_here = json.loads(output)
         called.update(called_here)
-        return came, False, warnings
+        return occurred, False, warnings
     assert os.waitstatus_to_exitcode(status) == 9
     return True, True, []
 
 def before(folder, scene):
-    # There is a whole checkpoint of step 1, and perhaps one of the step that is to be saved.
+    # A complete checkpoint of step 1, and perhaps one of the step that will be saved.
     write_checkpoint(folder, snapshot(1))
     if scene != "new":
         old = write_checkpoint(folder, snapshot(2, 8.0))
@@ -253,7 +253,7 @@ def before(folder, scene):
             flip_a_bit(old)
 
 def resumes_at(folder):
-    # What the next process finds: the step, and the error that tells the old one from the new one.
+    # What the next process finds: the step, and the error, which differs from old to new.
     recover_checkpoints(folder)
     step = newest_step(folder)
     return step, read_checkpoint(folder / f"step-{step:08d}").progress.top1_error_percent
@@ -262,13 +262,13 @@ def at_each_call(place, scene, kind):
     for k in range(1000):
         folder = place / f"{kind}-{k}"
         before(folder, scene)
-        came, died, warnings = save_with_a_fault(folder, kind, k)
+        occurred, died, warnings = save_with_a_fault(folder, kind, k)
         found = resumes_at(folder)
         assert save_all(folder, [snapshot(3)], keep_last=1, keep_best=False) == [], k
         assert [path.name for path in folder.iterdir()] == ["step-00000003"], k
         assert newest_step(folder) == 3
-        yield came, died, warnings, found
-        if not came:
+        yield occurred, died, warnings, found
+        if not occurred:
             break
 
 kinds = ("killed", "full for once", "broken for good")
@@ -278,7 +278,7 @@ print(json.dumps([seen, sorted(called)]))
 
 
 @pytest.mark.parametrize("scene", ["new", "damaged", "other"])
-def test_after_a_fault_at_any_call_the_old_one_is_whole_or_the_new_one_is(
+def test_after_a_fault_at_any_call_the_old_or_the_new_checkpoint_is_complete(
     tmp_path: Path, scene: str
 ) -> None:
     seen, called = run_script(FAULTS, str(tmp_path), scene)
@@ -290,12 +290,12 @@ def test_after_a_fault_at_any_call_the_old_one_is_whole_or_the_new_one_is(
         assert all(each in (old, new) for each in found)
         assert found[0] == old
         assert found[-1] == new
-        for came, died, warnings, resumed in entries:
+        for occurred, died, warnings, resumed in entries:
             if resumed == old and not died:
-                assert warnings, "it is told when a checkpoint is lost"
-            if not came:
+                assert warnings, "a lost checkpoint is reported"
+            if not occurred:
                 assert warnings == []
     killed = seen["killed"]
-    assert all(died for came, died, *_ in killed if came)
+    assert all(died for occurred, died, *_ in killed if occurred)
     newest = [entry[3] == new for entry in killed]
-    assert newest == sorted(newest)  # once the new one is there, it stays
+    assert newest == sorted(newest)  # once the new one exists, it stays

@@ -1,4 +1,4 @@
-"""A forged checkpoint neither runs code, nor leaves its folder, nor fills the memory."""
+"""A forged checkpoint cannot run code, read outside its folder, or fill the memory."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.support.snapshots import PROGRESS_AT_1, newest_step, snapshot
 
 
 def forge(path: Path, files: dict[str, bytes], manifest: Any = None) -> None:
-    """Write what a stranger might, with hashes that match."""
+    """Write a checkpoint as an attacker might, with hashes that match."""
     path.mkdir(parents=True, exist_ok=True)
     digests = {name: sha256(content).hexdigest() for name, content in files.items()}
     for name, content in files.items():
@@ -37,7 +37,7 @@ def files_of(path: Path) -> dict[str, bytes]:
 
 
 class Bomb:
-    """Makes a file if it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -47,13 +47,13 @@ class Bomb:
 
 
 def refused(path: Path) -> None:
-    """What `path` holds is refused, and in no other way than by a `CheckpointError`."""
+    """Reading `path` raises a `CheckpointError` of one line."""
     with pytest.raises(CheckpointError, match=str(path)) as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_forged_one_that_is_in_order_is_read(tmp_path: Path) -> None:
+def test_a_valid_forgery_is_read(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path, snapshot(1))
     forge(path, files_of(path))
     assert newest_step(tmp_path) == 1
@@ -94,7 +94,7 @@ def test_names_stay_inside_the_folder(tmp_path: Path, name: str) -> None:
     ],
     ids=lambda text: text[:20],
 )
-def test_a_manifest_of_another_make_is_refused(tmp_path: Path, manifest: str) -> None:
+def test_an_invalid_manifest_is_refused(tmp_path: Path, manifest: str) -> None:
     path = write_checkpoint(tmp_path, snapshot(1))
     (path / MANIFEST).write_text(manifest)
     refused(path)
@@ -125,7 +125,7 @@ GOOD: dict[str, Any] = asdict(PROGRESS_AT_1)
         *({**GOOD, "top1_error_percent": number} for number in (float("nan"), -1.0, 101.0)),
     ],
 )
-def test_progress_of_another_make_is_refused(tmp_path: Path, progress: Any) -> None:
+def test_invalid_progress_is_refused(tmp_path: Path, progress: Any) -> None:
     path = write_checkpoint(tmp_path, snapshot(1))
     forge(path, {**files_of(path), PROGRESS: json.dumps(progress).encode()})
     refused(path)
@@ -149,7 +149,7 @@ def tensors_file(header: Any, content: bytes = b"") -> bytes:
         tensors_file({"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}}, b"x"),
     ],
 )
-def test_files_that_are_no_tensors_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_invalid_tensor_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = write_checkpoint(tmp_path, snapshot(1))
     forge(path, {**files_of(path), "model.safetensors": content})
     refused(path)
@@ -173,11 +173,11 @@ def test_no_code_runs(tmp_path: Path) -> None:
             assert read_checkpoint(path).tensors.keys() == {"model", "momentum"}
     assert not target.exists()
     pickle.loads(pickled)
-    assert target.exists()  # so the bomb was live
+    assert target.exists()  # the bomb does work
 
 
 @pytest.mark.parametrize("name", [MANIFEST, PROGRESS])
-def test_a_text_that_would_fill_the_memory_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_huge_text_is_refused(tmp_path: Path, name: str) -> None:
     path = write_checkpoint(tmp_path, snapshot(1))
     os.truncate(path / name, 2**24 + 1)
     if name != MANIFEST:

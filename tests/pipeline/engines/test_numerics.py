@@ -1,4 +1,4 @@
-"""What engines share: clipping, the loss scale, and how a group of parameters is cut up."""
+"""The numerics of a step: gradient clipping and the loss scale of fp16."""
 
 import math
 
@@ -8,16 +8,14 @@ from torch import nn
 from torch.optim import SGD
 
 from pipeline.distributed.world import World
-from pipeline.engines.clipping import clip_
-from pipeline.engines.loss_scale import LossScale
-from pipeline.engines.partition import ParameterPartition
+from pipeline.engines.numerics import LossScale, clip_
 
 ALONE = World()
 INFINITE = math.inf
 
 
 def same(tensor: torch.Tensor) -> torch.Tensor:
-    """Add up over a single rank."""
+    """Sum over a single rank."""
     return tensor
 
 
@@ -30,7 +28,7 @@ def some(*shapes: tuple[int, ...], seed: int = 0) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("clip_norm", [1e-3, 1.0, 7.0, 1e9])
-def test_clipping_is_that_of_pytorch(clip_norm: float) -> None:
+def test_clipping_equals_pytorchs(clip_norm: float) -> None:
     ours, theirs = some((3, 4), (5,), ()), some((3, 4), (5,), ())
     holders = [nn.Parameter(torch.zeros_like(tensor)) for tensor in theirs]
     for holder, gradient in zip(holders, theirs, strict=True):
@@ -40,14 +38,14 @@ def test_clipping_is_that_of_pytorch(clip_norm: float) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
 
 
-def test_gradients_below_the_norm_stay_as_they_are() -> None:
+def test_smaller_gradients_are_not_scaled() -> None:
     ours, theirs = some((30,)), some((30,))
     clip_(ours, 1e6, same)
     assert torch.equal(ours[0], theirs[0])
 
 
 @pytest.mark.parametrize("cuts", [[1000], [1, 999], [333, 334, 333], [500] * 2])
-def test_however_gradients_are_cut_up_they_are_clipped_to_the_same_bits(cuts: list[int]) -> None:
+def test_clipping_does_not_depend_on_how_gradients_are_split(cuts: list[int]) -> None:
     whole = some((1000,))[0]
     expected = [whole.clone()]
     clip_(expected, 0.5, same)
@@ -56,7 +54,7 @@ def test_however_gradients_are_cut_up_they_are_clipped_to_the_same_bits(cuts: li
     assert torch.equal(torch.cat(pieces), expected[0])
 
 
-def test_a_norm_is_taken_over_the_parts_of_all_ranks() -> None:
+def test_the_norm_is_over_all_ranks() -> None:
     mine, other = some((10,), seed=1)[0], some((20,), seed=2)[0]
     whole = [torch.cat([mine, other])]
     clip_([mine], 0.5, lambda squares: squares.add_(other.double().square().sum()))
@@ -68,14 +66,14 @@ def test_a_norm_is_taken_over_the_parts_of_all_ranks() -> None:
 
 
 def train_twins(gradients: list[list[float]]) -> list[tuple[torch.Tensor, float]]:
-    """Step with these gradients of scaled losses under our loss scale and under PyTorch's."""
+    """Take steps with these scaled gradients, with our loss scale and with PyTorch's."""
     twins = [nn.Parameter(torch.ones(2)) for _ in range(2)]
     optimizers = [SGD([twin], lr=0.25, momentum=0.5, fused=True) for twin in twins]
     for twin, optimizer in zip(twins, optimizers, strict=True):
         optimizer.state[twin]["momentum_buffer"] = torch.zeros(2)
     ours = LossScale(optimizers[0], ALONE.device)
     theirs = torch.amp.GradScaler("cpu")
-    theirs.scale(torch.zeros(()))  # it begins when it is first used
+    theirs.scale(torch.zeros(()))  # it is created on first use
     for gradient in gradients:
         for twin in twins:
             twin.grad = torch.tensor(gradient)
@@ -99,7 +97,7 @@ def train_twins(gradients: list[list[float]]) -> list[tuple[torch.Tensor, float]
     ],
     ids=["finite", "first", "later", "growth"],
 )
-def test_the_loss_scale_is_that_of_pytorch(gradients: list[list[float]]) -> None:
+def test_the_loss_scale_equals_pytorchs(gradients: list[list[float]]) -> None:
     ours, theirs = train_twins(gradients)
     assert torch.equal(ours[0], theirs[0])
     assert ours[1] == theirs[1]
@@ -117,7 +115,7 @@ def test_a_step_is_skipped_if_any_rank_overflows() -> None:
     assert scale.state() == {"scale": 2.0**15, "steps": 0}
 
 
-def test_a_loss_scale_goes_on_from_its_state() -> None:
+def test_a_loss_scale_continues_from_its_state() -> None:
     first, second = (
         LossScale(SGD([nn.Parameter(torch.ones(1))], lr=1), ALONE.device) for _ in range(2)
     )
@@ -128,37 +126,3 @@ def test_a_loss_scale_goes_on_from_its_state() -> None:
     second.unscale_([torch.ones(1)], same)
     second.update()
     assert second.state() == {"scale": 16.0, "steps": 0}
-
-
-# ----------------------------------------------------------------------------------- partition
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_parts_make_up_the_whole(size: int) -> None:
-    """As many ranks as there are take part in a sum, which `gather` leaves to the world."""
-    tensors = some((3, 2, 2), (5,), (), (1, 7))
-    total = sum(tensor.numel() for tensor in tensors)
-    own = nn.Parameter(torch.zeros(-(-total // size)))
-    parts = [
-        ParameterPartition(tensors, own, World(rank, size)).cut(tensors) for rank in range(size)
-    ]
-    assert {part.shape for part in parts} == {own.shape}
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
-    assert torch.equal(torch.cat(parts)[:total], flat)
-    assert not torch.cat(parts)[total:].any(), "padding is zero"
-
-
-def test_what_is_cut_is_gathered_again() -> None:
-    tensors = some((3, 2, 2), (5,), ())
-    own = nn.Parameter(torch.zeros(20))
-    partition = ParameterPartition(tensors, own, ALONE)
-    gathered = partition.gather(partition.cut(tensors))
-    assert [tensor.shape for tensor in gathered] == [tensor.shape for tensor in tensors]
-    assert all(torch.equal(*pair) for pair in zip(gathered, tensors, strict=True))
-
-
-def test_channels_last_tensors_are_cut_in_the_order_of_their_indices() -> None:
-    plain = some((2, 3, 4, 5))
-    strided = [plain[0].to(memory_format=torch.channels_last)]
-    partition = ParameterPartition(plain, nn.Parameter(torch.zeros(120)), ALONE)
-    assert torch.equal(partition.cut(strided), partition.cut(plain))

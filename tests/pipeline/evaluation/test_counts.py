@@ -1,4 +1,4 @@
-"""Law 4: evaluation counts every image exactly once, and errors are whole numbers."""
+"""Law 4: evaluation counts every image exactly once, and errors are integer sums."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def outcomes(samples: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def direct(logits: Tensor, labels: Tensor) -> tuple[int, int, int]:
-    """Count image by image, in the plainest way there is."""
+    """Count image by image, in the simplest way."""
     top1 = top5 = 0
     for row, label in zip(logits.numpy(), labels.numpy(), strict=True):
         ranked = np.argsort(-row)[:5].tolist()
@@ -39,7 +39,7 @@ def direct(logits: Tensor, labels: Tensor) -> tuple[int, int, int]:
 
 
 def batches_of(rank: int, world: int, batch: int, labels: Tensor) -> list[Batch]:
-    """One rank's batches of images that show nothing but their own number."""
+    """Return the batches of one rank; each image is its own number."""
     return [
         Batch(torch.from_numpy(places.samples), labels[places.samples])
         for places in evaluation_places(len(labels), part=(rank, world), batch=batch)
@@ -67,7 +67,9 @@ def test_counts_do_not_depend_on_world_and_batch(
 
 @quick
 @given(st.integers(1, 120), st.integers(1, 12), st.integers(0, 2**32), st.lists(st.integers(1, 50)))
-def test_evaluate_end_to_end(samples: int, classes: int, seed: int, batch_sizes: list[int]) -> None:
+def test_evaluate_counts_like_the_simplest_way(
+    samples: int, classes: int, seed: int, batch_sizes: list[int]
+) -> None:
     logits, labels = outcomes(samples, classes, seed)
     results = [
         evaluate(
@@ -98,7 +100,7 @@ def test_loss_is_the_mean_over_images_not_over_batches() -> None:
     assert counts.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
 
 
-def test_an_image_too_few_or_too_many_does_not_pass() -> None:
+def test_a_missing_or_repeated_image_is_an_error() -> None:
     logits, labels = outcomes(20, 5, 0)
     for part in (batches_of(0, 2, 3, labels), batches_of(0, 1, 3, labels) * 2):
         with pytest.raises(AssertionError, match="images were evaluated, but there are 20"):
@@ -107,8 +109,8 @@ def test_an_image_too_few_or_too_many_does_not_pass() -> None:
 
 @pytest.mark.parametrize("classes", [1, 2, 4, 5, 6, 1000])
 @pytest.mark.parametrize("value", [0.0, 1.5, -3.0])
-def test_a_network_that_knows_nothing_errs_as_often_as_chance(classes: int, value: float) -> None:
-    """Of equal logits just one is the best, and just five are among the best five."""
+def test_equal_logits_err_as_often_as_chance(classes: int, value: float) -> None:
+    """Exactly one of equal logits is the best, and exactly five are among the best five."""
     counts = count_errors(torch.full((classes, classes), value), torch.arange(classes))
     assert counts.tolist() == [classes, classes - 1, max(0, classes - 5)]
 
@@ -132,7 +134,7 @@ def test_with_ties_a_top1_hit_is_a_top5_hit(classes: int, samples: int, seed: in
 
 @pytest.mark.parametrize("bad", [NAN, INFINITY, -INFINITY])
 @pytest.mark.parametrize("place", [0, 3, 9])
-def test_logits_that_are_not_numbers_are_errors(bad: float, place: int) -> None:
+def test_logits_that_are_not_finite_are_errors(bad: float, place: int) -> None:
     logits = torch.arange(10.0).repeat(2, 1)
     logits[1, place] = bad
     assert count_errors(logits, torch.tensor([9, 9])).tolist() == [2, 1, 1]
@@ -149,13 +151,13 @@ def test_an_unreadable_image_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 4, 5])
-def test_with_five_classes_or_fewer_there_is_no_top5_error(classes: int) -> None:
+def test_five_classes_or_fewer_have_no_top5_errors(classes: int) -> None:
     logits, labels = torch.randn(30, classes), torch.arange(30) % classes
     assert count_errors(logits, labels)[2] == 0
 
 
-def test_counts_stay_whole_where_floats_would_not() -> None:
-    """Sixteen million images and one: a float32 could not tell."""
+def test_counts_are_exact_beyond_float32() -> None:
+    """A float32 cannot represent 2**24 + 1."""
     counts = Counts(images=2**24 + 1, top1_errors=2**24 + 1, top5_errors=2**24, loss=0.0)
     assert counts.top1_error_percent == 100
     assert counts.top5_error_percent < 100

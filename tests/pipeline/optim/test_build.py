@@ -1,10 +1,10 @@
-"""Weight decay spares what it should, and SGD is the textbook's."""
+"""Weight decay excludes norms and biases, and SGD follows its formula."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.schema import Model, Sgd
+from pipeline.config.schema import Sgd, model_named
 from pipeline.models import build
 from pipeline.optim.build import build_optimizer, split_parameters
 
@@ -12,7 +12,7 @@ NAMES = ["resnet50", "preact_resnet50", "cifar_resnet20", "cifar_plain20"]
 
 
 class Misleading(nn.Module):
-    """Norms that sound like convolutions, and the other way about."""
+    """Norms named like convolutions, and the other way round."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ def names(network: nn.Module, parameters: list[nn.Parameter]) -> set[str]:
     return {by_identity[id(parameter)] for parameter in parameters}
 
 
-def test_norms_are_known_by_their_type() -> None:
+def test_norms_are_recognised_by_their_type() -> None:
     network = Misleading()
     decayed, exempt = split_parameters(network)
     assert names(network, decayed) == {"bn1.weight", "downsample.0.weight", "norm.weight"}
@@ -43,10 +43,10 @@ def test_norms_are_known_by_their_type() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("group", [None, 4])
-def test_of_a_network_just_the_matrices_decay(name: str, group: int | None) -> None:
-    """In a residual network everything with fewer than two dimensions is a norm's or a bias."""
+def test_only_matrices_decay(name: str, group: int | None) -> None:
+    """In a residual network, parameters with fewer than two dimensions are norms and biases."""
     with torch.device("meta"):
-        model = Model(name=name, batch_norm_group=group)
+        model = model_named(name, batch_norm_group=group)
         network = build(model, classes=10, generator_seed=0)
     decayed, exempt = split_parameters(network)
     assert all(parameter.ndim >= 2 for parameter in decayed)
@@ -55,11 +55,11 @@ def test_of_a_network_just_the_matrices_decay(name: str, group: int | None) -> N
     assert sorted(both) == sorted(id(parameter) for parameter in network.parameters())
 
 
-def test_shortcuts_of_resnet50_are_exempt_too() -> None:
-    network = build(Model(name="resnet50"), classes=10, generator_seed=0)
+def test_norms_in_shortcuts_are_exempt() -> None:
+    network = build(model_named("resnet50"), classes=10, generator_seed=0)
     exempt = names(network, split_parameters(network)[1])
     shortcuts = {name for name in exempt if "downsample" in name}
-    assert len(shortcuts) == 4 * 2  # one batch norm in each stage, weight and bias
+    assert len(shortcuts) == 4 * 2  # a batch norm in each stage, with weight and bias
 
 
 @pytest.mark.parametrize("everything", [True, False])

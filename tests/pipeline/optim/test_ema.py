@@ -1,4 +1,4 @@
-"""The average follows its formula, and lends itself to the network without a trace."""
+"""The average follows its formula, and applying it to the network leaves no trace."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    """Whether bits, dtypes and memory order are the same."""
+    """Whether bits, dtypes and memory formats are the same."""
     return first.keys() == second.keys() and all(
         value.dtype == second[name].dtype
         and value.stride() == second[name].stride()
@@ -85,8 +85,8 @@ def test_applied_restores_after_an_exception() -> None:
     assert same(average.average, held)
 
 
-def test_optimiser_and_gradients_outlive_the_swap() -> None:
-    """The parameters stay the same objects: what else holds them sees no change."""
+def test_parameters_keep_their_identity() -> None:
+    """Optimisers and gradients refer to the parameters, and see no change."""
     module = network()
     before = {name: (id(value), value.data_ptr()) for name, value in module.named_parameters()}
     average = WeightAverage(module, decay=0.9, every_steps=1)
@@ -97,7 +97,7 @@ def test_optimiser_and_gradients_outlive_the_swap() -> None:
     assert after == before
 
 
-def test_a_loaded_average_goes_on_as_the_saved_one() -> None:
+def test_a_loaded_average_continues_like_the_saved_one() -> None:
     module = network()
     average = WeightAverage(module, decay=0.9, every_steps=1)
     train(module, 1)
@@ -113,7 +113,7 @@ def test_a_loaded_average_goes_on_as_the_saved_one() -> None:
     assert same(other.average, average.average)
 
 
-def test_alone_there_is_nothing_to_synchronise() -> None:
+def test_on_one_rank_synchronising_changes_nothing() -> None:
     module = network()
     average = WeightAverage(module, decay=0.9, every_steps=1)
     held = {name: value.clone() for name, value in average.average.items()}

@@ -1,4 +1,4 @@
-"""Runs that read from a stage: the same as those that do not, on any number of ranks."""
+"""Runs that read from a stage give the same results as runs that do not."""
 
 import subprocess
 import sys
@@ -86,4 +86,4 @@ def test_a_dry_run_stages_nothing(
     assert not stage.exists()
     inside = recipe.parent / "data" / "shards" / "stage"
     assert submit(["--dry-run", "--local", str(recipe), f"data.stage={inside}"]) == 2
-    assert "lies inside the dataset's own folder" in capsys.readouterr().err
+    assert "is inside the dataset's own folder" in capsys.readouterr().err
