@@ -52,6 +52,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 # ---------------------------------------------------------------------------------------- training
 
 
+@pytest.mark.process
 def test_an_unfinished_run_goes_on_as_it_did_then(
     unfinished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

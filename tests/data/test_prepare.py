@@ -11,6 +11,8 @@ import pytest
 from pipeline.dataset.index import read_manifest
 from tests.support.preparing import ROOT, make_source, python, run
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:

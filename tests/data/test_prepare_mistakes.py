@@ -119,6 +119,7 @@ def test_out_must_be_writable(
     assert "no permission to write" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_a_full_disk_leaves_the_old_dataset_whole(source: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: the index does not fit, the rest does."""
     out = tmp_path / "out"

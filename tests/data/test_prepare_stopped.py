@@ -21,6 +21,8 @@ from tests.support.official import md5, tar, write_devkit, write_train_archive, 
 from tests.support.packings import OFFICIAL
 from tests.support.preparing import INDEX_FILES, ROOT, run
 
+pytestmark = pytest.mark.process
+
 SECONDS = 60
 PROGRAM = """
 import os, sys, time

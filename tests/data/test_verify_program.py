@@ -142,6 +142,7 @@ def test_an_unknown_finding_is_refused(folder: Path, capsys: pytest.CaptureFixtu
     assert "not-jpeg, cmyk, large, small" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_the_program_prints_its_findings(folder: Path) -> None:
     (folder / "b.tar").unlink()
     command = [sys.executable, ROOT / "data/verify.py", folder]

@@ -11,6 +11,8 @@ from tests.launch.queued_runs import REPOSITORY, held, run_program
 from tests.slurm.cluster import wait_until
 from tests.support.run_folders import config, hold_once
 
+pytestmark = pytest.mark.process
+
 
 def test_a_run_on_this_machine_is_stopped_by_sigterm(tmp_path: Path) -> None:
     run_dir = hold_once(config(tmp_path))

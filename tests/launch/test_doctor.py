@@ -19,6 +19,7 @@ def test_the_costliest_findings_come_first() -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.process
 def test_without_slurm_this_machine_is_examined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

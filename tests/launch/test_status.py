@@ -7,10 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.runs.folder import RESULT
 from pipeline.tracking.jsonl import METRICS
 from tests.launch.queued_runs import command_of, held, run_program
 from tests.support.run_folders import config, hold_once, progress, run_started, write_events
+
+pytestmark = pytest.mark.process
 
 
 def status(*arguments: str | Path) -> Any:

@@ -5,8 +5,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from launch.slurm.watch.ledger import hold_ledger
 from tests.launch.queued_runs import command_of, environment_of, queued_run, run_program
+
+pytestmark = pytest.mark.process
 
 
 def test_the_ledger_is_kept_and_held_by_one_watcher_at_a_time(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_the_run_folder(recipe: Path, finished: Path) -> None:
     assert newest(finished) == 12
 
 
+@pytest.mark.process
 def test_the_result(recipe: Path, finished: Path) -> None:
     found = result(finished)
     manifest = json.loads((recipe.parent / "data" / "manifest.json").read_text())
@@ -222,6 +223,7 @@ def test_a_corrupt_image_is_found_before_the_first_step(
     assert not (run / "metrics.jsonl").exists() or not events(run, "progress")
 
 
+@pytest.mark.process
 def test_a_corrupt_image_ends_both_ranks(damaged: Path, tmp_path: Path) -> None:
     """Only the rank that reads the image reports it, but all ranks end with 2."""
     done = submit(damaged, *QUICK, "data.verify=off", f"run_dir={tmp_path / 'run'}")
@@ -229,6 +231,7 @@ def test_a_corrupt_image_ends_both_ranks(damaged: Path, tmp_path: Path) -> None:
     assert f"train/{DAMAGED} at offset 0" in done.stderr
 
 
+@pytest.mark.process
 def test_a_corrupt_image_can_be_replaced(damaged: Path, tmp_path: Path, train: Train) -> None:
     run = tmp_path / "run"
     settings = (*QUICK, "data.verify=decode", "data.on_corrupt=skip", f"run_dir={run}")
@@ -240,6 +243,7 @@ def test_a_corrupt_image_can_be_replaced(damaged: Path, tmp_path: Path, train: T
 # ---------------------------------------------------------------------------------------- Ctrl-C
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_same_command_continues_after_ctrl_c(recipe: Path, tmp_path: Path, ranks: int) -> None:
     run = tmp_path / "run"

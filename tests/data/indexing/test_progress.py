@@ -52,6 +52,7 @@ def on_terminal(command: list[str]) -> tuple[int, str]:
     return process.returncode, re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown.decode())
 
 
+@pytest.mark.process
 def test_a_terminal_shows_a_bar_with_speed_and_time_left(tmp_path: Path) -> None:
     source = tmp_path / "source"
     class_folders(source, make_pictures(50, 10))

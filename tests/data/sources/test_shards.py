@@ -154,6 +154,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_run_is_continued(written: Path, tmp_path: Path, workers: int) -> None:
     source = make_dataset(tmp_path / "source", train=TRAIN, val=VAL, classes=CLASSES)

@@ -50,6 +50,7 @@ def test_free_space_is_checked_beforehand(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.process
 def test_a_full_disk_leaves_no_partial_shard(source: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk."""
     program = (

@@ -88,6 +88,7 @@ def test_a_full_disk_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_it_runs_from_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "launch/benchmark.py", "checkpoint", "configs/cifar10_resnet20.yaml"]
     smaller = ["model.name=cifar_resnet8", "train.global_batch=2", "model.batch_norm_group=null"]

@@ -10,6 +10,8 @@ import pytest
 from tests.multiprocess.runs import result, write_recipe
 from tests.support.images import make_dataset
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[3]
 
 

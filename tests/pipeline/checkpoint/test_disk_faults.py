@@ -70,6 +70,7 @@ print(json.dumps([warnings, names, newest_step(folder)]))
 """
 
 
+@pytest.mark.process
 def test_a_full_disk_loses_only_the_new_checkpoint(tmp_path: Path) -> None:
     warnings, names, newest = run_script(FULL_DISK, str(tmp_path))
     assert [warning.split(" could not be written")[0] for warning in warnings] == [
@@ -277,6 +278,7 @@ print(json.dumps([seen, sorted(called)]))
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("scene", ["new", "damaged", "other"])
 def test_after_a_fault_at_any_call_the_old_or_the_new_checkpoint_is_complete(
     tmp_path: Path, scene: str

@@ -179,6 +179,7 @@ def let_go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
+@pytest.mark.process
 def test_concurrent_processes_copy_once(archives: Path, stage: Path) -> None:
     processes = [start_staging(archives, stage, delay=0.02) for _ in range(2)]
     for process in processes:
@@ -203,6 +204,7 @@ def wait_for_half(stage: Path, process: subprocess.Popen[str]) -> list[Path]:
     raise AssertionError("nothing was copied")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_copier_leaves_complete_files(
     archives: Path, stage: Path, number: signal.Signals

@@ -116,6 +116,7 @@ def test_a_disk_that_is_too_small_is_reported_before_copying(
     assert len(everything(stage)) == 1
 
 
+@pytest.mark.process
 def test_a_full_disk_keeps_complete_files(
     archives: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

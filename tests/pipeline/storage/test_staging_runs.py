@@ -13,6 +13,8 @@ from pipeline.train import main
 from tests.multiprocess.runs import result, state, write_recipe
 from tests.support.archives import make_archives
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[3]
 QUICK = ("train.steps=12", "evaluate.every_steps=6", "checkpoint.every_steps=6")
 

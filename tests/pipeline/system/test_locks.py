@@ -57,6 +57,7 @@ def test_waiting_takes_the_lock_once_it_is_released(tmp_path: Path) -> None:
     thread.join()
 
 
+@pytest.mark.process
 def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     command = [sys.executable, "-c", HOLDER, str(path)]

@@ -13,6 +13,8 @@ import pytest
 from pipeline.system.exit_codes import STOPPED
 from pipeline.system.signals import STOPS, StopSignals
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[3]
 SECONDS = 20
 DEADLOCK = """

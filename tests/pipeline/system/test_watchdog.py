@@ -12,6 +12,8 @@ import pytest
 
 from pipeline.system.exit_codes import HUNG
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[3]
 SECONDS = 30
 PROGRAM = """

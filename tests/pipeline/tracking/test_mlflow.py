@@ -179,6 +179,7 @@ def test_concurrent_runs_share_one_new_store_and_experiment(place: Path) -> None
         assert status(store, folder) == "FINISHED"
 
 
+@pytest.mark.process
 def test_concurrent_runs_of_a_group_share_one_parent(tmp_path: Path) -> None:
     store, folders = tmp_path / "mlflow.db", [tmp_path / "sweep" / f"seed={n}" for n in range(3)]
     grouped = started(params=PARAMS | {"tracking.group": "tiny-sweep-1a2b3c"})
@@ -219,12 +220,14 @@ threads = [threading.Thread(target=join, args=[member]) for member in members]
 """
 
 
+@pytest.mark.process
 def test_a_group_joined_by_many_at_once_has_one_parent(tmp_path: Path) -> None:
     store = tmp_path / "mlflow.db"
     subprocess.run([sys.executable, "-c", MEETING, store], cwd=ROOT, check=True, timeout=120)
     assert len(parents(store, "meeting")) == 1
 
 
+@pytest.mark.process
 def test_a_run_has_its_settings_tags_and_dataset(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/first"
     assert params(store, folder) == SHIPPED_PARAMS
