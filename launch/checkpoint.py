@@ -120,7 +120,7 @@ def _events(run: Path | None) -> Iterator[dict[str, object]]:
 
 
 def _dataset_at_hand(config: Config, progress: Progress) -> tuple[TrainedOn | None, str]:
-    """The dataset at `data.dir`, for a checkpoint that does not name its own; or why it is None."""
+    """The dataset at `data.dir`, for checkpoints without `dataset.json`, or None and why."""
     try:
         expect_installed("pyarrow", "xxhash", needed_by="reading a dataset")
         from pipeline.dataset.index import read_manifest
@@ -129,7 +129,7 @@ def _dataset_at_hand(config: Config, progress: Progress) -> tuple[TrainedOn | No
     except ValueError:
         return None, f"the dataset is not at {config.data.dir}"
     if manifest.fingerprint != progress.fingerprint:
-        return None, f"{config.data.dir} is another dataset by now"
+        return None, f"{config.data.dir} is now another dataset"
     names = manifest.classes, manifest.class_names
     return TrainedOn(manifest.name, manifest.fingerprint, *names), ""
 

@@ -1,4 +1,4 @@
-"""Only `pipeline` is installed; programs run from the checkout, whatever else is called `data`."""
+"""Only `pipeline` is installed; programs also run beside other packages called `data`."""
 
 import os
 import shutil

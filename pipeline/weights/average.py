@@ -190,7 +190,7 @@ def _expect_alike(first: Member, other: Member, *, live: bool) -> None:
 
 
 def _recipe(member: Member) -> dict[str, object]:
-    """What tensors of the same shape may still differ in, as far as it is known."""
+    """Settings that must agree although no shape depends on them; empty if they are unknown."""
     config = member.config
     if config is None:
         return {}
@@ -202,7 +202,7 @@ def _recipe(member: Member) -> dict[str, object]:
 
 
 def _unlike(first: Member, other: Member, what: str, why: str) -> ValueError:
-    return ValueError(f"{first.path} and {other.path} are not of one {what} ({why})")
+    return ValueError(f"{first.path} and {other.path} have different {what}s ({why})")
 
 
 def _add(sums: Tensors, weights: Tensors) -> None:

@@ -47,7 +47,7 @@ def find_one(
         return _best(found, place, warn)
     newest = newest_checkpoint(found[0].parent, warn)
     if newest is None:
-        raise ValueError(f"{place}: none of its {len(found)} checkpoints is whole")
+        raise ValueError(f"{place} has no whole checkpoint ({len(found)} damaged)")
     return newest
 
 

@@ -94,7 +94,7 @@ def build_network(config: Config, weights: Tensors, path: Path) -> nn.Module:
     if bias is None or bias.ndim != 1:
         raise ValueError(f"{path}: not a network; fc.bias with a value for each class is missing")
     model = replace(config.model, batch_norm_group=None)
-    # Not on the meta device, whose random numbers load torch's compiler, which takes seconds.
+    # Not on the meta device: random numbers there load torch's compiler, which takes seconds.
     network = build(model, classes=len(bias), generator_seed=config.seed)
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
@@ -102,7 +102,7 @@ def build_network(config: Config, weights: Tensors, path: Path) -> nn.Module:
         if expected.get(name) != found.get(name):
             raise ValueError(
                 f"{path} is not the {config.model.name} of its configuration: {name} is"
-                f" {found.get(name, 'missing')} and not {expected.get(name, 'there')};"
+                f" {found.get(name, 'missing')}, expected {expected.get(name, 'nothing')};"
                 " name the right one with --config FILE"
             )
     network.load_state_dict(weights, assign=True)

@@ -1,4 +1,4 @@
-"""Real photographs, where the sample of them is at hand, and made ones that resemble them."""
+"""Photographs: real ones if the sample is present, and synthetic ones that resemble them."""
 
 import io
 import tarfile

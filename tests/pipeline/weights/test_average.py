@@ -186,23 +186,23 @@ def with_average(folder: Path) -> None:
 
 Prepare = Callable[[Path], None]
 MISTAKES: dict[str, tuple[Prepare, str]] = {
-    "of one network (model.name is cifar_resnet8 and resnet18)": (
+    "have different networks (model.name is cifar_resnet8 and resnet18)": (
         lambda other: other_run(other, model_named("resnet18")),
         "run other",
     ),
-    "of one network (bn1.bias is torch.float32 (16,) and torch.float32 (64,))": (
+    "have different networks (bn1.bias is torch.float32 (16,) and torch.float32 (64,))": (
         lambda other: other_run(other, model_named("resnet18"), config=False),
         "run other",
     ),
-    "of one network (model.name is cifar_resnet8 and cifar_plain8)": (
+    "have different networks (model.name is cifar_resnet8 and cifar_plain8)": (
         lambda other: other_run(other, model_named("cifar_plain8")),
         "run other",
     ),
-    "of one dataset (fingerprints f and g)": (
+    "have different datasets (fingerprints f and g)": (
         lambda other: other_run(other, fingerprint="g"),
         "run other",
     ),
-    "of one seed (0 and 1; networks with different initial weights": (
+    "have different seeds (0 and 1; networks with different initial weights": (
         lambda other: other_run(other, seed=1),
         "run other",
     ),

@@ -43,7 +43,7 @@ GRAPH_CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def saved(folder: Path, network: nn.Module, model: Model, average: nn.Module | None = None) -> Run:
-    """A run whose one checkpoint has `network`, and `average` as the average of its weights."""
+    """A run with one checkpoint: `network`, and `average` as the moving average of its weights."""
     run = make_run(folder, model)
     groups = {"model": network.state_dict(), "momentum": {}}
     if average:
@@ -119,7 +119,7 @@ def test_metadata_say_how_to_use_them(tmp_path: Path, capsys: pytest.CaptureFixt
         assert program("convert", *chosen, "--to", "safetensors", "--out", out) == 0
         kept = metadata(out)
         assert json.loads(kept.get("classes", "null")) == classes
-        assert ("is another dataset by now" in capsys.readouterr().err) == (classes is None)
+        assert ("is now another dataset" in capsys.readouterr().err) == (classes is None)
         assert json.loads(kept["mean"]) == list(MEAN)
         assert json.loads(kept["std"]) == list(STD)
         assert [kept[key] for key in ("image_size", "resize")] == [str(SIDE)] * 2

@@ -1,4 +1,4 @@
-"""Which checkpoint a run stands for; the program's tests have the others, and the mistakes."""
+"""Which checkpoint of a run is found; more of it is tested with the checkpoint program."""
 
 from pathlib import Path
 

@@ -40,7 +40,7 @@ def test_they_differ_from_the_loaders_by_one_level(tmp_path: Path, view: ResizeC
     assert difference.max() <= 1
 
 
-@pytest.mark.skipif(not REAL_IMAGES.exists(), reason="the sample of real images is not here")
+@pytest.mark.skipif(not REAL_IMAGES.exists(), reason="the sample of real images is missing")
 def test_on_real_photographs_they_differ_by_one_level(tmp_path: Path) -> None:
     difference = differences(tmp_path, real_photographs(every=13), BILINEAR)
     assert len(difference) == 39
@@ -48,7 +48,7 @@ def test_on_real_photographs_they_differ_by_one_level(tmp_path: Path) -> None:
     assert difference.max() <= 1
 
 
-@pytest.mark.skipif(not REAL_IMAGES.exists(), reason="the sample of real images is not here")
+@pytest.mark.skipif(not REAL_IMAGES.exists(), reason="the sample of real images is missing")
 def test_on_real_photographs_bicubic_differs_at_sharp_edges_alone(tmp_path: Path) -> None:
     difference = differences(tmp_path, real_photographs(every=13), BICUBIC)
     assert difference.mean() < 0.2  # measured on all 500: 0.173
