@@ -23,6 +23,8 @@ from pipeline.tracking.server import free_port as next_free_port
 from pipeline.tracking.sidecar import Sidecar
 from pipeline.tracking.spool import Shipped, unshipped_bytes
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[3]
 EXPERIMENT = "experiment"
 PARAMS: dict[str, str | int | float | bool] = {
@@ -166,7 +168,6 @@ def build_runs(runs: Path) -> None:
     write(runs / "crashed", [started(), progress(1)])
 
 
-@pytest.mark.process
 def test_concurrent_runs_share_one_new_store_and_experiment(place: Path) -> None:
     store = place / "mlflow.db"
     query = "select count(*), count(distinct experiment_id) from runs where name in (?, ?)"
@@ -179,7 +180,6 @@ def test_concurrent_runs_share_one_new_store_and_experiment(place: Path) -> None
         assert status(store, folder) == "FINISHED"
 
 
-@pytest.mark.process
 def test_concurrent_runs_of_a_group_share_one_parent(tmp_path: Path) -> None:
     store, folders = tmp_path / "mlflow.db", [tmp_path / "sweep" / f"seed={n}" for n in range(3)]
     grouped = started(params=PARAMS | {"tracking.group": "tiny-sweep-1a2b3c"})
@@ -220,14 +220,12 @@ threads = [threading.Thread(target=join, args=[member]) for member in members]
 """
 
 
-@pytest.mark.process
 def test_a_group_joined_by_many_at_once_has_one_parent(tmp_path: Path) -> None:
     store = tmp_path / "mlflow.db"
     subprocess.run([sys.executable, "-c", MEETING, store], cwd=ROOT, check=True, timeout=120)
     assert len(parents(store, "meeting")) == 1
 
 
-@pytest.mark.process
 def test_a_run_has_its_settings_tags_and_dataset(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/first"
     assert params(store, folder) == SHIPPED_PARAMS
