@@ -8,7 +8,7 @@ import torch
 from pipeline.config.schema import Config, Cosine, Dali, Polynomial, StepDecay
 from pipeline.dataset.split import Split, open_split
 from pipeline.job import expect_files
-from pipeline.models import build, count_parameters
+from pipeline.models import build_shapes, count_parameters
 from pipeline.optim.build import peak_rate
 from pipeline.optim.schedule import warmup_steps
 from pipeline.plan import Plan, make_plan
@@ -75,9 +75,8 @@ def check(config: Config, *, ranks: int, like: Preflight | None = None) -> Prefl
         if config.data.stage:
             stage_root(config.data, split)
     classes = len(split.train.manifest.classes)
-    with torch.device("meta"):
-        network = build(config.model, classes=classes, generator_seed=config.seed)
-    return Preflight(config, ranks, split, plan, count_parameters(network))
+    parameters = count_parameters(build_shapes(config.model, classes=classes))
+    return Preflight(config, ranks, split, plan, parameters)
 
 
 def check_machine(config: Config, *, gpus: int) -> None:

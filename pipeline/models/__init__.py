@@ -16,15 +16,28 @@ def build(model: Model, *, classes: int, generator_seed: int) -> ResidualNetwork
     Its weights are a pure function of (model, classes, generator_seed), and the caller's random
     state is left as it was. Under `torch.device("meta")` it has shapes only.
     """
-    norm = norm_layer(model.batch_norm_group)
     with torch.random.fork_rng(devices=[]):
-        network = ResidualNetwork(layout_of(model), classes=classes, norm=norm)
+        network = _undrawn(model, classes)
         # Not torch.manual_seed, which would reseed the caller's GPUs as well.
         torch.default_generator.manual_seed(generator_seed)
         draw_weights(network, draw_order_of(model))
     if starts_at_zero(model):
         network.start_at_zero()
     return network
+
+
+def build_shapes(model: Model, *, classes: int) -> ResidualNetwork:
+    """Return the network that `model` describes on the meta device: shapes without memory.
+
+    Nothing is drawn, which on that device would import torch's compiler for seconds.
+    """
+    with torch.device("meta"):
+        return _undrawn(model, classes)
+
+
+def _undrawn(model: Model, classes: int) -> ResidualNetwork:
+    norm = norm_layer(model.batch_norm_group)
+    return ResidualNetwork(layout_of(model), classes=classes, norm=norm)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -5,6 +5,7 @@ from torch import nn
 from torch.optim import SGD
 
 from pipeline.config.schema import Sgd
+from pipeline.optim.eager import EagerSgd
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # pyright: ignore[reportPrivateUsage]
 
@@ -23,7 +24,7 @@ def build_optimizer(network: nn.Module, spec: Sgd) -> SGD:
         {"params": exempt, "weight_decay": 0.0},
     ]
     on_gpu = any(parameter.is_cuda for parameter in network.parameters())
-    optimizer = SGD(
+    optimizer = EagerSgd(
         [group for group in groups if group["params"]],
         lr=spec.lr,
         momentum=spec.momentum,
