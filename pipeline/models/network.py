@@ -85,8 +85,8 @@ class ResidualNetwork(nn.Module):
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Also the first activation of a pre-activation network, which the branch and the shortcut of
-        # its first block share (He et al. 2016, appendix).
+        # Also the first activation of a pre-activation network, which branch and shortcut of its
+        # first block share (He et al. 2016, appendix).
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for name in self.stage_names:
             x = getattr(self, name)(x)
