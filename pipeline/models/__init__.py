@@ -1,4 +1,4 @@
-"""Networks: the section `model` of a configuration in, a network with its first weights out."""
+"""Networks: the section `model` of a configuration in, a network with its initial weights out."""
 
 import torch
 from torch import nn

@@ -16,8 +16,8 @@ IMAGENET_BLOCKS: dict[int, tuple[Branch, tuple[int, ...]]] = {
     152: ("bottleneck", (3, 8, 36, 3)),
     200: ("bottleneck", (3, 24, 36, 3)),
 }
-"""Branch and blocks of each stage, by depth: He et al. 2015, table 1; 200 layers are those of He et
-al. 2016 (arXiv 1603.05027), table 5, as in the authors' code."""
+"""Branch and blocks of each stage, by depth: He et al. 2015, table 1. ResNet-200 has 16 blocks more
+than ResNet-152 in its second stage (He et al. 2016, arXiv 1603.05027, sec. 4)."""
 CIFAR_WIDTHS = (16, 32, 64)
 """He et al. 2015, sec. 4.2."""
 
@@ -38,7 +38,7 @@ def layout_of(model: Model) -> Layout:
 
 
 def draw_order_of(model: Model) -> DrawOrder:
-    """Return the order in which the first weights of `model` are drawn."""
+    """Return the order in which the initial weights of `model` are drawn."""
     match model:
         case ResNet():
             return "torchvision"

@@ -8,11 +8,11 @@ from torch import nn
 from pipeline.models.network import ResidualNetwork
 
 DrawOrder = Literal["torchvision", "in_turn", "stem_last"]
-"""The order decides which weights a seed gives, so that of a family never changes.
+"""The order of a family never changes, because it decides which weights a seed gives.
 
 `torchvision`: all layers get torch's default weights, then all convolutions get He's. `in_turn`:
-each convolution gets He's weights right after its default ones. `stem_last`: in turn, too, but the
-stem comes after the stages.
+each convolution gets He's weights right after its default ones. `stem_last`: the same, but
+the stem comes after the stages.
 """
 
 

@@ -44,8 +44,10 @@ class Layout:
     shortcut: Shortcut
 
     def __post_init__(self) -> None:
-        assert len(self.widths) == len(self.blocks), f"{self} has stages without width or blocks"
-        assert self.activation == "post" or self.shortcut == "projection", f"{self} is not built"
+        assert len(self.widths) == len(self.blocks), f"{self}: each stage needs a width and blocks"
+        assert self.activation == "post" or self.shortcut == "projection", (
+            f"{self}: pre-activation needs projections"
+        )
 
     def stages(self) -> list[list[Shape]]:
         """The shape of each block, stage by stage."""
@@ -83,8 +85,8 @@ class ResidualNetwork(nn.Module):
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In a pre-activation network, too: its first block's activation is done here, before branch
-        # and shortcut part (He et al. 2016, appendix).
+        # Also the first activation of a pre-activation network, which branch and shortcut of its
+        # first block share (He et al. 2016, appendix).
         x = self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
         for name in self.stage_names:
             x = getattr(self, name)(x)
