@@ -1,5 +1,5 @@
 # One image for every node: Python, CUDA, NCCL, DALI and this project, for any user.
-# docs/containers.md tells how to build and run it.
+# docs/containers.md says how to build and run it.
 
 ARG BASE_IMAGE=debian:bookworm-slim
 
@@ -15,9 +15,9 @@ FROM base AS libraries
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
 WORKDIR /build
 COPY pyproject.toml requirements.lock ./
-# What training needs, out of the lock that serves development, too: uv keeps versions and hashes
-# that it finds in its output file. Where packages come from a mirror, the first secret sets
-# variables of pip and uv, and the second is a certificate for them to name.
+# All extras but the tools of development, at the versions and hashes of the lock, which uv keeps
+# where it finds them in its output file. For packages from a mirror, the first secret sets variables
+# of pip and uv, and the second is a certificate that these may name.
 RUN --mount=type=cache,target=/root/.cache \
     --mount=type=secret,id=packages \
     --mount=type=secret,id=certificate \
@@ -27,16 +27,16 @@ RUN --mount=type=cache,target=/root/.cache \
     && /opt/uv/bin/pip install uv \
     && PATH=/opt/uv/bin:$PATH UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv \
     && uv venv --python /usr/bin/python3 /opt/venv \
-    && cp requirements.lock training.lock \
-    && uv pip compile pyproject.toml --constraint requirements.lock --generate-hashes \
-       --quiet --output-file training.lock \
-    && uv pip sync --require-hashes --compile-bytecode training.lock \
-    && echo /app >"$(echo /opt/venv/lib/python3*/site-packages)/app.pth"
+    && cp requirements.lock image.lock \
+    && uv pip compile pyproject.toml --extra all --constraint requirements.lock --generate-hashes \
+       --quiet --output-file image.lock \
+    && uv pip sync --require-hashes --compile-bytecode image.lock \
+    && ln -s /app/pipeline /opt/venv/lib/python3*/site-packages/
 
 FROM base
 COPY --from=libraries /opt/venv /opt/venv
-# Few variables: where pyxis runs the image, they win over those of the job. Without the first two,
-# NVIDIA's hooks mount no driver; video is for DALI's hardware decoder of JPEG.
+# As few variables as possible: under pyxis they override those of the job. NVIDIA's hooks mount the
+# driver only if the first two are set; video is for DALI's hardware decoder of JPEG.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     PATH=/opt/venv/bin:$PATH \
@@ -49,7 +49,7 @@ RUN if [ "$GIT_COMMIT" ]; then echo "{\"git_commit\": \"$GIT_COMMIT\"}" >commit.
     && python data/prepare.py digits --out datasets/digits \
     && python -m compileall -q . \
     && install --directory --mode=1777 /work
-# All that is written is written here; mount a volume on it to keep it.
+# Everything is written here; mount a volume on it to keep it.
 WORKDIR /work
 USER 1000:1000
 CMD ["python", "/app/launch/submit.py", "--local", "/app/configs/quickstart.yaml", \

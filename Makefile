@@ -1,4 +1,4 @@
-# The two commands of a newcomer are `make quickstart` and `make test`.
+# Start with `make quickstart` and `make test`.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,13 +10,13 @@ export MLFLOW_DISABLE_TELEMETRY := true
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
 
-quickstart: .venv/installed datasets/digits/manifest.json  ## train on real images, here and now
+quickstart: .venv/installed datasets/digits/manifest.json  ## train on real images, on this machine
 	$(BIN)/python launch/submit.py --local configs/quickstart.yaml
 
 test: .venv/installed  ## run the tests that need no GPU
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-test-gpu: .venv/installed  ## run the tests that need one
+test-gpu: .venv/installed  ## run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu tests/gpu
 
 check: .venv/installed  ## lint, format, types and import layers
@@ -25,24 +25,25 @@ check: .venv/installed  ## lint, format, types and import layers
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-format: .venv/installed  ## put the code into the project's format
+format: .venv/installed  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: .venv/installed  ## write the JSON Schema of the configuration anew
+schema: .venv/installed  ## write the JSON Schema of the configuration
 	$(BIN)/python -m pipeline.config.json_schema > configs/schema.json
+	$(BIN)/python -m pipeline.config.reference > docs/configuration.md
 
-lock:  ## resolve the dependencies of pyproject.toml anew
+lock:  ## lock the dependencies of pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	    --generate-hashes --quiet --output-file requirements.lock
 
-clean:  ## remove what the commands above made, but no runs
+clean:  ## remove what the commands above made, except runs
 	rm -rf .venv datasets/digits .pytest_cache .ruff_cache .hypothesis *.egg-info
 
 datasets/digits/manifest.json: | .venv/installed
 	$(BIN)/python data/prepare.py digits --out datasets/digits
 
-# Unfinished, the environment counts as absent: the mark comes last.
+# The mark comes last, so that an unfinished environment is installed again.
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed; set PYTHON=python3.x" >&2; exit 2; }

@@ -1,1 +1,5 @@
-"""Sources of images, and the tools that index, check and show them."""
+"""Datasets: programs that prepare, verify and show them, and the packages behind these."""
+
+from pipeline.system.extras import exit_unless_installed
+
+exit_unless_installed("pyarrow", "scipy", "sklearn", "xxhash", needed_by="this program")

@@ -1,6 +1,6 @@
 """Measure what preparing data costs: `python data/benchmark.py indexing | opening ...`.
 
-Figures of a comparison come from one run, as ratios, since a machine may be shared.
+Figures are compared within one run, as ratios, because the machine may be shared.
 """
 
 import json
@@ -14,13 +14,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for a checkout that is not installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the project need not be installed
 
 from data import prepare
 from pipeline.dataset.index import Index
 from pipeline.dataset.order import training_places
 from pipeline.dataset.samples import DIGEST_BYTES, Samples, StoredFile
 from pipeline.dataset.writing import Dataset, write_dataset
+from pipeline.system.command import count, run_command
 
 ROUNDS = 3
 CLASSES = 1000
@@ -31,14 +32,13 @@ OPENING = "import sys; from data import benchmark; benchmark.report_opening(sys.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one benchmark and print its figures."""
+    """Run a benchmark and print its figures; return 0, or 2 after a user's mistake."""
     arguments = _parser().parse_args(argv)
-    arguments.run(arguments)
-    return 0
+    return run_command(lambda: arguments.run(arguments), name="benchmark.py")
 
 
-def indexing(arguments: Namespace) -> None:
-    """Index archives as prepare.py does, against `cat` of the same files to nowhere."""
+def indexing(arguments: Namespace) -> int:
+    """Index archives with prepare.py, and compare with reading the same files with `cat`."""
     files = [Path(argument) for argument in arguments.command if Path(argument).is_file()]
     size = sum(file.stat().st_size for file in files)
     print(f"{size / 1e9:.2f} GB in {len(files)} files")
@@ -51,10 +51,11 @@ def indexing(arguments: Namespace) -> None:
             f"cat {size / cat / 1e9:6.2f} GB/s   prepare {size / ours / 1e9:6.2f} GB/s "
             f"({ours:.2f} s)   ratio {cat / ours:.2f}"
         )
+    return 0
 
 
-def opening(arguments: Namespace) -> None:
-    """Write an index of simulated samples, and open it in a process of its own."""
+def opening(arguments: Namespace) -> int:
+    """Write an index of simulated samples, and open it in other processes."""
     with TemporaryDirectory(dir=arguments.scratch) as folder:
         started = time.perf_counter()
         write_simulated(Path(folder), arguments.samples)
@@ -62,10 +63,11 @@ def opening(arguments: Namespace) -> None:
         print(f"written in {time.perf_counter() - started:.1f} s, {size / 1e6:,.0f} MB")
         for _ in range(ROUNDS):
             subprocess.run([sys.executable, "-c", OPENING, folder], check=True)
+    return 0
 
 
 def report_opening(folder: str) -> None:
-    """Open an index and draw a global batch; print the time and this process's memory in MB."""
+    """Open an index and draw a global batch; print the time, and the memory in MB."""
     before = _memory()
     started = time.perf_counter()
     index = Index.open(Path(folder), "train")
@@ -82,11 +84,11 @@ def report_opening(folder: str) -> None:
     )
 
 
-def write_simulated(folder: Path, count: int) -> None:
-    """Write the index of a dataset of `count` images in shards, none of which exists."""
+def write_simulated(folder: Path, images: int) -> None:
+    """Write the index of a simulated dataset of `images` images, whose shards do not exist."""
     random = np.random.default_rng(0)
-    shard = np.arange(count) * SHARDS // count
-    sizes = random.integers(MEAN_IMAGE_BYTES // 2, 3 * MEAN_IMAGE_BYTES // 2, count)
+    shard = np.arange(images) * SHARDS // images
+    sizes = random.integers(MEAN_IMAGE_BYTES // 2, 3 * MEAN_IMAGE_BYTES // 2, images)
     ends = np.cumsum(sizes)
     firsts = np.searchsorted(shard, np.arange(SHARDS))
     offsets = ends - sizes - (ends - sizes)[firsts[shard]]
@@ -94,11 +96,11 @@ def write_simulated(folder: Path, count: int) -> None:
         "file": shard.astype(np.int32),
         "offset": offsets,
         "size": sizes,
-        "label": random.integers(0, CLASSES, count).astype(np.int32),
-        "width": np.full(count, 500, np.int32),
-        "height": np.full(count, 375, np.int32),
+        "label": random.integers(0, CLASSES, images).astype(np.int32),
+        "width": np.full(images, 500, np.int32),
+        "height": np.full(images, 375, np.int32),
     }
-    digests = random.integers(0, 256, (count, DIGEST_BYTES), np.uint8)
+    digests = random.integers(0, 256, (images, DIGEST_BYTES), np.uint8)
     totals = np.bincount(shard, sizes, SHARDS).astype(np.int64).tolist()
     files = tuple(StoredFile(f"train-{n:06}.tar", total, 0) for n, total in enumerate(totals))
     classes = tuple(f"n{number:08}" for number in range(CLASSES))
@@ -114,7 +116,7 @@ def _seconds(command: Sequence[str]) -> float:
 
 
 def _memory() -> dict[str, int]:
-    """Return resident memory, and the part of it that no other process could share, in MB."""
+    """Return the resident memory, and the part that other processes cannot share, in MB."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     kilobytes = {name: int(value.split()[0]) for name, value in (line.split(":") for line in lines)}
     own = kilobytes["Private_Dirty"] + kilobytes["Shared_Dirty"]
@@ -123,13 +125,18 @@ def _memory() -> dict[str, int]:
 
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="benchmark.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--scratch", type=Path, help="where passing files go")
+    parser.add_argument("--scratch", type=Path, help="folder for temporary files")
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("indexing", help=indexing.__doc__)
-    command.add_argument("command", nargs=REMAINDER, help="arguments of prepare.py but --out")
+    command.add_argument("command", nargs=REMAINDER, help="arguments of prepare.py, without --out")
     command.set_defaults(run=indexing)
     command = commands.add_parser("opening", help=opening.__doc__)
-    command.add_argument("--samples", type=int, default=1_281_167)
+    command.add_argument(
+        "--samples",
+        type=count,
+        default=1_281_167,
+        help="samples in the index (default: %(default)s)",
+    )
     command.set_defaults(run=opening)
     return parser
 

@@ -1,7 +1,7 @@
-"""Say what here will cost you work, and how to live with it: `launch/doctor.py [CONFIG] [a.b=c]`.
+"""Report what here will cost work or time: `python launch/doctor.py [CONFIG] [a.b=c]`.
 
-It looks at the cluster's settings and partitions, the folders and the tracking server; with CONFIG
-at what that asks for. Without SLURM it looks at this machine. It changes nothing.
+It checks the cluster's settings and partitions, the folders and the tracking server; with CONFIG,
+also whether its job could start. Without SLURM it checks this machine. It changes nothing.
 """
 
 import argparse
@@ -14,74 +14,76 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-# So that it also runs from a checkout that is not installed.
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
 from launch.diagnosis import cluster_rules, facts, machine_rules, place_rules
 from launch.diagnosis.finding import Finding, Severity, apply, costs_time, costs_work, fine
 from launch.slurm.api.cli import SlurmError, show_config
-from launch.slurm.submit.capacity import check_request, read_partitions
+from launch.slurm.api.partition import read_partitions
+from launch.slurm.submit.capacity import check_request
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Slurm
-from pipeline.system.command import count
-from pipeline.tracking.mlflow_client import default_uri
+from pipeline.system.command import count, plural, run_command
+from pipeline.system.exit_codes import USER_MISTAKE
+from pipeline.tracking.store_uri import default_uri
 
-EXIT_CODES = "exit codes: 0 nothing costs work, 1 something does, 2 a mistake of the user's"
+EXIT_CODES = "exit codes: 0 nothing costs work, 1 something does, 2 user's mistake"
 WIDTH = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit code: 0, 1 something costs work, 2 a mistake."""
     options = _parser().parse_intermixed_args(arguments)
-    try:
-        config = load(options.config, options.overrides) if options.config else None
-        findings, refusals = examine(config, nodes=options.nodes)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command(lambda: report(options))
+
+
+def report(options: argparse.Namespace) -> int:
+    """Print the findings; return the exit code."""
+    config = load(options.config, options.overrides) if options.config else None
+    findings, refusals = examine(config, nodes=options.nodes)
     print(to_json(findings) if options.json else to_text(findings))
     if refusals:
         print(*refusals, sep="\n", file=sys.stderr)
-        return 2
+        return USER_MISTAKE
     return int(any(finding.severity == Severity.WORK for finding in findings))
 
 
 def examine(config: Config | None, *, nodes: int) -> tuple[list[Finding], list[str]]:
-    """Return what is found, and why a cluster would not take the run of `config`, if so."""
+    """Return the findings, and why the cluster would refuse the run of `config`, if it would."""
     refusals: list[str] = []
     if shutil.which("scontrol") is None:
-        text = "scontrol is not on PATH: what follows is about training on this machine"
-        findings, is_alone = [fine("SLURM", "not here", text)], True
+        text = "scontrol is not on PATH; the rest is about training on this machine"
+        findings, is_alone = [fine("SLURM", "not installed", text)], True
     else:
         try:
             findings, refusals, is_alone = _examine_cluster(config, nodes)
         except SlurmError as error:
-            remedy = "see that slurmctld runs and SLURM_CONF is right, or train with --local"
+            remedy = "check that slurmctld runs and SLURM_CONF is right, or train with --local"
             last = str(error).splitlines()[-1]
             findings, is_alone = [costs_work("SLURM", "no answer", last, remedy)], True
     if is_alone:
-        findings += apply(machine_rules.RULES, facts.look_at_machine())
+        findings += apply(machine_rules.RULES, facts.inspect_machine())
     return findings + _examine_places(config, is_alone=is_alone), refusals
 
 
 def to_text(findings: Sequence[Finding]) -> str:
-    """Return findings for a person, those that cost most first."""
+    """Return the findings as text, the costliest first."""
     lines: list[str] = []
     for severity in Severity:
         chosen = [finding for finding in findings if finding.severity == severity]
         if chosen:
             lines += [severity.upper(), *(line for each in chosen for line in _lines(each)), ""]
     counts = Counter(finding.severity for finding in findings)
-    return "\n".join([*lines, ", ".join(f"{counts[each]} {each}" for each in Severity)])
+    return "\n".join([*lines, ", ".join(f"{each}: {counts[each]}" for each in Severity)])
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """Return findings for a program."""
+    """Return the findings as JSON."""
     return json.dumps([asdict(finding) for finding in findings], indent=2)
 
 
 def _examine_cluster(config: Config | None, nodes: int) -> tuple[list[Finding], list[str], bool]:
-    """Return what is found, why the request is refused, and whether all nodes are this host."""
+    """Return the findings, why the request is refused, and whether all nodes are this host."""
     partitions = read_partitions()
     chosen, findings, refusals = tuple(partitions.values()), list[Finding](), list[str]()
     if config:
@@ -92,8 +94,8 @@ def _examine_cluster(config: Config | None, nodes: int) -> tuple[list[Finding], 
             named = partitions.get(config.slurm.partition or "")
             chosen = (named,) if named else chosen
         else:
-            chosen, value = (partition,), f"{nodes} nodes of {partition.name}"
-            remedy = "see sinfo, and slurm in the configuration"
+            chosen, value = (partition,), f"{plural(nodes, 'node')} of {partition.name}"
+            remedy = "see sinfo, and the section slurm of the configuration"
             findings += [costs_time("request", value, text, remedy) for text in warnings]
     cluster = cluster_rules.Cluster(
         settings=show_config(),
@@ -107,23 +109,23 @@ def _examine_cluster(config: Config | None, nodes: int) -> tuple[list[Finding], 
 
 
 def _examine_places(config: Config | None, *, is_alone: bool) -> list[Finding]:
-    """Return what is found of folders, the tracking server and the container."""
+    """Return the findings about folders, the tracking server and the container."""
     runs_dir = (config.run_dir or config.runs_dir) if config else Path("runs")
     slurm = config.slurm if config else Slurm()
     all_see = "anything" if is_alone else "shared"
     must_be = "anything" if slurm.run_dir_is_shared else all_see
-    folders = [facts.look_at_folder("runs_dir", runs_dir, must_be, is_written=True)]
+    folders = [facts.inspect_folder("runs_dir", runs_dir, must_be, is_written=True)]
     if config:
         data = config.data
-        folders.append(facts.look_at_folder("data.dir", data.dir, all_see, is_written=False))
+        folders.append(facts.inspect_folder("data.dir", data.dir, all_see, is_written=False))
         if data.stage:
-            # On a login node, nobody needs to write there: it says only what kind of place it is.
-            stage = facts.look_at_folder("data.stage", data.stage, "local", is_written=is_alone)
+            # A login node need not write there: only the kind of file system is checked.
+            stage = facts.inspect_folder("data.stage", data.stage, "local", is_written=is_alone)
             folders.append(stage)
     findings = [found for folder in folders for found in apply(place_rules.RULES, folder)]
     if config is None or config.tracking.mlflow:
         uri = default_uri(config.runs_dir, config.tracking.uri) if config else default_uri(runs_dir)
-        findings.append(place_rules.tracking(facts.look_at_store(uri)))
+        findings.append(place_rules.tracking(facts.inspect_store(uri)))
     if slurm.container:
         is_there = facts.has_runtime(slurm.container)
         findings.append(place_rules.container(slurm.container.runtime, is_there=is_there))
@@ -131,7 +133,7 @@ def _examine_places(config: Config | None, *, is_alone: bool) -> list[Finding]:
 
 
 def _lines(finding: Finding) -> list[str]:
-    """Return the lines of one finding: its remedy, if any, on lines of its own."""
+    """Return the lines of one finding, with its remedy on separate lines."""
     start = f"  {finding.setting} = {finding.value}: "
     lines = textwrap.wrap(start + finding.meaning, WIDTH, subsequent_indent="    ")
     if finding.remedy:
@@ -143,13 +145,13 @@ def _lines(finding: Finding) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python launch/doctor.py",
-        description="Say what here will cost you work, and how to live with it.",
+        description="Report what here will cost work or time.",
         epilog=EXIT_CODES,
     )
-    parser.add_argument("config", type=Path, nargs="?", help="what you want to train, if you know")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings that differ")
+    parser.add_argument("config", type=Path, nargs="?", help="the training to check for")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings to override")
     parser.add_argument("--nodes", type=count, default=1, metavar="N", help="machines (default 1)")
-    parser.add_argument("--json", action="store_true", help="print a list of findings as JSON")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     return parser
 
 

@@ -1,7 +1,7 @@
 """Look after queued runs from a login node: `python launch/watch.py [RUNS_DIR ...]`, or by cron.
 
-It starts at once what SLURM lets wait after a requeue, keeps jobs away from nodes that fail,
-releases jobs that SLURM holds, and tells of runs that do not progress. Each action is one line.
+It starts requeued jobs without SLURM's delay, keeps jobs away from failing nodes, releases jobs
+that SLURM holds, and reports runs that make no progress. Each action prints one line.
 """
 
 import argparse
@@ -10,45 +10,37 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-# So that it also runs from a checkout that is not installed.
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
-from launch.slurm.watch.ledger import hold_memory
+from launch.slurm.watch.ledger import hold_ledger
 from launch.slurm.watch.rules import WatchLimits
 from launch.slurm.watch.watcher import Watcher
+from pipeline.system.command import count, run_command
 
 RUNS_DIR = Path("runs")
 NO_ANSWER = 1
-USER_MISTAKE = 2
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return 0, 1 if SLURM does not answer (--once), 2 for a mistake."""
     options = _parser().parse_args(arguments)
+    return run_command(lambda: watch(options), name="watch.py")
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Check the runs once or until Ctrl-C; return the exit code."""
     places: list[Path] = options.places or [RUNS_DIR]
-    limits = WatchLimits(options.stalled_minutes * 60, options.node_failures)
-    try:
-        expect_folders(places)
-        with hold_memory(places[0]) as memory:
-            watcher = Watcher(places, limits, memory, say=_say)
-            if options.once:
-                return 0 if watcher.look() else NO_ANSWER
-            while True:
-                watcher.look()
-                time.sleep(options.every_seconds)
-    except ValueError as error:
-        print(f"watch.py: {error}", file=sys.stderr)
-        return USER_MISTAKE
-    except KeyboardInterrupt:
-        return INTERRUPTED
-
-
-def expect_folders(places: Sequence[Path]) -> None:
-    """Raise `ValueError` unless all places are folders."""
     for place in places:
         if not place.is_dir():
-            raise ValueError(f"{place} is not there; name folders that hold runs")
+            raise ValueError(f"{place} is not a folder; name folders of runs")
+    limits = WatchLimits(options.stalled_minutes * 60, options.node_failures)
+    with hold_ledger(places[0]) as ledger:
+        watcher = Watcher(places, limits, ledger, say=_say)
+        if options.once:
+            return 0 if watcher.check() else NO_ANSWER
+        while True:
+            watcher.check()
+            time.sleep(options.every_seconds)
 
 
 def _say(message: str) -> None:
@@ -62,18 +54,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "places", nargs="*", type=Path, metavar="RUNS_DIR", help="folders of runs (default: runs)"
     )
-    parser.add_argument("--once", action="store_true", help="look once, as for cron")
+    parser.add_argument("--once", action="store_true", help="check once, for cron")
     for name, default, meaning in (
-        ("--every-seconds", 60.0, "between two looks"),
-        ("--stalled-minutes", 30.0, "without a sign of progress until a run is told of"),
+        ("--every-seconds", 60.0, "time between two checks (default 60)"),
+        ("--stalled-minutes", 30.0, "report runs without progress for this long (default 30)"),
     ):
         parser.add_argument(name, type=_positive, default=default, metavar="N", help=meaning)
     parser.add_argument(
         "--node-failures",
-        type=int,
+        type=count,
         default=3,
         metavar="N",
-        help="in a day, until jobs are kept from a node (default 3)",
+        help="exclude a node after N failures within a day (default 3)",
     )
     return parser
 
@@ -84,7 +76,7 @@ def _positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number over 0")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a positive number")
     return value
 
 

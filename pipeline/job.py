@@ -57,7 +57,7 @@ def open_images(job: Job) -> Loader:
         split,
         seed=config.seed,
         global_batch=config.train.global_batch,
-        rank_batch=config.evaluate.rank_batch,
+        batch_per_rank=config.evaluate.batch_per_rank,
         world=world,
     )
     world.broadcast_from_main(lambda: expect_files(config.data, split))

@@ -9,9 +9,11 @@ import argparse
 
 # Importing torch takes seconds; handle stop signals before that.
 if __name__ == "__main__":
+    from pipeline.system.extras import exit_unless_installed
     from pipeline.system.signals import leave_at_once
 
     leave_at_once()
+    exit_unless_installed("pyarrow", "xxhash", needed_by="training")
 
 import json
 import math
@@ -30,7 +32,7 @@ from pipeline.checkpoint import DATASET_FILE, Checkpoints, Progress, describe_da
 from pipeline.config.load import dump, flatten, load
 from pipeline.config.schema import Config
 from pipeline.dataset.split import open_split
-from pipeline.distributed.health import tell_of_machines
+from pipeline.distributed.health import report_machines
 from pipeline.distributed.stopping import Stopping
 from pipeline.distributed.world import World, join_world
 from pipeline.evaluation.counts import Counts
@@ -89,9 +91,9 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
     loader = open_images(job)
     with open_tracker(job.config, folder, is_main=job.world.is_main) as tracker:
         job.watchdog.expect_other()
-        job.watchdog.tell = lambda why: tracker.emit(events.RunEnded("failed", why))
+        job.watchdog.on_hang = lambda why: tracker.emit(events.RunEnded("failed", why))
         with reporting_end(job, tracker):
-            tell_of_machines(
+            report_machines(
                 job.world,
                 job.config.launch,
                 run_dir=folder,

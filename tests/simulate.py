@@ -1,6 +1,6 @@
-"""`python -m tests.simulate PHOTOS OUT`: archives in ImageNet's official formats, of any size.
+"""`python -m tests.simulate PHOTOS OUT`: archives in the official formats of ImageNet, any size.
 
-PHOTOS holds JPEGs; each is used again and again, made unique by some bytes behind its end.
+PHOTOS is a folder of JPEGs; they are used repeatedly, made unique by bytes after their end.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from tests.support.official import tar, write_devkit
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("photos", type=Path, help="a folder that holds JPEGs")
+    parser.add_argument("photos", type=Path, help="a folder of JPEGs")
     parser.add_argument("out", type=Path)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--train-images", type=int, default=72_000)

@@ -1,10 +1,11 @@
-"""The laws of the image that can be told from its files, without building it."""
+"""What the Dockerfile must do, as far as that can be seen without building the image."""
 
 import json
 import re
 import shlex
 import tomllib
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,17 @@ INSTRUCTION = re.compile(r"^([A-Z]+) (.*)$")
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Keyword and arguments of each instruction, less comments, continued lines joined."""
+    """Keyword and arguments of each instruction, without comments, continued lines joined."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     text = "\n".join(line for line in lines if not line.startswith("#"))
     joined = re.sub(r"\\\n\s*", "", text)
     matches = [INSTRUCTION.match(line) for line in joined.splitlines() if line]
-    assert all(matches), "a line of the Dockerfile is no instruction"
+    assert all(matches), "a line of the Dockerfile is not an instruction"
     return [(match[1], match[2]) for match in matches if match]
 
 
 def kept_instructions() -> list[tuple[str, str]]:
-    """The instructions whose traces the image keeps: of the first stage, and the last."""
+    """The instructions of the first and the last stage, which the image keeps."""
     stages: list[list[tuple[str, str]]] = []
     for keyword, arguments in instructions():
         if keyword == "FROM":
@@ -45,7 +46,7 @@ def arguments_of(keyword: str) -> list[str]:
 
 
 def is_sent(path: str) -> bool:
-    """Whether `path`, at the top, goes into a build: the last pattern that fits decides."""
+    """Whether `path`, at the top, is sent to the build: the last matching pattern decides."""
     sent = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         if line and not line.startswith("#") and fnmatch(path, line.removeprefix("!")):
@@ -60,7 +61,7 @@ def test_data_runs_environments_and_history_stay_out_of_the_build(name: str) -> 
     assert not is_sent(name)
 
 
-def test_everything_that_is_copied_exists_and_is_sent_to_the_build() -> None:
+def test_every_copied_file_exists_and_is_sent_to_the_build() -> None:
     copied = [
         source
         for keyword, arguments in instructions()
@@ -76,7 +77,7 @@ def test_everything_that_is_copied_exists_and_is_sent_to_the_build() -> None:
 
 def test_the_image_is_not_run_as_root() -> None:
     user, group = arguments_of("USER")[-1].split(":")
-    assert int(user) > 0, "a number, for clusters that check it; a name says nothing to them"
+    assert int(user) > 0, "a number, which clusters can check, unlike a name"
     assert int(group) > 0
 
 
@@ -86,7 +87,7 @@ def test_neither_file_names_a_host() -> None:
         assert not re.findall(r"\w+://|\b[\w-]+(?:\.[\w-]+)*\.(?:com|io|net|org|dev)\b", text), file
 
 
-def test_the_command_of_the_image_is_a_valid_one() -> None:
+def test_the_command_of_the_image_is_valid() -> None:
     python, program, local, config, *overrides = json.loads(arguments_of("CMD")[-1])
     assert (python, local) == ("python", "--local")
     assert (ROOT / program.removeprefix(APP)).is_file()
@@ -96,7 +97,7 @@ def test_the_command_of_the_image_is_a_valid_one() -> None:
 
 
 def test_the_image_sets_no_variable_of_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under pyxis it would win over the launcher's: ranks would import other code."""
+    """Under pyxis it would override the launcher's: ranks would import other code."""
     with monkeypatch.context() as patch:
         patch.setattr("os.environ", {})
         of_the_launcher = set(shared_environment(1, cpu_only=True))
@@ -107,12 +108,26 @@ def test_the_image_sets_no_variable_of_the_launcher(monkeypatch: pytest.MonkeyPa
     assert not of_the_image & of_the_launcher
 
 
-def test_every_dependency_is_in_the_lock_so_that_none_is_resolved_anew() -> None:
+def test_every_dependency_has_its_version_in_the_lock() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = (ROOT / "requirements.lock").read_text()
     locked = set(re.findall(r"^([\w.-]+)==", lock, re.MULTILINE))
-    for dependency in project["dependencies"]:
-        assert re.split(r"[^\w.-]", dependency)[0] in locked, dependency
+    extras = project["optional-dependencies"].values()
+    names = {re.split(r"[^\w.-]", each)[0] for each in [*project["dependencies"], *chain(*extras)]}
+    assert names - {project["name"]} <= locked
+
+
+def test_the_image_has_the_libraries_of_all_extras() -> None:
+    commands = " ".join(arguments for _, arguments in instructions())
+    assert "uv pip compile pyproject.toml --extra all --constraint requirements.lock" in commands
+
+
+def test_only_pipeline_can_be_imported_everywhere_in_the_image() -> None:
+    """A path file or PYTHONPATH would add `data` and `launch` as well."""
+    text = (ROOT / "Dockerfile").read_text()
+    assert "ln -s /app/pipeline /opt/venv/lib/python3*/site-packages/" in text
+    assert ".pth" not in text
+    assert "PYTHONPATH" not in text
 
 
 def test_nothing_is_installed_without_its_hash() -> None:

@@ -1,1 +1,1 @@
-"""What is wrong with a dataset, found and written down."""
+"""What is wrong with a dataset: found, reported and left out."""

@@ -1,4 +1,4 @@
-"""Files that hold a split's images, judged as a whole: gone, cut, or replaced by others."""
+"""Damage to whole files: missing, truncated or replaced."""
 
 import errno
 import os
@@ -12,53 +12,54 @@ from numpy.typing import NDArray
 from data.checking.flaws import Flaw
 from pipeline.dataset.index import Index
 from pipeline.storage.files import FileState
+from pipeline.system.command import plural
 
 Damage = Literal["missing", "unreadable", "truncated", "replaced", "longer"]
 NOT_THERE = frozenset({os.strerror(errno.ENOENT), os.strerror(errno.ENOTDIR)})
 """The states of files that are missing."""
 WAYS_OF_REPLACEMENT = frozenset({"changed", "truncated"})
-"""What becomes of an image if another file stands in the place of its own."""
+"""What happens to an image if its file is replaced by another."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileFault:
-    """What befell a file; `size` in bytes is None if it cannot be told."""
+    """Damage to a file; `size` in bytes is None if it is not known."""
 
     file: str
     damage: Damage
     indexed_size: int
     size: int | None
     images: int
-    """Images of the split in it."""
+    """Images of the split in this file."""
     faulty: int
-    """Those of them that are lost."""
+    """How many of them are lost."""
 
     @property
     def reason(self) -> str:
-        """Say in words what befell the file."""
+        """The damage in words."""
         match self.damage:
             case "missing":
-                told = "missing"
+                what = "missing"
             case "unreadable":
-                told = "cannot be read"
+                what = "cannot be read"
             case "truncated":
                 lost = self.indexed_size - (self.size or 0)
-                told = f"truncated: {lost:,} of {self.indexed_size:,} bytes are gone"
+                what = f"truncated: {lost:,} of {self.indexed_size:,} bytes are missing"
             case "replaced":
-                told = "replaced: none of its images is as it was indexed"
+                what = "replaced: none of its images is as it was indexed"
             case "longer":
                 more = (self.size or 0) - self.indexed_size
-                told = f"{more:,} bytes longer than the {self.indexed_size:,} that were indexed"
-        return f"{told}; {self.faulty:,} of its {self.images:,} images are lost"
+                what = f"{more:,} bytes longer than the {self.indexed_size:,} that were indexed"
+        return f"{what}; {self.faulty:,} of {plural(self.images, 'image')} lost"
 
 
 def judge_files(
     index: Index, flaws: Sequence[Flaw], states: Sequence[FileState]
 ) -> tuple[list[FileFault], list[Flaw]]:
-    """Return what befell the files, and the flaws of the images in the light of it.
+    """Return the damaged files, and the flaws, updated for files that were replaced.
 
-    A file of a single image is listed only if all that it has is a longer end: the image's own
-    flaw says all else.
+    A file with a single image is listed only if it is merely longer than it was: all other damage
+    is a flaw of the image.
     """
     images = np.bincount(index.file_ids, minlength=len(index.files))
     faulty = _count(index, [flaw.sample for flaw in flaws if flaw.is_fault])
@@ -73,7 +74,7 @@ def judge_files(
             name = index.files[file].as_py()
             counts = int(images[file]), int(faulty[file])
             found.append(FileFault(name, damage, size, now, *counts))
-    return found, [_in_light_of(flaw, index, replaced) for flaw in flaws]
+    return found, [_updated(flaw, index, replaced) for flaw in flaws]
 
 
 def _damage(state: FileState, indexed_size: int, *, replaced: bool) -> Damage | None:
@@ -92,7 +93,7 @@ def _count(index: Index, samples: Sequence[int]) -> NDArray[np.int64]:
     return np.bincount(files, minlength=len(index.files))
 
 
-def _in_light_of(flaw: Flaw, index: Index, replaced: NDArray[np.bool_]) -> Flaw:
+def _updated(flaw: Flaw, index: Index, replaced: NDArray[np.bool_]) -> Flaw:
     if flaw.kind in WAYS_OF_REPLACEMENT and replaced[index.file_ids[flaw.sample]]:
         return replace(flaw, kind="replaced")
     return flaw

@@ -1,4 +1,4 @@
-"""Every image decoded, whole, by the decoder that training uses: which ones does it refuse?"""
+"""Images that the decoder of training refuses; each image is decoded as a whole."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +12,13 @@ from pipeline.loaders.dali import DaliDecoder
 from pipeline.loaders.stream import Decode, Encoded
 from pipeline.storage.errors import first_reason
 
-Batch = Sequence[StoredImage]
+ImageBatch = Sequence[StoredImage]
 
 
-def undecodable(batches: Iterator[Batch], *, most: int, threads: int) -> Iterator[Flaw]:
-    """Decode batches of one to `most` images on the CPU; yield a flaw for each that is corrupt."""
-    under_way: deque[Batch] = deque()
-    again: deque[Batch] = deque()
+def undecodable(batches: Iterator[ImageBatch], *, most: int, threads: int) -> Iterator[Flaw]:
+    """Decode batches of 1 to `most` images on the CPU; yield a flaw for each corrupt image."""
+    under_way: deque[ImageBatch] = deque()
+    again: deque[ImageBatch] = deque()
 
     def feed() -> Encoded:
         batch = again.popleft() if again else next(batches)
@@ -41,8 +41,8 @@ def undecodable(batches: Iterator[Batch], *, most: int, threads: int) -> Iterato
             under_way.popleft()
 
 
-def _one_by_one(batch: Batch, error: RuntimeError) -> list[Flaw]:
-    """Find out which images made a batch fail with `error`; raise it if it was none of them."""
+def _one_by_one(batch: ImageBatch, error: RuntimeError) -> list[Flaw]:
+    """Find the images that made a batch fail with `error`; raises it if no image did."""
     flaws: list[Flaw] = []
     todo = iter(batch)
     current = batch[0]
@@ -63,7 +63,7 @@ def _one_by_one(batch: Batch, error: RuntimeError) -> list[Flaw]:
             if not _is_about_an_image(reason):
                 raise
             flaws.append(Flaw(current.sample, "corrupt", first_reason(str(reason))))
-            decode = None  # a pipeline that has failed is of no more use
+            decode = None  # a pipeline that has failed cannot be used again
     if not flaws:
         raise error
     return flaws
@@ -72,27 +72,27 @@ def _one_by_one(batch: Batch, error: RuntimeError) -> list[Flaw]:
 def _start(
     feed: Callable[[], Encoded], *, batch: int, threads: int, prefetch_batches: int = 2
 ) -> Decode:
-    """Start training's decoder; of each decoded image one pixel is kept, for nobody looks at it."""
+    """Start the decoder of training; one pixel of each decoded image is kept."""
     decoder = DaliDecoder(
         device=CPU,
         decode="cpu",
-        region_decode=False,  # else damage below the region passes unnoticed
+        region_decode=False,  # otherwise damage below the region would not be noticed
         threads=threads,
         read_threads=1,
         prefetch_batches=prefetch_batches,
         fill=(0, 0, 0),
         size=1,
-        cuts=("region_start", "region_shape"),
+        stages=("region_start", "region_shape"),
     )
     return decoder.start(feed, batch=batch, prefetch_batches=prefetch_batches)
 
 
-def _encoded(batch: Batch) -> Encoded:
+def _encoded(batch: ImageBatch) -> Encoded:
     corner = np.zeros((len(batch), 2), np.int64)
     contents = [np.frombuffer(image.content, np.uint8) for image in batch]
     return Encoded(contents, {"region_start": corner, "region_shape": corner + 1})
 
 
 def _is_about_an_image(error: RuntimeError) -> bool:
-    """Whether DALI names an image decoder as the place of the error."""
+    """Return whether DALI reports the error in an image decoder."""
     return "fn.decoders" in str(error)

@@ -1,4 +1,4 @@
-"""An image looked at from outside, by its header: is it what the index says, and is it odd?"""
+"""The header of an image, compared with the index and checked for oddities."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,12 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from data.checking.flaws import LARGE_PIXELS, LARGE_TIMES_MEDIAN, SMALL_SIDE_PIXELS, Flaw
-from data.formats.image_header import image_size
-from data.formats.image_kind import JPEG, image_kind, jpeg_channels
+from data.formats.image_header import JPEG, image_kind, image_size, jpeg_channels
 from pipeline.dataset.index import Index
 
 MOST_DECODED_PIXELS = 1_000_000_000
-"""Three gigabytes of pixels; a damaged header may ask for more than there is memory."""
+"""Three gigabytes of pixels; a damaged header may ask for more than the memory has."""
 
 
 class StoredImage(NamedTuple):
@@ -25,13 +24,13 @@ class StoredImage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """From how many pixels on an image of a split is large."""
+    """Above how many pixels an image of a split is large."""
 
     large_pixels: int
 
     @staticmethod
     def of(index: Index) -> "SizeLimits":
-        """Take the median of the split into account."""
+        """Return the limits for a split, which depend on its median."""
         pixels = index.widths.astype(np.int64) * index.heights
         median = float(np.median(pixels)) if len(pixels) else 0.0
         return SizeLimits(min(LARGE_PIXELS, round(LARGE_TIMES_MEDIAN * median)))
@@ -44,17 +43,17 @@ def examine(index: Index, image: StoredImage, limits: SizeLimits) -> tuple[str, 
     try:
         size = image_size(content)
     except ValueError as error:
-        return kind, [Flaw(sample, "corrupt", f"{error}; its first bytes say: {kind}")]
+        return kind, [Flaw(sample, "corrupt", f"{error}; by its first bytes: {kind}")]
     flaws = _about_size(index, sample, size, limits)
     if kind != JPEG:
-        flaws.append(Flaw(sample, "not-jpeg", f"its first bytes say: {kind}"))
+        flaws.append(Flaw(sample, "not-jpeg", f"by its first bytes: {kind}"))
     elif jpeg_channels(content) == 4:
-        flaws.append(Flaw(sample, "cmyk", "a JPEG of four channels"))
+        flaws.append(Flaw(sample, "cmyk", "a JPEG with four channels"))
     return kind, flaws
 
 
 def drop_ordinary(flaws: Sequence[Flaw], kinds: Counter[str]) -> list[Flaw]:
-    """Leave out that images are no JPEGs where most of them are none: it is not odd there."""
+    """Drop `not-jpeg` findings if at most half of the images are JPEGs: they are not odd there."""
     if 2 * kinds[JPEG] > kinds.total():
         return list(flaws)
     return [flaw for flaw in flaws if flaw.kind != "not-jpeg"]
@@ -69,7 +68,7 @@ def _about_size(index: Index, sample: int, size: tuple[int, int], limits: SizeLi
         reason = f"{stored}, where the index has {indexed[0]} x {indexed[1]}"
         flaws.append(Flaw(sample, "wrong-size", reason))
     elif width * height > MOST_DECODED_PIXELS:
-        flaws.append(Flaw(sample, "corrupt", f"{stored}: too many to be decoded"))
+        flaws.append(Flaw(sample, "corrupt", f"{stored}: too many to decode"))
     if width * height > limits.large_pixels:
         flaws.append(Flaw(sample, "large", stored))
     if min(size) < SMALL_SIDE_PIXELS:

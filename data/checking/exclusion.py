@@ -1,6 +1,5 @@
-"""A dataset made from another one by leaving images out; all others stay where they lie."""
+"""A dataset made from another one by leaving images out; files are not touched."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.checking.verification import Verdict
-from data.indexing.source import root_for
-from data.indexing.survey import shown
+from data.indexing.paths import require_folder, root_for, shown
 from pipeline.dataset.index import Index, Manifest
 from pipeline.dataset.samples import COLUMNS, Samples, StoredFile
 from pipeline.dataset.writing import Dataset, write_dataset
 from pipeline.storage.files import FileState
+from pipeline.system.command import plural
 
 COLUMN_OF = {
     "file": "file_ids",
@@ -28,23 +27,19 @@ assert set(COLUMN_OF) == set(COLUMNS)
 
 
 def require_place(out: Path, folder: Path) -> None:
-    """Raise `ValueError` unless `out` may become a dataset, another than the one in `folder`."""
+    """Raises `ValueError` unless `out` can become a dataset that is not the one in `folder`."""
     if out.resolve() == folder.resolve():
         raise ValueError(f"--exclude {out} is the dataset itself; choose another folder")
-    nearest = next(path for path in (out, *out.absolute().parents) if os.path.lexists(path))
-    if not nearest.is_dir():
-        raise ValueError(f"--exclude {out}: {nearest} is no folder; choose another")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"--exclude {out}: no right to write in {nearest}; choose another folder")
+    require_folder("--exclude", out)
 
 
 def write_without(
     out: Path, verdicts: Sequence[Verdict], *, also: frozenset[str], made_from: Mapping[str, Any]
 ) -> Manifest:
-    """Write a dataset without the faulty images, and without those with a finding among `also`.
+    """Write a dataset without the faulty images, and without those with a finding in `also`.
 
-    Files are recorded as they were when they were verified. Raise `ValueError` if a class is left
-    without a training image, or a split without any.
+    Files are recorded as they were when they were verified. Raises `ValueError` if a class would
+    be left without training images, or a split without images.
     """
     manifest, root = verdicts[0].index.manifest, verdicts[0].index.root
     left_out = {verdict.index.split: verdict.samples_with(also) for verdict in verdicts}
@@ -76,14 +71,14 @@ def _require_images(index: Index, left_out: NDArray[np.int64]) -> None:
     classes = index.manifest.classes
     before = np.bincount(index.labels, minlength=len(classes))
     after = before - np.bincount(index.labels[left_out], minlength=len(classes))
-    remedy = "fetch the files again; no dataset is written"
+    remedy = "no dataset is written; fetch the files again"
     if not after.any():
-        raise ValueError(f"--exclude: split {index.split!r} has no image left; {remedy}")
+        raise ValueError(f"--exclude: split {index.split!r} would have no image left; {remedy}")
     emptied = [classes[label] for label in np.flatnonzero((before > 0) & (after == 0)).tolist()]
     if emptied and index.split == "train":
         raise ValueError(
-            f"--exclude: no training image is left of {shown(emptied)} "
-            f"({len(emptied):,} of {len(classes):,} classes); {remedy}"
+            f"--exclude: no training image would be left of {shown(emptied)} "
+            f"({len(emptied):,} of {plural(len(classes), 'class', 'classes')}); {remedy}"
         )
 
 
@@ -93,7 +88,7 @@ def _without(index: Index, left_out: NDArray[np.int64], states: Sequence[FileSta
     columns = {name: getattr(index, place)[kept] for name, place in COLUMN_OF.items()}
     names: list[str] = index.files.to_pylist()
     files = tuple(
-        # Of a file that is not there, no sample is kept.
+        # No sample of a missing file is kept.
         StoredFile(name, *((-1, -1) if isinstance(state, str) else state))
         for name, state in zip(names, states, strict=True)
     )

@@ -1,10 +1,10 @@
-"""What can be wrong with a stored image, or odd about it: the words that verifying uses."""
+"""What can be wrong with a stored image, or odd about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Fault = Literal[
+FaultKind = Literal[
     "missing",
     "truncated",
     "replaced",
@@ -14,38 +14,38 @@ Fault = Literal[
     "corrupt",
     "wrong-size",
 ]
-Finding = Literal["not-jpeg", "cmyk", "large", "small"]
+FindingKind = Literal["not-jpeg", "cmyk", "large", "small"]
 
 SMALL_SIDE_PIXELS = 16
 LARGE_PIXELS = 50_000_000
 LARGE_TIMES_MEDIAN = 16
 
-FAULTS: Mapping[Fault, str] = {
-    "missing": "the file is not there",
+FAULTS: Mapping[FaultKind, str] = {
+    "missing": "the file is missing",
     "truncated": "the file ends before the image does",
-    "replaced": "no image of the file is as it was indexed",
+    "replaced": "no image in the file is as it was indexed",
     "changed": "the bytes are not those that were indexed",
     "unreadable": "the file cannot be read",
     "empty": "the image has no bytes",
     "corrupt": "the image cannot be decoded",
     "wrong-size": "width and height are not those of the index",
 }
-"""An image has at most one of these, and cannot be trained on as the index has it."""
-FINDINGS: Mapping[Finding, str] = {
-    "not-jpeg": "of another format, in a split of JPEGs",
-    "cmyk": "a JPEG of four channels, CMYK or YCCK",
-    "large": f"over {LARGE_PIXELS // 1_000_000} megapixels, or {LARGE_TIMES_MEDIAN} medians",
+"""An image has at most one of these, and cannot be used for training."""
+FINDINGS: Mapping[FindingKind, str] = {
+    "not-jpeg": "in another format, in a split of JPEGs",
+    "cmyk": "a JPEG with four channels, CMYK or YCCK",
+    "large": f"over {LARGE_PIXELS // 1_000_000} megapixels, or {LARGE_TIMES_MEDIAN} x the median",
     "small": f"a side below {SMALL_SIDE_PIXELS} pixels",
 }
-"""An image may have any of these, and is trained on nevertheless."""
+"""An image may have any of these, and is still used for training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """One thing about sample number `sample` of a split; `reason` says it of this image."""
+    """A fault or finding of sample number `sample` of a split, with the details in `reason`."""
 
     sample: int
-    kind: Fault | Finding
+    kind: FaultKind | FindingKind
     reason: str
 
     @property

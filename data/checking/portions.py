@@ -1,4 +1,4 @@
-"""A split read in portions, side by side but in the order in which its images lie on disk."""
+"""A split read in portions by several threads, in the order on disk."""
 
 import os
 from collections import Counter, deque
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data.checking.damaged_files import NOT_THERE
 from data.checking.examination import SizeLimits, StoredImage, examine
-from data.checking.flaws import Fault, Flaw
+from data.checking.flaws import FaultKind, Flaw
 from pipeline.dataset.index import Index
 from pipeline.dataset.samples import digest
 from pipeline.storage.files import FileState
@@ -21,34 +21,34 @@ from pipeline.storage.reader import read_range
 PORTION_IMAGES = 64
 PORTION_BYTES = 16_000_000
 PORTION_PIXELS = 200_000_000
-"""Decoded together, a portion takes three bytes for each pixel."""
+"""A decoded portion takes three bytes for each pixel."""
 AHEAD = 2
-"""Portions that are read or wait, besides those that the workers are at."""
+"""Portions that are read or waiting, besides one for each worker."""
 
 
 @dataclass(slots=True)
 class Portion:
-    """Some samples that lie one after the other, read and compared with the index."""
+    """Neighbouring samples, read and compared with the index."""
 
     size: int
     flaws: list[Flaw] = field(default_factory=list[Flaw])
     images: list[StoredImage] = field(default_factory=list[StoredImage])
-    """Those without a fault; none unless they are to be decoded."""
+    """Those without a fault; empty unless they are to be decoded."""
     kinds: Counter[str] = field(default_factory=Counter[str])
-    """Images of each format."""
+    """Number of images in each format."""
 
 
 @dataclass(frozen=True, slots=True)
 class PortionReader:
-    """Reads portions of an index whose files are in `states`; safe to use from several threads."""
+    """Reads portions of an index, whose files are in `states`; safe to use from several threads."""
 
     index: Index
     states: Sequence[FileState]
     limits: SizeLimits | None
-    """If given, images are examined, and kept for decoding."""
+    """If given, images are examined and kept for decoding."""
 
     def read_all(self, workers: int) -> Iterator[Portion]:
-        """Read the whole split with so many threads; yield its portions in order."""
+        """Read the whole split with `workers` threads; yield its portions in order."""
         with ThreadPoolExecutor(workers, "verify") as pool:
             pending: deque[Future[Portion]] = deque()
             try:
@@ -71,12 +71,12 @@ class PortionReader:
     def _read_file(self, file: int, samples: Sequence[int], portion: Portion) -> None:
         state = self.states[file]
         if isinstance(state, str):
-            kind: Fault = "missing" if state in NOT_THERE else "unreadable"
+            kind: FaultKind = "missing" if state in NOT_THERE else "unreadable"
             portion.flaws += [Flaw(sample, kind, state) for sample in samples]
             return
         path = self.index.path(samples[0])
         try:
-            # Without this flag, opening a named pipe would wait for ever.
+            # Without this flag, opening a named pipe would wait forever.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             reason = error.strerror or str(error)
@@ -94,7 +94,7 @@ class PortionReader:
             portion.flaws.append(Flaw(sample, "empty", "it has no bytes"))
         elif offset + size > file_size:
             there = max(0, file_size - offset)
-            reason = f"{there:,} of its bytes are there: the file ends at byte {file_size:,}"
+            reason = f"only {there:,} of its bytes are left: the file ends at byte {file_size:,}"
             portion.flaws.append(Flaw(sample, "truncated", reason))
         else:
             try:
@@ -117,7 +117,7 @@ class PortionReader:
 
 
 def in_portions(index: Index) -> list[NDArray[np.int64]]:
-    """Cut the samples, in the order in which they lie on disk, into portions to read at a time."""
+    """Divide the samples, in the order on disk, into portions."""
     stored = index.stored
     pixels = index.widths[stored].astype(np.int64) * index.heights[stored]
     marks = (

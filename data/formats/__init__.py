@@ -1,1 +1,1 @@
-"""Files of others' making, read without trusting them: archives, kits, image headers."""
+"""File formats: archives, image headers, tables."""

@@ -1,7 +1,7 @@
-"""The batch files of CIFAR-10's original archive, read without trusting them.
+"""The batch files of the original CIFAR-10 archive, read without trusting them.
 
-They are pickles, and a pickle can run any program. Here only containers, numbers, strings and
-numpy's arrays are let in, the arrays as inert stand-ins for their bytes; all else is refused.
+They are pickles, and a pickle can run any program. Only containers, numbers, strings and numpy
+arrays are accepted, the arrays as bytes that are never interpreted; everything else is refused.
 """
 
 import pickle
@@ -31,23 +31,23 @@ class CifarBatch:
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
-    """Return the official names of the labels, in their order."""
+    """Return the official class names, in the order of the labels."""
     path = folder / META
     names = _list(_load(path), b"label_names", bytes)
     if not names:
-        raise ValueError(f"{path} holds no label_names; {REMEDY}")
+        raise ValueError(f"{path} has no label_names; {REMEDY}")
     return tuple(name.decode("utf-8", "replace") for name in names)
 
 
 def read_batch(path: Path, classes: int) -> CifarBatch:
-    """Read one batch file; raise `ValueError` if it is not of CIFAR-10's format."""
+    """Read one batch file; raises `ValueError` if it is not in the format of CIFAR-10."""
     content = _load(path)
     array, labels = content.get(b"data"), _list(content, b"labels", int)
     if not labels or not isinstance(array, _Array):
-        raise ValueError(f"{path} holds no data and labels; {REMEDY}")
+        raise ValueError(f"{path} lacks data or labels; {REMEDY}")
     shape = (len(labels), 3 * SIDE_PIXELS**2)
     if array.shape != shape or len(array.content) != shape[0] * shape[1]:
-        raise ValueError(f"{path}: data is {array.shape}, not bytes of {shape}; {REMEDY}")
+        raise ValueError(f"{path}: data is {array.shape}, not bytes of shape {shape}; {REMEDY}")
     if min(labels) < 0 or max(labels) >= classes:
         raise ValueError(f"{path} has labels outside 0..{classes - 1}; {REMEDY}")
     rows = np.frombuffer(array.content, np.uint8).reshape(shape, order=array.order)
@@ -56,7 +56,7 @@ def read_batch(path: Path, classes: int) -> CifarBatch:
 
 
 class _Array:
-    """Stands for a numpy array: its state, never interpreted."""
+    """The state of a numpy array, never interpreted."""
 
     shape: object = None
     order: Literal["C", "F"] = "C"
@@ -65,13 +65,13 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, self.shape, _, by_columns, content = state
         if not isinstance(content, bytes):
-            raise pickle.UnpicklingError("an array holds something else than numbers")
+            raise pickle.UnpicklingError("an array holds other things than numbers")
         self.order = "F" if by_columns else "C"
         self.content = content
 
 
 class _Ignored:
-    """Stands for what describes an array's type: its size in bytes tells us enough."""
+    """The type of an array, which its size in bytes replaces."""
 
     def __init__(self, *_: object) -> None: ...
 
@@ -96,7 +96,7 @@ class _Unpickler(pickle.Unpickler):
             return ALLOWED[module_name, global_name]
         except KeyError:
             name = f"{module_name}.{global_name}"
-            raise pickle.UnpicklingError(f"it calls for {name}, as no CIFAR-10 file does") from None
+            raise pickle.UnpicklingError(f"it calls {name}, unlike any CIFAR-10 file") from None
 
 
 def _load(path: Path) -> dict[bytes, object]:
@@ -104,13 +104,13 @@ def _load(path: Path) -> dict[bytes, object]:
         content: Any = _Unpickler(BytesIO(path.read_bytes()), encoding="bytes").load()
     except OSError:
         raise
-    except Exception as error:  # damaged pickles break in any way
+    except Exception as error:  # a damaged pickle may break its reader in any way
         raise ValueError(f"{path} is refused: {error}; {REMEDY}") from error
     return cast("dict[bytes, object]", content) if isinstance(content, dict) else {}
 
 
 def _list(content: dict[bytes, object], key: bytes, kind: type[T]) -> tuple[T, ...]:
-    """Return the list at `key`, or nothing where it is not wholly of one kind."""
+    """Return the list at `key`; empty unless all of its values are of one kind."""
     found = content.get(key)
     values = cast("list[object]", found) if isinstance(found, list) else []
     kept = tuple(value for value in values if isinstance(value, kind))

@@ -1,7 +1,7 @@
-"""Width and height of a stored image, from its header; nothing is decoded.
+"""Format, width and height of a stored image, from its first bytes; nothing is decoded.
 
 Almost every image is a JPEG or a PNG with an ordinary header, which takes microseconds to read.
-All else, and whatever is odd about a header, is left to Pillow, whose answer is the right one.
+Everything else is left to Pillow, whose answer is the right one.
 """
 
 import struct
@@ -13,8 +13,10 @@ from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
 SIDE_LIMIT_PIXELS = 1_000_000
+UNKNOWN = "unknown"
+JPEG = "jpeg"
 
-# Only headers are read here, so that an image of any size is safe.
+# Only headers are read here, so images of any size are safe.
 Image.MAX_IMAGE_PIXELS = None
 
 _JPEG = b"\xff\xd8\xff"
@@ -24,11 +26,12 @@ _FRAME = struct.Struct(">BHHB").unpack_from
 """A frame's bits, height, width and components."""
 _FRAMES = frozenset(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC}
 _PASSED = frozenset({0xFFC4, 0xFFCC, 0xFFDB, 0xFFDC, 0xFFDD, 0xFFFE, *range(0xFFE0, 0xFFF0)})
-"""Tables, restart intervals, comments, and what applications add: a whole thumbnail, say."""
-_SCAN = 0xFFDA
+"""Tables, restart intervals, comments and application data, which may hold a whole thumbnail."""
+_FIRST, _SCAN, _FILL = 0xFFC0, 0xFFDA, 0xFFFF
 _BARE = frozenset(range(0xFFD0, 0xFFDA))
 """Markers without a segment: restart, start and end of an image."""
-_FILL = 0xFFFF
+_COMPONENTS_AT = 9
+"""The byte of a frame, counted from its marker, that holds the number of channels."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">I4s").unpack_from
@@ -36,21 +39,63 @@ _CHUNK = struct.Struct(">I4s").unpack_from
 _PNG_HEADER = struct.Struct(">II5xI").unpack_from
 """Width, height and the chunk's checksum."""
 
+_BEGINNINGS = {
+    _JPEG: JPEG,
+    _PNG: "png",
+    b"GIF87a": "gif",
+    b"GIF89a": "gif",
+    b"BM": "bmp",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"\0\0\0\x0cjP  ": "jpeg2000",
+    **{b"P%d" % number: "ppm" for number in range(1, 7)},
+}
+
 
 class _OddError(Exception):
-    """A header that is not worth code of ours."""
+    """A header that only Pillow reads."""
 
 
 def image_size(content: memoryview | bytes) -> tuple[int, int]:
     """Return width and height in pixels of the image that fills `content`.
 
-    They are of the pixels as stored: an EXIF orientation does not swap them. Raise `ValueError`,
-    which says why, if it is no image of `FORMATS` or its header is damaged.
+    They are of the pixels as stored: an EXIF orientation does not swap them. Raises `ValueError`
+    with the reason if this is not an image in one of `FORMATS` or its header is damaged.
     """
     width, height = _stored_size(content)
     if max(width, height) > SIDE_LIMIT_PIXELS:
-        raise ValueError(f"its header claims {width} x {height} pixels, more than can be")
+        raise ValueError(f"its header claims {width} x {height} pixels, which is impossible")
     return width, height
+
+
+def image_kind(content: bytes) -> str:
+    """Return the format of an image: jpeg, png, gif, bmp, webp, tiff, ppm ...; or `UNKNOWN`."""
+    for beginning, kind in _BEGINNINGS.items():
+        if content.startswith(beginning):
+            return kind
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "webp"
+    if content[4:8] == b"ftyp":
+        return "avif" if content[8:12] in (b"avif", b"avis") else "heif"
+    return UNKNOWN
+
+
+def jpeg_channels(content: bytes) -> int | None:
+    """Return the number of channels in the header of a JPEG; None if the header lacks it."""
+    at = 2
+    while at + _COMPONENTS_AT < len(content):
+        marker, length = _SEGMENT(content, at)
+        if marker in _FRAMES:
+            return content[at + _COMPONENTS_AT]
+        if marker == _SCAN or marker < _FIRST:
+            return None
+        if marker == _FILL:
+            at += 1
+        elif marker in _BARE:
+            at += 2
+        else:
+            at += 2 + length
+    return None
 
 
 def _stored_size(content: memoryview | bytes) -> tuple[int, int]:
@@ -67,7 +112,7 @@ def _stored_size(content: memoryview | bytes) -> tuple[int, int]:
 def _jpeg_size(content: memoryview | bytes) -> tuple[int, int]:
     size = None
     at = 2
-    while True:  # on to the first scan: of several frames Pillow takes the last one's size
+    while True:  # up to the first scan: of several frames Pillow uses the last
         marker, length = _SEGMENT(content, at)
         if marker in _PASSED and length >= 2:
             at += 2 + length
@@ -116,6 +161,6 @@ def _size_by_pillow(content: memoryview | bytes) -> tuple[int, int]:
             with Image.open(BytesIO(content), formats=FORMATS) as image:
                 return image.size
     except UnidentifiedImageError as error:
-        raise ValueError(f"no image (of {', '.join(FORMATS)})") from error
+        raise ValueError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
     except Exception as error:  # a damaged header may break the parser in any way
         raise ValueError(f"damaged image header ({error})") from error

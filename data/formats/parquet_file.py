@@ -1,37 +1,33 @@
-"""Parquet files of images: what one says of itself, and its rows read one after the other.
+"""Parquet files of images: their footers, and their rows read one after the other.
 
-An image is a struct with a field `bytes`, its label a whole number: the layout of Hugging Face.
+An image is a struct with a field `bytes`, a label is a whole number: the layout of Hugging Face.
 """
 
 import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow
-import pyarrow.compute
-import pyarrow.parquet
 from pydantic import TypeAdapter
 
 from pipeline.dataset.samples import file_state
 
 pa: Any = pyarrow  # it ships no types
-compute: Any = pyarrow.compute
 
 ROWS_A_BATCH = 64
 READ_AHEAD = 1 << 20
-"""Bytes of a column that are read at once: a page has to fit in memory, but no row group."""
-LABEL_LIMIT = 1_000_000
-"""Without names of classes, a label from here on is taken for something else: a hash, say."""
+"""Bytes of a column read at a time: a page has to fit in memory, a row group does not."""
 VERBATIM = frozenset({"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"})
-"""Encodings that leave values as they are; the last two are of levels and dictionary indices."""
+"""Encodings that keep values as they are; the last two are for levels and dictionary indices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names of the two columns that are read."""
+    """The names of the columns to read."""
 
     image: str
     label: str
@@ -45,7 +41,7 @@ class RowGroup:
     first_row: int
     rows: int
     start: int
-    """Where the images' column chunk begins in the file."""
+    """Where the column chunk of the images begins in the file."""
     size: int
     """Bytes of that chunk as stored."""
     content_size: int
@@ -54,7 +50,7 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class ParquetFile:
-    """A file as it was when it was inspected, and the columns that are read of it."""
+    """A file as it was when it was inspected, and the columns to read."""
 
     path: Path
     size: int
@@ -64,14 +60,14 @@ class ParquetFile:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a file says of itself, before any image is read."""
+    """What the footer of a file says."""
 
     file: ParquetFile
     row_groups: tuple[RowGroup, ...]
-    """Those that hold rows."""
+    """The row groups that have rows."""
     class_names: tuple[str, ...] | None
     obstacle: str
-    """What was done to the images, so that they do not lie in the file as they are; or nothing."""
+    """How the stored images differ from the originals (compressed, say); empty if they do not."""
 
 
 class Row(NamedTuple):
@@ -83,9 +79,10 @@ class Row(NamedTuple):
 
 
 def inspect(path: Path, columns: Columns) -> Footer:
-    """Read a file's footer.
+    """Read the footer of a file.
 
-    Raise `ValueError` if this is no whole Parquet file, or a column is missing or of another type.
+    Raises `ValueError` if this is not a complete Parquet file, or if a column is missing or has
+    another type.
     """
     size, mtime_ns = file_state(path)
     with _open(path) as opened:
@@ -107,13 +104,11 @@ def inspect(path: Path, columns: Columns) -> Footer:
     return Footer(file, tuple(row_groups), names, obstacle)
 
 
-def read_rows(
-    file: ParquetFile, groups: Sequence[RowGroup], *, classes: int | None
-) -> Iterator[Row]:
-    """Yield the rows of some row groups in order, holding a few images in memory at a time.
+def read_rows(file: ParquetFile, groups: Sequence[RowGroup], *, labels: int) -> Iterator[Row]:
+    """Yield the rows of some row groups in order, with few images in memory at a time.
 
-    Raise `ValueError` if the file is damaged or has changed since it was inspected, and for an
-    image that is not in it or a label that is none (or not below `classes`).
+    Raises `ValueError` if the file is damaged or has changed since it was inspected, if an image
+    is not in it, or if a label is not in 0..`labels` - 1.
     """
     _check_unchanged(file)
     with _open(file.path) as opened:
@@ -123,14 +118,15 @@ def read_rows(
                 ROWS_A_BATCH,
                 row_groups=[group.number],
                 columns=[file.columns.image, file.columns.label],
-                use_threads=False,  # units are read side by side
+                use_threads=False,  # units are read in parallel
             ):
-                yield from _rows(file, batch, number, LABEL_LIMIT if classes is None else classes)
+                yield from _rows(file, batch, number, labels)
                 number += batch.num_rows
     _check_unchanged(file)
 
 
 def _rows(file: ParquetFile, batch: Any, number: int, limit: int) -> Iterator[Row]:
+    compute: Any = import_module("pyarrow.compute")
     image = batch.column(file.columns.image)
     contents: list[bytes | None] = compute.struct_field(image, "bytes").to_pylist()
     labels: list[int | None] = batch.column(file.columns.label).to_pylist()
@@ -150,8 +146,8 @@ def _absent(column: str, image: dict[str, Any] | None) -> str:
 
 def _checked(label: int | None, limit: int, place: str) -> int:
     if label is None or label < 0:
-        value = "null" if label is None else f"{label}, which stands for none"
-        raise ValueError(f"{place} is {value}; give files in which every image has its label")
+        value = "null" if label is None else f"{label}, which means unlabelled"
+        raise ValueError(f"{place} is {value}; give files in which every image has a label")
     if label >= limit:
         remedy = "give the id of every class with --classes FILE"
         raise ValueError(f"{place} is {label}, not in 0..{limit - 1}; {remedy}")
@@ -164,16 +160,19 @@ def _check_unchanged(file: ParquetFile) -> None:
 
 
 @contextmanager
-def _open(path: Path) -> Generator[Any, None, None]:
-    """Open a file, and turn whatever its reader finds wrong with it into one `ValueError`."""
+def _open(path: Path) -> Generator[Any]:
+    """Open a file, and turn every error about its content into one `ValueError`."""
+    parquet: Any = import_module("pyarrow.parquet")
     try:
-        with pyarrow.parquet.ParquetFile(path, buffer_size=READ_AHEAD, pre_buffer=False) as file:
+        with parquet.ParquetFile(path, buffer_size=READ_AHEAD, pre_buffer=False) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # no fault of the file's: no right to read it, say
+            raise  # not the content: no permission to read it, perhaps
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path} is no whole Parquet file ({reason}); fetch it again") from error
+        raise ValueError(
+            f"{path} is not a complete Parquet file ({reason}); fetch it again"
+        ) from error
 
 
 def _check_columns(path: Path, columns: Columns, schema: Any) -> None:
@@ -207,7 +206,7 @@ def _mistyped(path: Path, column: str, found: Any, wanted: str, option: str) -> 
 
 
 def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...] | None:
-    """Return the names that Hugging Face notes for the labels, if there are any."""
+    """Return the class names in the metadata of Hugging Face, if any."""
     try:
         feature = json.loads(metadata[b"huggingface"])["info"]["features"][label]
         if feature["_type"] != "ClassLabel":

@@ -1,8 +1,8 @@
 """Where the values of a Parquet column lie in its file, found by comparing all of their bytes.
 
-A value that is stored as it is follows its length, 4 bytes with the lowest first. Values lie one
-after the other, in the order of the rows, with headers of pages in between; a dictionary holds a
-value once for all rows that have it. So the next value is nearly always where the last one ended.
+A value that is neither compressed nor encoded follows its length, 4 bytes in little-endian order.
+Values lie one after the other, in the order of the rows, with page headers in between; a dictionary
+has each value once. So the next value nearly always begins where the last one ended.
 """
 
 import os
@@ -13,21 +13,21 @@ _LENGTH_BYTES = 4
 _HEAD_BYTES = 64
 _WINDOW = 1 << 16
 _NEAR = 1 << 20
-"""Bytes within which the next value should begin: headers of pages are smaller by far."""
+"""Bytes within which the next value should begin: page headers are much smaller."""
 
 
 class ValueFinder:
-    """Finds the values of one column chunk, to be asked for in the order of the rows."""
+    """Finds the values of one column chunk; ask for them in the order of the rows."""
 
     def __init__(self, file: int, *, start: int, size: int) -> None:
-        """Search `size` bytes from byte `start` on of an open file's descriptor."""
+        """Search `size` bytes from byte `start` of the open file descriptor `file`."""
         self._file = file
         self._start = self._at = start
         self._end = start + size
         self._places: dict[bytes, int] = {}
 
     def find(self, value: bytes) -> int | None:
-        """Return the offset in the file where `value` lies; None if it does not lie there."""
+        """Return the offset of `value` in the file; None if it is not there."""
         stored = len(value).to_bytes(_LENGTH_BYTES, "little") + value
         content = digest(value)
         if self._holds(self._at, stored):
@@ -36,7 +36,7 @@ class ValueFinder:
         if known is not None and self._holds(known, stored):
             return known + _LENGTH_BYTES
         at = self._at
-        # A dictionary whose order is not that of the rows lies in front of all other values.
+        # A dictionary may have another order than the rows; it lies before all other values.
         for begin, end in ((at, at + _NEAR), (self._start, at), (at, self._end)):
             place = self._search(stored, begin, min(end, self._end))
             if place is not None:

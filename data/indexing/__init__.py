@@ -1,1 +1,1 @@
-"""How a source becomes samples: surveyed, read in units side by side, and held to its promise."""
+"""From a source to samples: list what there is, read it in units in parallel, check the result."""

@@ -1,40 +1,14 @@
-"""The contract of a source of data: its arguments, and a survey of what there is to read."""
+"""A source of data that prepare.py can index, and the arguments that several sources share."""
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import sched_getaffinity
 from pathlib import Path
 
-from data.indexing.units import ReadingUnit
+from data.indexing.listing import Listing
 from pipeline.dataset.writing import Dataset
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What a source is known to hold when it is complete."""
-
-    name: str
-    images: Mapping[str, int]
-    """Images of each split."""
-    classes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What a source consists of, before any image is read."""
-
-    name: str
-    root: str
-    """The folder that the files lie in: absolute, or relative to the index."""
-    splits: Mapping[str, Sequence[ReadingUnit]]
-    classes: tuple[str, ...] | None
-    """None where only the labels in the units tell how many there are."""
-    class_names: tuple[str, ...] = ()
-    """The classes in words, if they are known."""
-    notes: tuple[str, ...] = ()
-    """What the person should know, one sentence each."""
-    promise: Promise | None = None
+from pipeline.system.command import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +18,14 @@ class Source:
     name: str
     summary: str
     add_arguments: Callable[[ArgumentParser], None]
-    prepare: Callable[[Namespace], Survey | Dataset]
-    """Say what there is to read, or (where images must be written first) all of it already; raise
-    `ValueError` (place, value, remedy) for a mistake of the user's. The arguments include `out`."""
+    prepare: Callable[[Namespace], Listing | Dataset]
+    """List what there is to read, or return the dataset where its images must be written first.
+
+    The arguments include `out`. Raises `ValueError` (place, value, remedy) for a user's mistake."""
 
 
 def add_reading_arguments(parser: ArgumentParser) -> None:
-    """Add the options of every source that is surveyed: `workers`, `skip_bad` and `partial`."""
+    """Add `workers`, `skip_bad` and `partial`, the options of every source that is listed."""
     parser.add_argument(
         "--workers",
         type=count,
@@ -59,38 +34,24 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
         help="processes that read (default: the cores of this machine, %(default)s)",
     )
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out what is no readable image"
+        "--skip-bad", action="store_true", help="leave out files that are not readable images"
     )
     parser.add_argument(
-        "--partial", action="store_true", help="accept a part of what the source should hold"
+        "--partial", action="store_true", help="accept a source that is not complete"
     )
 
 
-def count(text: str) -> int:
-    """Parse a whole number from 1 up."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} must be a whole number from 1 up")
-    return int(text)
-
-
-def require_utf8(path: str) -> None:
-    """Raise `ValueError` for a path that an index cannot hold."""
+def read_classes(path: Path | None) -> tuple[str, ...] | None:
+    """Read --classes: one class a line, in the order of the labels; None without a file."""
+    if path is None:
+        return None
     try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{path!a}: this name is not UTF-8; rename it") from error
-
-
-def root_for(source: Path, out: Path) -> str:
-    """Say how an index at `out` names `source`: relatively if one lies in the other.
-
-    Then the two can move together; otherwise the index can move alone. Raise `ValueError` for a
-    path that an index cannot hold.
-    """
-    source, out = source.resolve(), out.resolve()
-    require_utf8(str(source))
-    if source.is_relative_to(out):
-        return str(source.relative_to(out))
-    if out.is_relative_to(source):
-        return "/".join([".."] * len(out.relative_to(source).parts)) or "."
-    return str(source)
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"--classes {path} cannot be read ({error}); give a text file with one class a line"
+        ) from error
+    classes = tuple(name.strip() for name in lines if name.strip())
+    if len(set(classes)) < len(classes) or not classes:
+        raise ValueError(f"--classes {path} must name each class once, one a line")
+    return classes

@@ -1,4 +1,4 @@
-"""Worker processes: items worked off side by side, by processes that never outlive this one."""
+"""Worker processes, which never outlive this process."""
 
 import ctypes
 import os
@@ -20,26 +20,25 @@ PR_SET_PDEATHSIG = 1
 def work_off(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int
 ) -> Generator[tuple[int, Result], None, None]:
-    """Yield the place of each item with what `function` returns for it, as soon as that is there.
+    """Yield the place of each item and what `function` returns for it, as soon as it is done.
 
-    One worker is this process itself, which takes the items in order. Close the generator to stop
-    the others at once. Raise the first error that `function` raises, and `ValueError` if a worker
-    is killed.
+    With one worker, this process does the work, in order. Close the generator to stop the workers
+    at once. Raises the first error that `function` raises, and `ValueError` if a worker is killed.
     """
     if workers <= 1:
         yield from enumerate(map(function, items))
         return
     try:
         with _pool(workers) as pool:
-            with _interrupts_blocked():  # workers start here, and inherit it
+            with _interrupts_blocked():  # workers start here and inherit it
                 futures = {pool.submit(_do, function, item): at for at, item in enumerate(items)}
             for future in as_completed(futures):
                 yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise ValueError(
-            f"one of {workers} reading processes was killed, perhaps for want of memory; give the "
-            f"same command again, perhaps with --workers {max(1, workers // 2)}: what was read "
-            "before is not read again"
+            f"one of {workers} reading processes was killed, perhaps for lack of memory; give the"
+            f" same command again, perhaps with --workers {max(1, workers // 2)}: it continues"
+            " where this one stopped"
         ) from error
 
 
@@ -59,7 +58,7 @@ def _pool(workers: int) -> Generator[ProcessPoolExecutor, None, None]:
 
 @contextmanager
 def _interrupts_blocked() -> Generator[None, None, None]:
-    """Have processes that are started here not see Ctrl-C, which this one answers for them."""
+    """Start processes that ignore Ctrl-C: this process handles it for them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -68,7 +67,7 @@ def _interrupts_blocked() -> Generator[None, None, None]:
 
 
 def _begin(parent: int) -> None:
-    """Die with `parent`, however it ends, and tidy up first when it asks us to stop."""
+    """Die with `parent`, however it ends; clean up first when it asks us to stop."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before we could ask
         os._exit(1)
@@ -82,5 +81,5 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 def _do(function: Callable[[Item], Result], item: Item) -> Result:
     try:
         return function(item)
-    except SystemExit:  # the pool would go on to the next item
+    except SystemExit:  # otherwise the pool would continue with the next item
         os._exit(1)

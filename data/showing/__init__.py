@@ -1,1 +1,1 @@
-"""What a dataset looks like, as numbers and as a picture."""
+"""What a dataset looks like, in figures and as a picture."""

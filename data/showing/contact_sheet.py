@@ -1,4 +1,4 @@
-"""Images side by side on one sheet, with captions; their pixels are on it as they are."""
+"""A sheet of images with captions; each image is pasted pixel for pixel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ INK, FAINT_INK = (24, 24, 24), (96, 96, 96)
 MARGIN, SECTION_GAP, STRIP_GAP, CELL_GAP = 24, 20, 28, 6
 TITLE_TEXT, TEXT = 20, 14
 LEAST_SIDE = 96
-"""Cells that would be smaller are enlarged by a whole factor, pixel by pixel."""
+"""Smaller cells are enlarged by a whole factor, pixel by pixel."""
 SHEET_WIDTH = 2400
-"""About as wide a sheet becomes; one strip fits in any case."""
+"""The approximate width of a sheet, which always fits at least one strip."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Images that belong together, and what they are."""
+    """Images that belong together, with a caption."""
 
     caption: str
     cells: Sequence[Image.Image]
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """Strips of the same kind; `heads` say what each cell of a strip is."""
+class SheetSection:
+    """Strips of the same kind; `heads` are the headings of the cells in each strip."""
 
     title: str
     heads: Sequence[str]
@@ -33,12 +33,12 @@ class Section:
 
 
 def enlargement(side: int) -> int:
-    """By which whole factor images of `side` pixels are enlarged to be seen."""
+    """Return the whole factor that enlarges images of `side` pixels to a visible size."""
     return -(-LEAST_SIDE // side)
 
 
-def draw_sheet(title: str, sections: Sequence[Section]) -> Image.Image:
-    """Lay sections out below each other, on one grid; cells are squares of the largest image."""
+def draw_sheet(title: str, sections: Sequence[SheetSection]) -> Image.Image:
+    """Draw the sections below each other; cells are squares as large as the largest image."""
     side = max(max(cell.size) for s in sections for strip in s.strips for cell in strip.cells)
     grid = _Grid(side)
     width = max(grid.section_width(section) for section in sections)
@@ -67,7 +67,7 @@ class _Pen:
         size: int = TEXT,
         ink: tuple[int, int, int] = INK,
     ) -> None:
-        """Write one line, cut where it would take more than `room` pixels."""
+        """Write one line, shortened to at most `room` pixels."""
         font = ImageFont.load_default(size)
         shown = text
         while text and self._draw.textlength(shown, font) > room:
@@ -78,7 +78,7 @@ class _Pen:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Where everything goes; all numbers are pixels."""
+    """The layout; all numbers are pixels."""
 
     side: int
 
@@ -92,28 +92,28 @@ class _Grid:
 
     @property
     def line_height(self) -> int:
-        """A caption, the cells, and what is left free below."""
+        """A caption, the cells and the gap below."""
         return TEXT + 8 + self.side + STRIP_GAP // 2
 
-    def strip_width(self, section: Section) -> int:
+    def strip_width(self, section: SheetSection) -> int:
         cells = len(section.heads)
         return cells * self.side + (cells - 1) * CELL_GAP
 
-    def across(self, section: Section) -> int:
-        """Strips that lie side by side."""
+    def across(self, section: SheetSection) -> int:
+        """The number of strips side by side."""
         room = SHEET_WIDTH - 2 * MARGIN + STRIP_GAP
         fit = max(1, room // (self.strip_width(section) + STRIP_GAP))
         return min(fit, len(section.strips))
 
-    def section_width(self, section: Section) -> int:
+    def section_width(self, section: SheetSection) -> int:
         strips = self.across(section)
         return 2 * MARGIN + strips * self.strip_width(section) + (strips - 1) * STRIP_GAP
 
-    def section_height(self, section: Section) -> int:
+    def section_height(self, section: SheetSection) -> int:
         lines = -(-len(section.strips) // self.across(section))
         return self.section_header + lines * self.line_height
 
-    def draw(self, pen: _Pen, section: Section, top: int) -> None:
+    def draw(self, pen: _Pen, section: SheetSection, top: int) -> None:
         across = self.across(section)
         heads_top = top + SECTION_GAP + 2 * TEXT + 8
         room = self.section_width(section) - 2 * MARGIN
@@ -135,6 +135,6 @@ class _Grid:
             x = left + cell * (self.side + CELL_GAP) + (self.side - image.width) // 2
             pen.sheet.paste(image, (x, top + TEXT + 8 + (self.side - image.height) // 2))
 
-    def _left(self, section: Section, column: int, cell: int) -> int:
+    def _left(self, section: SheetSection, column: int, cell: int) -> int:
         before = column * (self.strip_width(section) + STRIP_GAP)
         return MARGIN + before + cell * (self.side + CELL_GAP)

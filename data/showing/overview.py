@@ -1,4 +1,4 @@
-"""A dataset in figures: its splits, its classes, and how large its images are."""
+"""A dataset in figures: its splits, its classes and the sizes of its images."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,19 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.dataset.index import Index, Manifest
+from pipeline.system.command import plural
 
 QUANTILES = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.0}
 NAME_WIDTH, WIDTH = 14, 14
 
 
 def overview(splits: Sequence[Index]) -> str:
-    """Describe the splits of one dataset in a few lines and tables."""
+    """Describe the splits of a dataset in a few lines and tables."""
     manifest = splits[0].manifest
     classes = len(manifest.classes)
     first, last = class_title(manifest, 0), class_title(manifest, classes - 1)
     lines = [
         f"{manifest.name}, fingerprint {manifest.fingerprint}",
-        f"{classes:,} classes: {first} .. {last}",
+        f"{plural(classes, 'class', 'classes')}: {first} .. {last}",
         "",
         _row("", [index.split for index in splits]),
         _row("images", [f"{len(index):,}" for index in splits]),
@@ -31,7 +32,7 @@ def overview(splits: Sequence[Index]) -> str:
 
 
 def class_title(manifest: Manifest, label: int) -> str:
-    """Return the name of a class, followed by its words if they are known."""
+    """Return the name of a class, with its words if they are known."""
     words = manifest.class_names[label] if manifest.class_names else ""
     name = manifest.classes[label]
     return f"{name} ({words})" if words and words != name else name
@@ -51,7 +52,7 @@ def _of_split(index: Index) -> Iterator[str]:
         "bytes": index.sizes,
     }
     for name, values in measures.items():
-        # Values that are there, not means of two: nobody has an image 374.5 pixels high.
+        # Values of real images, not means of two: no image is 374.5 pixels high.
         found = np.quantile(values, list(QUANTILES.values()), method="inverted_cdf")
         yield _row(name, [f"{value:,}" for value in found.tolist()])
 
@@ -59,7 +60,7 @@ def _of_split(index: Index) -> Iterator[str]:
 def _class_lines(index: Index) -> Iterator[str]:
     counts = np.bincount(index.labels, minlength=len(index.manifest.classes))
     if counts.min() == counts.max():
-        yield f"{counts.min():,} images of every class"
+        yield f"{plural(int(counts.min()), 'image')} of every class"
         return
     for word, label in (("fewest", int(counts.argmin())), ("most", int(counts.argmax()))):
         alike = int((counts == counts[label]).sum()) - 1

@@ -1,4 +1,4 @@
-"""The contact sheet of a dataset: images as they are stored, trained on and evaluated."""
+"""The contact sheet of a dataset: images as stored, as training sees them and as evaluated."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.showing.contact_sheet import Section, Strip, draw_sheet, enlargement
+from data.showing.contact_sheet import SheetSection, Strip, draw_sheet, enlargement
 from data.showing.overview import class_title
-from data.showing.views import Samples, evaluation_views, first_samples, training_views
+from data.showing.views import SampleNumbers, evaluation_views, first_samples, training_views
 from pipeline.config.schema import Config, PadCrop, RandomResizedCrop, ResizeCenterCrop
 from pipeline.dataset.index import Index
 from pipeline.storage.errors import ImageError, describe_fault
@@ -18,20 +18,20 @@ from pipeline.storage.reader import SampleReader
 
 EPOCHS = 3
 READ_THREADS = 4
-REMEDY = "Find and leave out all such images: python data/verify.py DIR --decode --exclude OUT"
+REMEDY = "To leave out all such images: python data/verify.py DIR --decode --exclude OUT"
 
-# The images are those of a dataset, however large they are.
+# The images come from a dataset, and may be of any size.
 Image.MAX_IMAGE_PIXELS = None
 
 
 def draw_views(splits: Sequence[Index], config: Config, count: int) -> Image.Image:
-    """Draw up to `count` training images, and half as many for validation.
+    """Draw up to `count` training images, and half as many validation images.
 
-    Raise `ImageError` for an image that cannot be read or decoded, and `ValueError` if there is
-    none at all.
+    Raises `ImageError` for an image that cannot be read or decoded, and `ValueError` if there are
+    no images.
     """
     by_name = {index.split: index for index in splits if len(index)}
-    sections: list[Section] = []
+    sections: list[SheetSection] = []
     try:
         if "train" in by_name:
             sections.append(_training_section(by_name["train"], config, count))
@@ -40,12 +40,12 @@ def draw_views(splits: Sequence[Index], config: Config, count: int) -> Image.Ima
     except ImageError as error:
         raise ImageError(error.faults, REMEDY) from error
     if not sections:
-        raise ValueError("neither train nor val has an image to show; prepare the dataset again")
+        raise ValueError("train and val have no images to show; prepare the dataset again")
     name = splits[0].manifest.name
     return draw_sheet(f"{name}, with recipe {config.name!r} and seed {config.seed}", sections)
 
 
-def _training_section(index: Index, config: Config, count: int) -> Section:
+def _training_section(index: Index, config: Config, count: int) -> SheetSection:
     samples = first_samples(index, config, count)
     views = training_views(index, config, samples, EPOCHS)
     central = evaluation_views(index, config, samples)
@@ -56,11 +56,11 @@ def _training_section(index: Index, config: Config, count: int) -> Section:
         seen = [_picture(view, factor) for view in [*views[at], central[at]]]
         strips.append(Strip(_caption(index, sample), [stored[at], *seen]))
     heads = ["as stored", *(f"epoch {epoch + 1}" for epoch in range(EPOCHS)), "evaluation"]
-    first = f"the first images of {config.train.global_batch:,} a step"
-    return Section(f"Training, {first}: {_described(config.data.train)}", heads, strips)
+    first = f"the first images, {config.train.global_batch:,} a step"
+    return SheetSection(f"Training, {first}: {_described(config.data.train)}", heads, strips)
 
 
-def _validation_section(index: Index, config: Config, count: int) -> Section:
+def _validation_section(index: Index, config: Config, count: int) -> SheetSection:
     random = np.random.default_rng(config.seed)
     samples = random.choice(len(index), min(count, len(index)), replace=False).astype(np.int64)
     views = evaluation_views(index, config, samples)
@@ -70,21 +70,21 @@ def _validation_section(index: Index, config: Config, count: int) -> Section:
         Strip(_caption(index, sample), [stored[at], _picture(views[at], factor)])
         for at, sample in enumerate(samples.tolist())
     ]
-    return Section(
+    return SheetSection(
         f"Validation: {_described(config.data.eval)}", ["as stored", "evaluation"], strips
     )
 
 
-def _described(cut: RandomResizedCrop | PadCrop | ResizeCenterCrop) -> str:
-    settings = {name: value for name, value in asdict(cut).items() if name != "name"}
-    told = ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
-    match cut:
+def _described(crop: RandomResizedCrop | PadCrop | ResizeCenterCrop) -> str:
+    fields = {name: value for name, value in asdict(crop).items() if name != "name"}
+    settings = ", ".join(f"{name} {_short(value)}" for name, value in fields.items())
+    match crop:
         case RandomResizedCrop():
-            return f"random resized crop ({told})"
+            return f"random resized crop ({settings})"
         case PadCrop():
-            return f"random crop after padding ({told})"
+            return f"random crop after padding ({settings})"
         case ResizeCenterCrop():
-            return f"resize and centre crop ({told})"
+            return f"resize and centre crop ({settings})"
 
 
 def _short(value: float | str | tuple[float, float]) -> str:
@@ -108,7 +108,7 @@ def _picture(pixels: NDArray[np.uint8], factor: int) -> Image.Image:
     return Image.fromarray(pixels.repeat(factor, 0).repeat(factor, 1))
 
 
-def _as_stored(index: Index, samples: Samples, config: Config) -> list[Image.Image]:
+def _as_stored(index: Index, samples: SampleNumbers, config: Config) -> list[Image.Image]:
     """Decode images as they are, reduced to the size of the cells beside them."""
     size = max(config.data.train.size, config.data.eval.size)
     factor = enlargement(config.data.train.size)

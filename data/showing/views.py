@@ -1,4 +1,4 @@
-"""What training and evaluation make of a few images, by the loader that serves them."""
+"""A few images as training and evaluation see them, from the loader that training uses."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,24 +17,24 @@ from pipeline.loaders.dali import DaliLoader
 
 EVALUATION_BATCH = 64
 
-Samples = NDArray[np.int64]
+SampleNumbers = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 
 
-def first_samples(index: Index, config: Config, count: int) -> Samples:
-    """Return the first `count` samples that training sees, or all that there are."""
+def first_samples(index: Index, config: Config, count: int) -> SampleNumbers:
+    """Return the first `count` samples that training sees, or all if there are fewer."""
     samples, batch = min(count, len(index)), config.train.global_batch
     steps = range(1, -(-samples // batch) + 1)
     seen = [_training_samples(index, config, step) for step in steps]
     return np.concatenate(seen)[:samples]
 
 
-def training_views(index: Index, config: Config, samples: Samples, epochs: int) -> Pixels:
-    """Return how training sees each sample in its first epochs.
+def training_views(index: Index, config: Config, samples: SampleNumbers, epochs: int) -> Pixels:
+    """Return each sample as training sees it in its first epochs, pixel for pixel.
 
-    They are uint8 of shape (samples, epochs, size, size, 3), to the pixel those of the stream. A
-    view depends on the seed, the sample and the epoch alone; so the order in which the images come
-    here, one a step, is chosen such that it tells at once where each one is.
+    The result is uint8 of shape (samples, epochs, size, size, 3). A view depends only on the seed,
+    the sample and the epoch, so images may come in any order here: one a step, shuffled as a whole,
+    which gives the step of each sample at once.
     """
     loader = _open_loader(config, Split(index, index), global_batch=1)
     size = config.data.train.size
@@ -48,14 +48,14 @@ def training_views(index: Index, config: Config, samples: Samples, epochs: int) 
     return views
 
 
-def evaluation_views(index: Index, config: Config, samples: Samples) -> Pixels:
-    """Return how evaluation sees each sample: uint8 of shape (samples, size, size, 3)."""
+def evaluation_views(index: Index, config: Config, samples: SampleNumbers) -> Pixels:
+    """Return each sample as evaluation sees it: uint8 of shape (samples, size, size, 3)."""
     few = replace(index, table=index.table.take(samples).combine_chunks())
     with _open_loader(config, Split(few, few), global_batch=1).evaluate() as stream:
         return torch.cat([batch.images for batch in stream]).numpy()
 
 
-def _training_samples(index: Index, config: Config, step: int) -> Samples:
+def _training_samples(index: Index, config: Config, step: int) -> SampleNumbers:
     seed, batch = config.seed, config.train.global_batch
     match config.data.order:
         case Shuffled():
@@ -65,23 +65,23 @@ def _training_samples(index: Index, config: Config, step: int) -> Samples:
     return places.samples
 
 
-def _steps_in_epoch(samples: Samples, count: int, seed: int, epoch: int) -> Samples:
-    """At which step of one image each of these comes, of `count` samples shuffled as a whole."""
+def _steps_in_epoch(samples: SampleNumbers, count: int, seed: int, epoch: int) -> SampleNumbers:
+    """Return the step of each sample, with `count` samples shuffled as a whole, one a step."""
     order = permute(np.arange(count), count, seed=seed, epoch=epoch)
     places = np.empty_like(order)
     places[order] = np.arange(count)
     return epoch * count + places[samples] + 1
 
 
-def _runs(steps: Samples) -> Iterator[tuple[Samples, range]]:
-    """Yield consecutive steps, and where in `steps` they are: starting a stream takes its time."""
+def _runs(steps: SampleNumbers) -> Iterator[tuple[SampleNumbers, range]]:
+    """Yield ranges of consecutive steps and their places in `steps`: starting a stream is slow."""
     rising = np.argsort(steps)
     for at in np.split(rising, np.flatnonzero(np.diff(steps[rising]) != 1) + 1):
         yield at, range(int(steps[at[0]]), int(steps[at[-1]]) + 1)
 
 
 def _open_loader(config: Config, split: Split, *, global_batch: int) -> DaliLoader:
-    """Open training's loader on the CPU; an image that cannot be decoded is an error."""
+    """Open the loader of training on the CPU; an image that cannot be decoded is an error."""
     given = config.data.loader
     loader = replace(given, decode="cpu") if isinstance(given, Dali) else Dali(decode="cpu")
     data = replace(config.data, loader=loader, order=Shuffled(), on_corrupt="fail")
@@ -91,6 +91,6 @@ def _open_loader(config: Config, split: Split, *, global_batch: int) -> DaliLoad
         split,
         seed=config.seed,
         global_batch=global_batch,
-        rank_batch=EVALUATION_BATCH,
+        batch_per_rank=EVALUATION_BATCH,
         world=World(),
     )

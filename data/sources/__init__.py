@@ -1,1 +1,1 @@
-"""Where datasets come from: a file for each kind of source."""
+"""Where datasets come from: a module or a folder for each kind of source."""

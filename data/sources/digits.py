@@ -1,6 +1,6 @@
-"""The 1,797 handwritten digits of scikit-learn as JPEGs: real images in a second, off line.
+"""The 1,797 handwritten digits of scikit-learn as JPEGs: real images in a second, without network.
 
-They are the smallest real data that a whole training run can be tried on.
+They are the smallest real dataset that a whole training run can be tried on.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data.indexing.source import Source
-from data.indexing.store import add_image, open_store, stored
+from data.indexing.written_images import add_image, collect_written, new_images_folder
 from pipeline.dataset.samples import Sample
 from pipeline.dataset.writing import Dataset
 
@@ -24,24 +24,24 @@ BRIGHTEST = 16
 VALIDATION_EVERY = 5
 
 
-def prepare(out: Path) -> Dataset:
-    """Write the digits under `out/images`; every fifth image of each class is for validation."""
-    load_digits: Any = import_module("sklearn.datasets").load_digits
+def write_digits(out: Path) -> Dataset:
+    """Write the digits below `out/images`; every fifth image of each class is for validation."""
+    load_digits: Any = import_module("sklearn.datasets").load_digits  # it ships no types
     bunch = load_digits()
     classes = tuple(str(name) for name in bunch.target_names)
     splits: dict[str, list[Sample]] = {"train": [], "val": []}
     seen = [0] * len(classes)
-    with open_store(out) as store:
+    with new_images_folder(out) as folder:
         for number, (grey, label) in enumerate(zip(bunch.images, bunch.target, strict=True)):
             seen[label] += 1
             split = "train" if seen[label] % VALIDATION_EVERY else "val"
             file = f"{split}/{classes[label]}/{number:04d}.jpg"
-            splits[split].append(add_image(store, _jpeg(grey), file=file, label=int(label)))
-    return Dataset("digits", classes, ".", stored(out, splits))
+            splits[split].append(add_image(folder, _jpeg(grey), file=file, label=int(label)))
+    return Dataset("digits", classes, ".", collect_written(out, splits))
 
 
 def _jpeg(grey: NDArray[np.float64]) -> bytes:
-    """A JPEG of 16 x 16 pixels from 8 x 8 levels of grey."""
+    """Return a JPEG of 16 x 16 pixels from 8 x 8 levels of grey."""
     small = Image.fromarray(np.round(grey * (255 / BRIGHTEST)).astype(np.uint8))
     content = BytesIO()
     large = small.resize((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.BICUBIC)
@@ -50,11 +50,11 @@ def _jpeg(grey: NDArray[np.float64]) -> bytes:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    """The digits come with scikit-learn: there is nothing to say."""
+    """Add nothing: the digits come with scikit-learn."""
 
 
-def _run(arguments: Namespace) -> Dataset:
-    return prepare(arguments.out)
+def _prepare(arguments: Namespace) -> Dataset:
+    return write_digits(arguments.out)
 
 
-SOURCE = Source("digits", "the handwritten digits of scikit-learn", _add_arguments, _run)
+SOURCE = Source("digits", "the handwritten digits of scikit-learn", _add_arguments, _prepare)

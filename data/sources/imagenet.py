@@ -1,8 +1,8 @@
-"""ImageNet (ILSVRC2012) from its official archives, indexed where they lie.
+"""ImageNet (ILSVRC2012) from its official archives, indexed in place.
 
-The training archive is a tar of 1,000 tars, one for each class, named by its WordNet id; the
-validation archive is flat, and the development kit says which class each of its images has. Labels
-are the field's: 0..999 in the order of the sorted WordNet ids.
+The training archive is a tar of 1,000 tars, one for each class, named by its WordNet id. The
+validation archive is flat; the development kit has the class of each of its images. Labels are
+0..999 in the order of the sorted WordNet ids, as everywhere in the field.
 """
 
 import json
@@ -16,18 +16,19 @@ import numpy as np
 
 from data.formats.devkit import Devkit, read_devkit
 from data.formats.tar import TarMember, list_members, walk
-from data.indexing.archived import Archive, Gathered, find_archives
-from data.indexing.source import Promise, Source, Survey, add_reading_arguments
-from data.indexing.survey import shown
-from data.indexing.units import Found
+from data.indexing.archives import Archive, GatheredImages, find_archives
+from data.indexing.listing import IMAGENET_COUNTS, Listing
+from data.indexing.paths import shown
+from data.indexing.source import Source, add_reading_arguments
+from data.indexing.unit import UnitContent
+from pipeline.system.command import plural
 
-PROMISE = Promise("ImageNet (ILSVRC2012)", {"train": 1_281_167, "val": 50_000}, classes=1000)
 VALIDATION_NAME = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 @dataclass(frozen=True, slots=True)
 class ClassTar:
-    """The images of one class: a tar at its place in the training archive."""
+    """The images of one class: a tar inside the training archive."""
 
     archive: Archive
     tar: TarMember
@@ -36,87 +37,90 @@ class ClassTar:
 
     @property
     def key(self) -> str:
-        """See `Unit`."""
+        """See `ReadingUnit`."""
         return json.dumps(["imagenet train", self.archive.key, self.tar, self.wnid, self.label])
 
     @property
     def size(self) -> int:
-        """See `Unit`."""
+        """See `ReadingUnit`."""
         return self.tar.size
 
-    def read(self) -> Found:
-        """See `Unit`."""
-        gathered = Gathered(self.archive)
+    def read(self) -> UnitContent:
+        """See `ReadingUnit`."""
+        gathered = GatheredImages(self.archive)
         start = self.tar.offset
         for member, content in walk(self.archive.path, start=start, end=start + self.tar.size):
             if not member.name.rpartition("/")[2].startswith(f"{self.wnid}_"):
                 raise ValueError(
-                    f"{self.archive.path}: {self.tar.name} holds {member.name!r}, whose name does "
-                    f"not begin with {self.wnid}_; fetch the archive again"
+                    f"{self.archive.path}: {self.tar.name} contains {member.name!r}, whose name"
+                    f" does not begin with {self.wnid}_; fetch the archive again"
                 )
             gathered.add(member, content)
-        return gathered.found(self.label)
+        return gathered.content(self.label)
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationTar:
-    """The validation archive; `labels` are those of its images in the order of their numbers."""
+    """The validation archive; `labels` are in the order of the numbers of its images."""
 
     archive: Archive
     labels: tuple[int, ...]
 
     @property
     def key(self) -> str:
-        """See `Unit`."""
+        """See `ReadingUnit`."""
         return json.dumps(["imagenet val", self.archive.key, self.labels])
 
     @property
     def size(self) -> int:
-        """See `Unit`."""
+        """See `ReadingUnit`."""
         return self.archive.file.size
 
-    def read(self) -> Found:
-        """See `Unit`."""
-        gathered = Gathered(self.archive)
+    def read(self) -> UnitContent:
+        """See `ReadingUnit`."""
+        gathered = GatheredImages(self.archive)
         seen = np.zeros(len(self.labels), np.bool_)
         labels: list[int] = []
         for member, content in walk(self.archive.path):
             number = self.number(member)
             if seen[number]:
-                raise ValueError(f"{self.archive.path} holds {member.name!r} twice; fetch it again")
+                raise ValueError(
+                    f"{self.archive.path} contains {member.name!r} twice; fetch it again"
+                )
             seen[number] = True
             if gathered.add(member, content):
                 labels.append(self.labels[number])
-        return gathered.found(labels)
+        return gathered.content(labels)
 
     def number(self, member: TarMember) -> int:
-        """Return the place of an image among the validation images, from 0 on.
+        """Return the place of an image among the validation images, from 0.
 
-        Raise `ValueError` if it is none of them.
+        Raises `ValueError` if it is not one of them.
         """
         found = VALIDATION_NAME.fullmatch(member.name)
         number = int(found[1]) - 1 if found else -1
         if 0 <= number < len(self.labels):
             return number
         raise ValueError(
-            f"{self.archive.path} holds {member.name!r}, not one of ILSVRC2012_val_00000001.JPEG "
-            f".. {len(self.labels):08}; is this the validation archive of the development kit?"
+            f"{self.archive.path} contains {member.name!r}, not one of"
+            f" ILSVRC2012_val_00000001.JPEG .. {len(self.labels):08}; give ILSVRC2012_img_val.tar"
+            " itself"
         )
 
 
-def survey(train: Path, val: Path, *, devkit: Path, out: Path, partial: bool) -> Survey:
-    """List the classes of the training archive; raise `ValueError` if these are not ImageNet's."""
-    kit = read_devkit(devkit)
+def list_imagenet(train: Path, val: Path, *, devkit: Path, out: Path, partial: bool) -> Listing:
+    """List the archives; raises `ValueError` if their classes are not those of the kit."""
+    kit = read_devkit(devkit, partial=partial)
     root, (train_archive, val_archive) = find_archives([train, val], out)
     splits = {
         "train": _class_tars(train_archive, kit, partial=partial),
         "val": [_validation_tar(val_archive, kit)],
     }
-    return Survey("imagenet", root, splits, kit.wnids, kit.class_names, promise=PROMISE)
+    return Listing("imagenet", root, splits, kit.wnids, kit.class_names, expected=IMAGENET_COUNTS)
 
 
 def _validation_tar(archive: Archive, kit: Devkit) -> ValidationTar:
-    """Look at its first image already: a wrong archive is told before the right one is read."""
+    """Check the first image: a wrong archive is refused before the other one is read."""
     tar = ValidationTar(archive, kit.validation_labels)
     for member in list_members(archive.path):
         tar.number(member)
@@ -131,11 +135,11 @@ def _class_tars(archive: Archive, kit: Devkit, *, partial: bool) -> list[ClassTa
         wnid = member.name.rpartition("/")[2].removesuffix(".tar")
         if wnid not in labels or not member.name.endswith(".tar"):
             raise ValueError(
-                f"{archive.path} holds {member.name!r}, not the tar of a class of the development "
-                "kit; give ILSVRC2012_img_train.tar itself"
+                f"{archive.path} contains {member.name!r}, not the tar of a class of the"
+                " development kit; give ILSVRC2012_img_train.tar itself"
             )
         if wnid in tars:
-            raise ValueError(f"{archive.path} holds {member.name!r} twice; fetch it again")
+            raise ValueError(f"{archive.path} contains {member.name!r} twice; fetch it again")
         tars[wnid] = ClassTar(archive, member, wnid, labels[wnid])
     _expect_all(archive, [wnid for wnid in kit.wnids if wnid not in tars], partial=partial)
     return list(tars.values())
@@ -144,8 +148,8 @@ def _class_tars(archive: Archive, kit: Devkit, *, partial: bool) -> list[ClassTa
 def _expect_all(archive: Archive, missing: Sequence[str], *, partial: bool) -> None:
     if missing and not partial:
         raise ValueError(
-            f"{archive.path} has no images of {len(missing):,} classes ({shown(missing)}); "
-            "fetch it again, or accept a part with --partial"
+            f"{archive.path} lacks {plural(len(missing), 'class', 'classes')} ({shown(missing)});"
+            " fetch it again, or accept it with --partial"
         )
 
 
@@ -159,9 +163,14 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_reading_arguments(parser)
 
 
-def _run(arguments: Namespace) -> Survey:
-    given = arguments
-    return survey(given.train, given.val, devkit=given.devkit, out=given.out, partial=given.partial)
+def _prepare(arguments: Namespace) -> Listing:
+    return list_imagenet(
+        arguments.train,
+        arguments.val,
+        devkit=arguments.devkit,
+        out=arguments.out,
+        partial=arguments.partial,
+    )
 
 
-SOURCE = Source("imagenet", "ImageNet's official archives, in place", _add_arguments, _run)
+SOURCE = Source("imagenet", "the official archives of ImageNet, in place", _add_arguments, _prepare)

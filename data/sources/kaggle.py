@@ -1,36 +1,37 @@
-"""ImageNet as Kaggle packs it: ILSVRC/Data/CLS-LOC and two tables, indexed where it lies."""
+"""ImageNet as Kaggle packs it, ILSVRC/Data/CLS-LOC and two tables, indexed in place."""
 
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from data.indexing.images import ImageFile, in_units
-from data.indexing.source import Source, Survey, add_reading_arguments, root_for
-from data.indexing.survey import shown
-from data.sources.imagefolder import (
+from data.indexing.class_folders import (
     class_names,
     ignored,
     image_file,
     list_images,
     refuse_inside,
-    walk,
+    walk_files,
 )
-from data.sources.imagenet import PROMISE
+from data.indexing.image_files import ImageFile, in_units
+from data.indexing.listing import IMAGENET_COUNTS, Listing
+from data.indexing.paths import root_for, shown
+from data.indexing.source import Source, add_reading_arguments
+from pipeline.system.command import plural
 
 IMAGES = "ILSVRC/Data/CLS-LOC"
 SOLUTION = "LOC_val_solution.csv"
 MAPPING = "LOC_synset_mapping.txt"
 SOLUTION_LINE = re.compile(r"([^,\s]+),(n[0-9]{8})(?: .*)?")
-"""`ILSVRC2012_val_00000001,n01751748 111 108 288 251 `: an image, its class and where it is seen"""
+"""`ILSVRC2012_val_00000001,n01751748 111 108 288 251 `: an image, its class and bounding boxes"""
 MAPPING_LINE = re.compile(r"(n[0-9]{8}) (.+)")
 """`n01440764 tench, Tinca tinca`"""
 WNID = re.compile(r"n[0-9]{8}")
 ENDINGS = frozenset({"jpeg", "jpg"})
 
 
-def survey(source: Path, out: Path, *, partial: bool) -> Survey:
-    """List the images; raise `ValueError` if folders and tables do not fit together."""
+def list_kaggle(source: Path, out: Path, *, partial: bool) -> Listing:
+    """List the images; raises `ValueError` if folders and tables contradict each other."""
     images = source / IMAGES
     _require_layout(source)
     refuse_inside(out, images, ("train", "val"))
@@ -41,21 +42,21 @@ def survey(source: Path, out: Path, *, partial: bool) -> Survey:
     val, others = _validation_images(images, labels)
     if not partial:
         _expect_all(images / "val", labels, val)
-    return Survey(
+    return Listing(
         name="imagenet",
         root=root_for(images, out),
         splits={"train": in_units(images, train.images), "val": in_units(images, [*val.values()])},
         classes=classes,
         class_names=tuple(words[wnid] for wnid in classes) if words else (),
         notes=ignored([*train.others, *others]),
-        promise=PROMISE,
+        expected=IMAGENET_COUNTS,
     )
 
 
 def read_mapping(path: Path) -> dict[str, str]:
-    """Return the classes in words by WordNet id; nothing if there is no such table.
+    """Return the words of each class by WordNet id; empty if the table is missing.
 
-    Raise `ValueError` for a line that is none: `n01440764 tench, Tinca tinca`.
+    Raises `ValueError` for a line that is not like `n01440764 tench, Tinca tinca`.
     """
     if not path.is_file():
         return {}
@@ -71,7 +72,8 @@ def read_mapping(path: Path) -> dict[str, str]:
 def read_solution(path: Path, classes: Collection[str]) -> dict[str, int]:
     """Return the label of each validation image by its name without ending.
 
-    Raise `ValueError` for a line that is none: `ILSVRC2012_val_00000001,n01751748 111 108 ...`.
+    Raises `ValueError` for a line that is not like
+    `ILSVRC2012_val_00000001,n01751748 111 108 ...`.
     """
     labels = {wnid: label for label, wnid in enumerate(classes)}
     found: dict[str, int] = {}
@@ -81,7 +83,7 @@ def read_solution(path: Path, classes: Collection[str]) -> dict[str, int]:
         row = SOLUTION_LINE.fullmatch(line)
         if not row or row[2] not in labels or row[1] in found:
             raise ValueError(
-                f"{place}: {line[:60]!r} does not name a new image and a class; fetch it again"
+                f"{place}: {line[:60]!r} does not name a new image and its class; fetch it again"
             )
         found[row[1]] = labels[row[2]]
     return found
@@ -96,20 +98,20 @@ def _require_layout(source: Path) -> None:
     missing = [str(needed) for needed, is_there in there.items() if not is_there]
     if missing:
         raise ValueError(
-            f"there is no {' and no '.join(missing)}; give the folder that holds ILSVRC/ and "
-            f"{SOLUTION}, unpacked"
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; give the"
+            f" folder that contains ILSVRC/, unpacked, and {SOLUTION}"
         )
 
 
 def _classes(train: Path, words: Mapping[str, str]) -> tuple[str, ...]:
-    """Return all WordNet ids, sorted, also those that a part of the images does without."""
+    """Return all WordNet ids, sorted, including those without images."""
     folders = class_names(train)
     known = set(words) or {name for name in folders if WNID.fullmatch(name)}
     strange = [name for name in folders if name not in known]
     if strange:
         raise ValueError(
-            f"{train} holds {shown(strange)}, no WordNet ids of {MAPPING}; remove what is not "
-            "ImageNet's"
+            f"{train} contains {shown(strange)}, not WordNet ids from {MAPPING}; remove everything"
+            " that is not ImageNet"
         )
     return tuple(sorted(known))
 
@@ -120,14 +122,14 @@ def _validation_images(
     """Return the images by their names without ending, and the paths of other files."""
     found: dict[str, ImageFile] = {}
     others: list[str] = []
-    for path, entry in walk(images, "val"):
+    for path, entry in walk_files(images, "val"):
         stem, _, ending = entry.name.rpartition(".")
         if ending.lower() not in ENDINGS:
             others.append(path)
         elif stem not in labels:
             raise ValueError(f"{images / path} is not in {SOLUTION}; fetch both again")
         elif stem in found:
-            raise ValueError(f"{images / path} is {found[stem].path} once more; remove one")
+            raise ValueError(f"{images / path} is a second {found[stem].path}; remove one")
         else:
             found[stem] = image_file(path, entry, labels[stem])
     return found, others
@@ -137,8 +139,8 @@ def _expect_all(folder: Path, labels: Collection[str], found: Collection[str]) -
     missing = [name for name in labels if name not in found]
     if missing:
         raise ValueError(
-            f"{folder} lacks {len(missing):,} images of {SOLUTION}: {shown(missing)}; unpack it "
-            "again, or accept a part with --partial"
+            f"{folder} lacks {plural(len(missing), 'image')} of {SOLUTION}: {shown(missing)};"
+            " unpack it again, or accept it with --partial"
         )
 
 
@@ -151,13 +153,13 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, metavar="SRC", help=f"holds {IMAGES}/ and {SOLUTION}, unpacked"
+        "source", type=Path, metavar="SRC", help=f"the folder with {IMAGES}/ and {SOLUTION}"
     )
     add_reading_arguments(parser)
 
 
-def _run(arguments: Namespace) -> Survey:
-    return survey(arguments.source, arguments.out, partial=arguments.partial)
+def _prepare(arguments: Namespace) -> Listing:
+    return list_kaggle(arguments.source, arguments.out, partial=arguments.partial)
 
 
-SOURCE = Source("kaggle", "ImageNet as Kaggle packs it, unpacked", _add_arguments, _run)
+SOURCE = Source("kaggle", "ImageNet as Kaggle packs it, unpacked", _add_arguments, _prepare)

@@ -1,7 +1,7 @@
-"""WebDataset shards, indexed where they lie: tars in which files of one key make one sample.
+"""WebDataset shards, indexed in place: tars in which files with the same key are one sample.
 
 A key is a name up to its first dot. `key.jpg` and `key.cls` (the label as text), or `key.json` with
-the label in one of its fields, may come in any order; where there are both, they must agree.
+the label in one of its fields, may come in any order; if a sample has both, they must agree.
 """
 
 import json
@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from data.formats.tar import TarMember, walk
-from data.indexing.archived import Archive, Gathered, expand, find_archives
-from data.indexing.images import EXTENSIONS
-from data.indexing.source import Source, Survey, add_reading_arguments
-from data.indexing.survey import LABEL_LIMIT
-from data.indexing.units import Found
+from data.indexing.archives import Archive, GatheredImages, expand, find_archives
+from data.indexing.image_files import EXTENSIONS
+from data.indexing.listing import Listing
+from data.indexing.reading import LABEL_LIMIT
+from data.indexing.source import Source, add_reading_arguments, read_classes
+from data.indexing.unit import UnitContent
 
 LABEL = re.compile(rb"\s*([0-9]{1,9})\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class WebDatasetShard:
-    """One tar; `json_field` holds the label where it is in `key.json`."""
+    """One tar; `json_field` is the field of the label in `key.json`."""
 
     archive: Archive
     json_field: str
@@ -31,17 +32,17 @@ class WebDatasetShard:
 
     @property
     def key(self) -> str:
-        """See `Unit`."""
+        """See `ReadingUnit`."""
         return json.dumps(["webdataset", self.archive.key, self.json_field, self.classes])
 
     @property
     def size(self) -> int:
-        """See `Unit`."""
+        """See `ReadingUnit`."""
         return self.archive.file.size
 
-    def read(self) -> Found:
-        """See `Unit`; images wait for their labels until the end of the shard."""
-        gathered = Gathered(self.archive)
+    def read(self) -> UnitContent:
+        """See `ReadingUnit`; images and labels are matched at the end of the shard."""
+        gathered = GatheredImages(self.archive)
         images: dict[str, TarMember] = {}
         labels: dict[str, int] = {}
         usable: list[str] = []
@@ -55,27 +56,27 @@ class WebDatasetShard:
             elif ending in {"cls", "json"}:
                 label = self._label(member, ending, bytes(content))
                 if label is not None and labels.setdefault(key, label) != label:
-                    raise self._fault(member, f"says {label}, but {labels[key]} was said before")
+                    raise self._fault(member, f"has label {label}, but it was {labels[key]} before")
         self._expect_pairs(images, labels)
-        return gathered.found([labels[key] for key in usable])
+        return gathered.content([labels[key] for key in usable])
 
     def _label(self, member: TarMember, ending: str, content: bytes) -> int | None:
-        """Return a label, or None where a `.json` says nothing of it."""
+        """Return a label; None if a `.json` has no label."""
         value = _field(content, self.json_field) if ending == "json" else _number(content)
         if value is None and ending == "json":
             return None
         bound = LABEL_LIMIT if self.classes is None else self.classes
         if type(value) is not int or not 0 <= value < bound:
-            said = content if ending == "cls" else value
+            wrong = content if ending == "cls" else value
             raise self._fault(
-                member, f"holds {said!r:.40}, where a label from 0 to {bound - 1:,} should be"
+                member, f"contains {wrong!r:.40}, not a label from 0 to {bound - 1:,}"
             )
         return value
 
     def _expect_pairs(self, images: dict[str, TarMember], labels: dict[str, int]) -> None:
         for key, member in images.items():
             if key not in labels:
-                wanted = f"a .cls of its name, or a .json with the field {self.json_field!r}"
+                wanted = f"a .cls with its name, or a .json with the field {self.json_field!r}"
                 raise self._fault(member, f"has no label ({wanted})")
         for key in labels:
             if key not in images:
@@ -94,7 +95,7 @@ def _number(content: bytes) -> int | None:
 
 
 def _field(content: bytes, name: str) -> object:
-    """Return a field of a JSON object, None if there is no such field or object."""
+    """Return a field of a JSON object; None if the field is missing or this is not an object."""
     try:
         value: Any = json.loads(content)
     except (ValueError, RecursionError):
@@ -103,7 +104,7 @@ def _field(content: bytes, name: str) -> object:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return the key of a member and its ending in small letters: the parts about the first dot.
+    """Split a name at its first dot into the key and the ending, in lower case.
 
     Hidden files such as `._1.jpg` have neither.
     """
@@ -114,32 +115,16 @@ def split_name(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", ending.lower()
 
 
-def survey(
+def list_shards(
     splits: dict[str, list[Path]], *, out: Path, json_field: str, classes: tuple[str, ...] | None
-) -> Survey:
+) -> Listing:
     """List the shards of each split."""
     every = [path for paths in splits.values() for path in paths]
     root, archives = find_archives(every, out)
     known = None if classes is None else len(classes)
     shards = iter([WebDatasetShard(archive, json_field, known) for archive in archives])
     units = {split: [next(shards) for _ in paths] for split, paths in splits.items()}
-    return Survey("webdataset", root, units, classes)
-
-
-def read_classes(path: Path | None) -> tuple[str, ...] | None:
-    """Read one class a line, in the order of the labels; None where no file is given."""
-    if path is None:
-        return None
-    try:
-        classes = tuple(path.read_text(encoding="utf-8").split("\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"--classes {path} cannot be read ({error}); give one class a line"
-        ) from error
-    classes = tuple(name.strip() for name in classes if name.strip())
-    if len(set(classes)) < len(classes) or not classes:
-        raise ValueError(f"--classes {path} must name each class once, one a line")
-    return classes
+    return Listing("webdataset", root, units, classes)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -147,26 +132,33 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "train",
         nargs="+",
         metavar="SHARDS",
-        help="training shards: 'train-{000..127}.tar' or *.tar",
-    )
-    parser.add_argument("--val", nargs="+", required=True, metavar="SHARDS", help="as for training")
-    parser.add_argument(
-        "--json-field", default="label", metavar="NAME", help="the label in .json (default label)"
+        help="training shards, such as 'train-{000..127}.tar' or 'train-*.tar'",
     )
     parser.add_argument(
-        "--classes", type=Path, metavar="FILE", help="class names, one a line in order of labels"
+        "--val", nargs="+", required=True, metavar="SHARDS", help="validation shards"
+    )
+    parser.add_argument(
+        "--json-field",
+        default="label",
+        metavar="NAME",
+        help="field of the label in .json files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="class names, one a line, in the order of the labels",
     )
     add_reading_arguments(parser)
 
 
-def _run(arguments: Namespace) -> Survey:
-    given = arguments
-    return survey(
-        {"train": expand(given.train), "val": expand(given.val)},
-        out=given.out,
-        json_field=given.json_field,
-        classes=read_classes(given.classes),
+def _prepare(arguments: Namespace) -> Listing:
+    return list_shards(
+        {"train": expand(arguments.train), "val": expand(arguments.val)},
+        out=arguments.out,
+        json_field=arguments.json_field,
+        classes=read_classes(arguments.classes),
     )
 
 
-SOURCE = Source("webdataset", "WebDataset shards, in place", _add_arguments, _run)
+SOURCE = Source("webdataset", "WebDataset shards, in place", _add_arguments, _prepare)

@@ -1,1 +1,1 @@
-"""What `launch/benchmark.py` measures."""
+"""What `launch/benchmark.py` and `launch/order_quality.py` measure."""

@@ -1,7 +1,7 @@
-"""How long a checkpoint holds training up: saved in the background, and waited for.
+"""How long saving a checkpoint delays training: in the background, and with waiting.
 
-Both ways take turns, into the same folder, through the same code: a save that is waited for is a
-save in the background and a wait. No dataset is needed: the network trains on one random batch.
+Both ways take turns, with the same folder and code: the second is a save in the background and a
+wait for it. No dataset is needed: the network trains on one random batch.
 """
 
 import statistics
@@ -23,13 +23,14 @@ from pipeline.models.input import Normalized
 from pipeline.optim.build import build_optimizer
 from pipeline.optim.ema import WeightAverage
 from pipeline.optim.slots import optimizer_slots
+from pipeline.system.command import plural
 
 CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class Training:
-    """A step to repeat, and the state that it changes."""
+    """A training step and the state that it changes."""
 
     step: Callable[[], None]
     state: Mapping[str, Tensors]
@@ -42,43 +43,45 @@ class Training:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds, a value for each time that it was measured."""
+    """Measured times in seconds."""
 
     steps: list[float] = field(default_factory=list[float])
-    """Of steps while nothing is written."""
+    """Steps while nothing is written."""
     disturbed_steps: list[float] = field(default_factory=list[float])
-    """Of steps that began and ended while a checkpoint was written."""
+    """Steps that started and ended while a checkpoint was written."""
     stalls: list[float] = field(default_factory=list[float])
-    """Of the call that saves in the background; the first one obtains the host memory, too."""
+    """The call that saves in the background; the first one also allocates the host memory."""
     waits: list[float] = field(default_factory=list[float])
-    """Of the same call and the wait for its write."""
+    """The same call, and the wait for its write."""
 
 
 def compare_saves(config: Config, device: torch.device, folder: Path, *, rounds: int) -> None:
-    """Print what a save costs training, in ms and in steps; what is written is deleted.
+    """Print what a save costs, in ms and in steps; the checkpoints are deleted.
 
-    Raises `ValueError` if there are no two `rounds`, or `folder` cannot be written to.
+    Raises `ValueError` if `rounds` is less than 2, or `folder` is not writable.
     """
     if rounds < 2:
-        raise ValueError(f"--rounds {rounds}: the first save is apart, so that it takes 2 or more")
+        raise ValueError(
+            f"--rounds {rounds}: must be at least 2, because the first save is shown separately"
+        )
     training = open_training(config, device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix="checkpoint-stall-") as scratch:
             times = measure(training, Path(scratch), device, rounds=rounds)
     except OSError as error:
-        raise ValueError(f"--folder {folder} cannot be written to: {error}") from error
-    print(f"{config.model.name}, {training.parameters:,} parameters, on {device.type}")
+        raise ValueError(f"--folder {folder} is not writable: {error}") from error
+    print(f"{config.model.name}, {plural(training.parameters, 'parameter')}, on {device.type}")
     print(f"state: {training.megabytes:,.0f} MB ({', '.join(training.state)})")
     print("\n".join(table(times)))
 
 
 def open_training(config: Config, device: torch.device) -> Training:
-    """Build network, optimiser and, if configured, average, as a run of one rank would."""
+    """Build the network, its optimiser and EMA, if configured, as a run of one rank does."""
     network = build(config.model, classes=CLASSES, generator_seed=config.seed).to(device)
     train, data = config.train, config.data
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
-    network.to(memory_format=layout)  # copying to the host takes longer where the order changes
+    network.to(memory_format=layout)  # changing the layout slows the copy to the host
     module = Normalized(network, mean=data.mean, std=data.std, channels_last=train.channels_last)
     forward = module.to(device)
     if is_compiled(train.compile, device):
@@ -105,7 +108,7 @@ def open_training(config: Config, device: torch.device) -> Training:
 
 
 def measure(training: Training, folder: Path, device: torch.device, *, rounds: int) -> Times:
-    """Save `rounds` times in either way, with steps in between; raise OSError if a write fails."""
+    """Save `rounds` times each way, with steps in between; raise `OSError` if a write fails."""
     times = Times()
     with Checkpoints(
         folder,
@@ -123,7 +126,7 @@ def measure(training: Training, folder: Path, device: torch.device, *, rounds: i
             save(number)
             checkpoints.wait()
 
-        for _ in range(2):  # compiles, and warms up
+        for _ in range(2):  # compiles and warms up
             training.step()
         for number in range(1, 2 * rounds, 2):
             times.steps.append(_seconds(training.step, device))
@@ -132,26 +135,26 @@ def measure(training: Training, folder: Path, device: torch.device, *, rounds: i
                 seconds = _seconds(training.step, device)
                 if _writes(checkpoints):
                     times.disturbed_steps.append(seconds)
-            checkpoints.wait()  # old ones are deleted by now, too: the next save meets a quiet disk
+            checkpoints.wait()  # old ones are deleted by then: the next save finds a quiet disk
             times.steps.append(_seconds(training.step, device))
             times.waits.append(_seconds(lambda at=number + 1: save_and_wait(at), device))
     return times
 
 
 def table(times: Times) -> list[str]:
-    """Return a line for each kind: milliseconds, and how many undisturbed steps their median is."""
+    """Return a line for each kind: milliseconds, and their median in undisturbed steps."""
     step = statistics.median(times.steps)
     rows = [
-        ("a step", times.steps),
-        ("a step while a checkpoint is written", times.disturbed_steps),
+        ("step", times.steps),
+        ("step while a checkpoint is written", times.disturbed_steps),
         ("first save in the background", times.stalls[:1]),
         ("later saves in the background", times.stalls[1:]),
-        ("a save that is waited for", times.waits),
+        ("save and wait", times.waits),
     ]
     lines = [f"{'ms':40} {'min / median / max':>30}    steps"]
     for name, seconds in rows:
         if not seconds:
-            lines.append(f"{name:40} {'none: the write is shorter':>30}")
+            lines.append(f"{name:40} {'none: the write was shorter':>30}")
             continue
         spread = (min(seconds), statistics.median(seconds), max(seconds))
         text = " / ".join(f"{1000 * each:,.1f}" for each in spread)
@@ -160,7 +163,7 @@ def table(times: Times) -> list[str]:
 
 
 def _writes(checkpoints: Checkpoints) -> bool:
-    """Whether a write is under way."""
+    """Whether a write is in progress."""
     try:
         checkpoints.wait(0)
     except TimeoutError:

@@ -1,5 +1,5 @@
 """What on a cluster, or on this machine, will cost work or time.
 
-`facts` finds the facts; the rules for clusters, for places on disk and for machines are pure
-functions of them, each of which makes one finding, or none where it has nothing to say.
+`facts` collects the facts. The rules for clusters, for places on disk and for machines are pure
+functions of them; each returns one finding, or None.
 """

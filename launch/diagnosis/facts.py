@@ -1,30 +1,30 @@
-"""Finding out the facts that the rules judge."""
+"""Collecting the facts for the rules."""
 
-import fcntl
 import os
 import resource
 import shutil
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from launch.diagnosis.machine_rules import SHARED_MEMORY, Machine
-from launch.diagnosis.place_rules import Folder, Store
+from launch.diagnosis.place_rules import Folder, TrackingStore
 from pipeline.config.schema import Container
+from pipeline.system.locks import lock_file
 from pipeline.system.mounts import shared
-from pipeline.tracking.mlflow_client import sqlite_file, without_password
+from pipeline.tracking.server import why_silent
+from pipeline.tracking.store_uri import sqlite_file, without_password
 
-ANSWER_SECONDS = 5.0
-MISSING = "there is no such folder"
+ANSWER_SECONDS = 60
+MISSING = "no such folder"
 
 
-def look_at_machine() -> Machine:
-    """Return what this machine has."""
+def inspect_machine() -> Machine:
+    """Return the facts about this machine."""
     listed = run("nvidia-smi", "-L") or ""
     gpus = sum(line.startswith("GPU ") for line in listed.splitlines())
     memory = shutil.disk_usage(SHARED_MEMORY).free if Path(SHARED_MEMORY).is_dir() else None
@@ -42,10 +42,10 @@ def locked_memory_bytes() -> int:
     return resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
 
 
-def look_at_folder(
+def inspect_folder(
     setting: str, path: Path, must_be: Literal["shared", "local", "anything"], *, is_written: bool
 ) -> Folder:
-    """Return what a folder is like; leaves nothing in it."""
+    """Return the facts about a folder; leaves nothing in it."""
     is_shared, where = shared(path)
     there = next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir())
     free = shutil.disk_usage(there).free
@@ -58,23 +58,16 @@ def look_at_folder(
         return replace(folder, trouble=f"{error.strerror} ({there})")
 
 
-def look_at_store(uri: str) -> Store:
-    """Return whether MLflow's store is there."""
+def inspect_store(uri: str) -> TrackingStore:
+    """Return the facts about MLflow's store."""
     shown, file = without_password(uri), sqlite_file(uri)
     if file is not None:
-        return Store(shown, shared_file=shared(file)[0] is True)
-    if not uri.startswith(("http://", "https://")):
-        return Store(shown)
-    request = f"{uri.rstrip('/')}/health"
-    try:
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS):  # noqa: S310 - it is http
-            return Store(shown)
-    except (OSError, ValueError) as error:
-        return Store(shown, error=str(error))
+        return TrackingStore(shown, shared_file=shared(file)[0] is True)
+    return TrackingStore(shown, error=why_silent(uri))
 
 
 def has_runtime(container: Container) -> bool:
-    """Return whether the container's runtime is here."""
+    """Return whether this machine has the container's runtime."""
     match container.runtime:
         case "pyxis":
             return "--container-image" in (run("srun", "--help") or "")
@@ -83,9 +76,11 @@ def has_runtime(container: Container) -> bool:
 
 
 def run(*command: str) -> str | None:
-    """Return what a command prints; None if it cannot."""
+    """Return the output of a command; None if it fails."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        answer = subprocess.run(
+            command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout if answer.returncode == 0 else None
@@ -94,7 +89,7 @@ def run(*command: str) -> str | None:
 def _write_and_lock(folder: Path) -> float:
     """Return by how many seconds the clock of the folder's file system is ahead of ours."""
     with tempfile.TemporaryFile(dir=folder) as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
         before = time.time()
         file.write(b"x")
         file.flush()

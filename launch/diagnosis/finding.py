@@ -1,4 +1,4 @@
-"""A finding: what a setting means for whoever trains here, and what to do about it."""
+"""A finding: what a setting means for a training here, and what to do about it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,33 +7,33 @@ from typing import TypeVar
 
 
 class Severity(StrEnum):
-    """What it comes to if nothing is done."""
+    """What happens if nothing is done."""
 
     WORK = "costs work"
-    """A run does not start, ends for good, or loses what it did since its last checkpoint."""
+    """A run does not start, ends for good, or loses the work since its last checkpoint."""
     TIME = "costs time"
-    """A run goes on by itself, but later than it could."""
+    """A run continues by itself, but later than it could."""
     FINE = "fine"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One setting, judged."""
+    """One setting and what it means."""
 
     severity: Severity
     setting: str
     value: str
     meaning: str
-    """For you, in a sentence."""
+    """One sentence for the user."""
     remedy: str = ""
-    """Empty if there is nothing to do."""
+    """Empty if nothing needs to be done."""
 
 
 Facts = TypeVar("Facts")
 
 
 def apply(rules: Iterable[Callable[[Facts], Finding | None]], facts: Facts) -> list[Finding]:
-    """Return what the rules find."""
+    """Return the findings of the rules."""
     return [finding for rule in rules if (finding := rule(facts))]
 
 

@@ -1,4 +1,4 @@
-"""Rules about the machine that trains, where that is this one."""
+"""Rules about this machine, if it is the one that trains."""
 
 import resource
 from collections.abc import Callable
@@ -13,16 +13,16 @@ OPEN_FILES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is to know of a machine."""
+    """The facts about a machine."""
 
     gpus: int
-    """Those that the driver shows."""
+    """As the driver reports them."""
     torch_gpus: int
-    """Those that torch may use."""
+    """Those that torch can use."""
     shared_memory_bytes: int | None
     """Free in /dev/shm; None if it is missing."""
     open_files: int
-    """The hard limit: the pipeline raises its soft one."""
+    """The hard limit: the pipeline raises the soft one."""
     locked_memory_bytes: int
 
 
@@ -32,9 +32,9 @@ def gpus(machine: Machine) -> Finding:
         return fine("GPUs", "none", "training here runs on the CPU")
     remedy = "see CUDA_VISIBLE_DEVICES, and whether the driver is recent enough for torch"
     if machine.torch_gpus == 0:
-        return costs_work("GPUs", value, "torch can use none, and trains on the CPU", remedy)
+        return costs_work("GPUs", value, "torch cannot use any, and trains on the CPU", remedy)
     if machine.torch_gpus < machine.gpus:
-        return costs_time("GPUs", value, "torch uses only some of those there are", remedy)
+        return costs_time("GPUs", value, "torch can only use some of them", remedy)
     return fine("GPUs", value, "torch can use all of them")
 
 
@@ -42,9 +42,9 @@ def shared_memory(machine: Machine) -> Finding:
     free = machine.shared_memory_bytes
     value = "missing" if free is None else f"{free / 1e9:,.1f} GB free"
     if free is not None and free >= SHARED_MEMORY_BYTES:
-        return fine(SHARED_MEMORY, value, "ranks on one node have room to exchange data")
-    meaning = "NCCL exchanges data between the ranks of a node there, and fails without room"
-    remedy = "delete what lies there; give a container --shm-size=8g or --ipc=host"
+        return fine(SHARED_MEMORY, value, "enough for the ranks of a node to exchange data")
+    meaning = "NCCL exchanges data between the ranks of a node there, and fails if it is full"
+    remedy = "delete files there; start a container with --shm-size=8g or --ipc=host"
     return costs_work(SHARED_MEMORY, value, meaning, remedy)
 
 
@@ -53,15 +53,15 @@ def open_files(machine: Machine) -> Finding:
     if count == resource.RLIM_INFINITY or count >= OPEN_FILES:
         value = "unlimited" if count == resource.RLIM_INFINITY else f"{count:,}"
         return fine("ulimit -Hn", value, "shards stay open between reads")
-    meaning = "of a dataset of many files few stay open, so that reading them takes longer"
+    meaning = "a dataset of many files is read more slowly, because few of them can stay open"
     return costs_time("ulimit -Hn", f"{count:,}", meaning, f"ask for a limit of {OPEN_FILES:,}")
 
 
 def locked_memory(machine: Machine) -> Finding:
     limit = machine.locked_memory_bytes
     if limit == resource.RLIM_INFINITY:
-        return fine("ulimit -l", "unlimited", "NCCL may pin the memory that it needs")
-    meaning = "NCCL over InfiniBand needs more; ranks of one machine alone do not"
+        return fine("ulimit -l", "unlimited", "NCCL can pin the memory that it needs")
+    meaning = "enough for the ranks of one machine; NCCL over InfiniBand would need more"
     return fine("ulimit -l", f"{limit // 1024:,} kB", meaning)
 
 

@@ -1,1 +1,1 @@
-"""Training on this machine: checked beforehand, then its ranks started together."""
+"""Training on this machine."""

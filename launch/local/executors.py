@@ -11,12 +11,13 @@ from submitit import AutoExecutor
 from submitit.core.utils import UncompletedJobError
 
 from launch.local.ranks import run_ranks
+from pipeline.system.exit_codes import FAILURE, INTERRUPTED
 
 Executor = Literal["local", "debug"]
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = "jobs"
-FOR_EVER_MINUTES = 60 * 24 * 365
-"""Submitit's own limit is two minutes."""
+TIMEOUT_MINUTES = 60 * 24 * 365
+"""A year: submitit's default is two minutes."""
 
 
 def start_here(command: Sequence[str], *, ranks: int, gpus: int) -> int:
@@ -31,17 +32,18 @@ def start_here(command: Sequence[str], *, ranks: int, gpus: int) -> int:
 def start_as_job(
     executor: Executor, runs_dir: Path, command: Sequence[str], *, ranks: int, gpus: int
 ) -> int:
-    """Train as `start_here` does, in a job of submitit's, and await it; return the exit code.
+    """Train like `start_here`, but in a job of submitit; wait for it and return the exit code.
 
-    `local` is a process of its own, whose output goes to files in `runs_dir`/jobs; Ctrl-C ends it.
-    `debug` is this process, with a debugger where an exception comes up.
+    `local` is another process, with its output in `runs_dir`/jobs; Ctrl-C ends it. `debug` is this
+    process, with a debugger at the first exception.
     """
     jobs = AutoExecutor(runs_dir / JOBS, cluster=executor)
-    # One task: ours starts the ranks, and ends all when one fails, which submitit does not.
-    jobs.update_parameters(timeout_min=FOR_EVER_MINUTES, tasks_per_node=1, gpus_per_node=gpus)
+    # One task: it starts the ranks, and ends all of them if one fails, which submitit does not.
+    jobs.update_parameters(timeout_min=TIMEOUT_MINUTES, tasks_per_node=1, gpus_per_node=gpus)
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     )
+    os.environ["PYTHONSAFEPATH"] = "1"  # or packages in the current folder would come first
     job = jobs.submit(partial(start_here, list(command), ranks=ranks, gpus=gpus))
     if executor == "local":
         print(f"job {job.job_id}: output in {job.paths.stdout}", flush=True)
@@ -49,7 +51,7 @@ def start_as_job(
         return job.result()
     except UncompletedJobError as error:
         print(f"job {job.job_id} was lost: {error}", file=sys.stderr)
-        return 1
+        return FAILURE
     except KeyboardInterrupt:
         job.cancel()
-        return 130
+        return INTERRUPTED

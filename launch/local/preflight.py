@@ -1,4 +1,4 @@
-"""Everything about a run that can be checked and foretold before a single process is started."""
+"""What can be checked and computed about a run before any process starts."""
 
 import shutil
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from pipeline.optim.build import peak_rate
 from pipeline.optim.schedule import warmup_steps
 from pipeline.plan import Plan, make_plan
 from pipeline.storage.staging import stage_root, staged_bytes
+from pipeline.system.command import plural
 
 COMPILERS = ("c++", "g++", "clang++")
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a configuration comes to on `ranks` ranks."""
+    """A checked configuration on `ranks` ranks."""
 
     config: Config
     ranks: int
@@ -28,19 +29,23 @@ class Preflight:
     parameters: int
 
     def lines(self) -> list[tuple[str, str]]:
-        """Return what a person wants to see before starting, as (name, value)."""
+        """Return the summary to print before starting, as (name, value)."""
         plan, manifest = self.plan, self.split.train.manifest
+        classes = plural(len(manifest.classes), "class", "classes")
         counts = f"{len(self.split.train):,} training and {len(self.split.val):,} validation images"
         accumulation = f" x {plan.accumulation} accumulated" if plan.accumulation > 1 else ""
         return [
-            ("dataset", f"{manifest.name}, {len(manifest.classes):,} classes, {counts}"),
+            ("dataset", f"{manifest.name}, {classes}, {counts}"),
             ("fingerprint", manifest.fingerprint),
-            ("network", f"{self.config.model.name}, {self.parameters:,} parameters"),
+            ("network", f"{self.config.model.name}, {plural(self.parameters, 'parameter')}"),
             ("ranks", f"{self.ranks:,}"),
-            ("global batch", f"{plan.global_batch:,} images"),
-            ("micro batch", f"{plan.micro_batch:,} images a rank{accumulation}"),
+            ("global batch", plural(plan.global_batch, "image")),
+            ("micro batch", f"{plural(plan.micro_batch, 'image')} per rank{accumulation}"),
             ("steps per epoch", f"{float(plan.steps_per_epoch):,.2f}"),
-            ("length", f"{plan.last_step:,} steps, {plan.epoch(plan.last_step):.2f} epochs"),
+            (
+                "length",
+                f"{plural(plan.last_step, 'step')}, {plan.epoch(plan.last_step):.2f} epochs",
+            ),
             ("learning rate", describe_rate(self.config, plan)),
             *self._staging(),
         ]
@@ -49,24 +54,24 @@ class Preflight:
         if self.config.data.stage is None:
             return []
         size = f"{staged_bytes(self.split) / 1e9:,.1f} GB"
-        return [("on each node", f"{size} in {stage_root(self.config.data, self.split)}")]
+        return [("staging", f"{size} per node, in {stage_root(self.config.data, self.split)}")]
 
 
 def count_gpus() -> int:
-    """Return how many GPUs this machine lets us see."""
+    """Return how many GPUs this process can see."""
     return torch.cuda.device_count()
 
 
 def check(config: Config, *, ranks: int, like: Preflight | None = None) -> Preflight:
-    """Check dataset, files, batch and network; raise `ValueError` with the first that is wrong.
+    """Check dataset, files, batch and network; a dataset that `like` has checked is not repeated.
 
-    The dataset that `like` has checked a moment ago is not looked at again.
+    Raises `ValueError` for the first mistake.
     """
     known = like.split if like and like.config.data == config.data else None
     split = known or open_split(config.data)
     plan = make_plan(config, samples=len(split.train), world_size=ranks)
     if known is None:
-        expect_files(config.data, split)  # those that would be staged: that happens on the nodes
+        expect_files(config.data, split)  # the originals: staging happens on the nodes
         if config.data.stage:
             stage_root(config.data, split)
     classes = len(split.train.manifest.classes)
@@ -76,12 +81,12 @@ def check(config: Config, *, ranks: int, like: Preflight | None = None) -> Prefl
 
 
 def check_machine(config: Config, *, gpus: int) -> None:
-    """Raise `ValueError` if the configuration needs what the ranks do not have on this machine."""
+    """Raise `ValueError` if this machine lacks something that the configuration needs."""
     loader = config.data.loader
     if isinstance(loader, Dali) and loader.decode == "mixed" and gpus == 0:
         raise ValueError(
-            "data.loader.decode=mixed decodes on GPUs, but the ranks have none here;"
-            " use data.loader.decode=auto, and no more ranks than the machine has GPUs"
+            "data.loader.decode=mixed decodes on GPUs, but the ranks have none on this machine;"
+            " use data.loader.decode=auto, or at most as many ranks as GPUs"
         )
     if config.train.compile is True and not any(map(shutil.which, COMPILERS)):
         raise ValueError(
@@ -91,14 +96,14 @@ def check_machine(config: Config, *, gpus: int) -> None:
 
 
 def describe_rate(config: Config, plan: Plan) -> str:
-    """Say the learning-rate rule in words and numbers."""
+    """Describe the learning-rate schedule."""
     schedule, optim = config.schedule, config.optim
     peak = peak_rate(optim, plan.global_batch)
     scaled = f" = {optim.lr:g} x {plan.global_batch}/{optim.lr_batch}" if optim.lr_batch else ""
     warmup = warmup_steps(schedule, plan.steps_per_epoch)
     rise = ""
     if warmup:
-        rise = f", after {warmup:,} steps of warm-up from {schedule.warmup_start * peak:g}"
+        rise = f", after {plural(warmup, 'step')} of warm-up from {schedule.warmup_start * peak:g}"
     match schedule:
         case StepDecay(milestones_epochs=None, milestones_steps=steps):
             fall = f"x {schedule.factor:g} after steps {', '.join(map(str, steps or ()))}"

@@ -1,4 +1,4 @@
-"""Several ranks on this machine: started together, awaited together, and none ever left behind."""
+"""Several ranks on this machine: started together, and none outlives the others."""
 
 import ctypes
 import os
@@ -18,11 +18,11 @@ from pipeline.system.signals import STOPS
 
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 1.0
-"""After a failure: time for ranks that fail for the same reason to say so themselves."""
+"""After a failure: time for other ranks with the same error to report it themselves."""
 GRACE_SECONDS = 10.0
 """After a failure: from SIGTERM to SIGKILL."""
 STOP_SECONDS = 60.0
-"""After a stop that was asked for: from its signal to SIGKILL; a checkpoint may be on its way."""
+"""After a stop signal: time until SIGKILL, for the ranks to save."""
 PASSED_ON = (signal.SIGINT, signal.SIGHUP, *STOPS)
 
 Rank = subprocess.Popen[bytes]
@@ -31,11 +31,10 @@ Rank = subprocess.Popen[bytes]
 def run_ranks(command: Sequence[str], *, ranks: int, cpu_only: bool) -> int:
     """Run `command`, a module and its arguments, as `ranks` processes; return the exit code.
 
-    It is 0 if all end with 0; 2 if a rank found a mistake of the user's, even where others noticed
-    no more than its absence; else that of the first to fail (1 if a signal killed it), which the
-    others then do not outlive for long. SIGINT, SIGTERM, SIGUSR2 and SIGHUP are passed on, awaited,
-    and give 128 + their number, or what says more: 75 if the run stopped as it should, 86 if the
-    watchdog had to end it. Call it from the main thread.
+    It is 0 if all ranks return 0, 2 if any rank found a user's mistake, else the code of the first
+    rank to fail (1 if a signal killed it); the others are then ended. SIGINT, SIGTERM, SIGUSR2 and
+    SIGHUP are passed on to the ranks, and give 75 if the run stopped as asked, 86 if the watchdog
+    ended it, else 128 + the signal's number. Call it from the main thread.
     """
     heard: list[signal.Signals] = []
     with noting_signals(heard.append), ExitStack() as stack:
@@ -48,7 +47,7 @@ def run_ranks(command: Sequence[str], *, ranks: int, cpu_only: bool) -> int:
 
 
 def shared_environment(ranks: int, *, cpu_only: bool) -> dict[str, str]:
-    """Return the environment that all ranks have in common."""
+    """Return the environment variables that all ranks share."""
     root = str(Path(__file__).resolve().parents[2])
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)
     preferred = {"OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"}
@@ -66,7 +65,7 @@ def shared_environment(ranks: int, *, cpu_only: bool) -> dict[str, str]:
 
 @contextmanager
 def noting_signals(note: Callable[[signal.Signals], None]) -> Generator[None]:
-    """Note the signals that ask to stop or pause, but for those that are ignored (nohup)."""
+    """Pass the signals to stop or pause to `note`, except ignored ones (nohup)."""
 
     def handle(number: int, _frame: FrameType | None) -> None:
         note(signal.Signals(number))
@@ -93,10 +92,10 @@ def _supervise(ranks: Sequence[Rank], heard: list[signal.Signals]) -> int:
             due = [(now, asked), (now + STOP_SECONDS, signal.SIGKILL)]
         elif heard:
             again = heard.pop(0)
-            if again in STOPS:  # the second one ends a rank at once
+            if again in STOPS:  # a second one ends a rank at once
                 _send(running, again)
         elif first_code == 0 and (first_code := _worst(ranks)) and asked is None:
-            # Ranks that stop because one of them was asked to do so together, all by themselves.
+            # If one rank was asked to stop, the ranks stop together without our help.
             end = now + (STOP_SECONDS if first_code == STOPPED else SETTLE_SECONDS)
             due = [(end, signal.SIGTERM), (end + GRACE_SECONDS, signal.SIGKILL)]
         if due and due[0][0] <= now:
@@ -109,13 +108,13 @@ def _supervise(ranks: Sequence[Rank], heard: list[signal.Signals]) -> int:
 
 
 def _worst(ranks: Sequence[Rank]) -> int:
-    """Return 2 if a rank ended with it, else any failure of a rank that has ended, else 0."""
+    """Return 2 if any rank returned 2, else the highest code of a failed rank, else 0."""
     codes = [1 if rank.returncode < 0 else rank.returncode for rank in ranks if rank.returncode]
     return 2 if 2 in codes else max(codes, default=0)
 
 
 def _pause(running: Sequence[Rank]) -> None:
-    """Ctrl-Z: stop the ranks and then this process; all go on when the shell says so."""
+    """Ctrl-Z: suspend the ranks and then this process; continue them when it continues."""
     _send(running, signal.SIGSTOP)
     os.kill(os.getpid(), signal.SIGSTOP)
     _send(running, signal.SIGCONT)
@@ -131,8 +130,7 @@ def _start(command: Sequence[str], rank: int, environment: dict[str, str]) -> Ra
         [sys.executable, "-P", "-m", "launch.local.ranks", str(os.getpid()), *command],
         stdin=subprocess.DEVNULL,
         env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        # Ctrl-C, or a signal to the whole job, comes from us then, and once: a second one would
-        # fall upon a rank that is cleaning up after the first.
+        # Otherwise Ctrl-C would reach a rank twice: from the terminal, and from us.
         process_group=0,
     )
 
@@ -149,11 +147,11 @@ def _free_port() -> int:
 
 
 def become_rank(parent: int, command: Sequence[str]) -> None:
-    """Run `command` in this process, which dies with `parent` however that ends."""
+    """Run `command` in this process, which is killed when `parent` ends."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 is PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it died before we could ask
+    if os.getppid() != parent:  # it ended before prctl
         raise SystemExit(1)
-    # Being in the background of its terminal must not stop a rank that prints.
+    # A rank in the background of its terminal must not be suspended when it prints.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     heard: list[int] = []
 
@@ -167,7 +165,7 @@ def become_rank(parent: int, command: Sequence[str]) -> None:
     try:
         runpy.run_module(command[0], run_name="__main__", alter_sys=True)
     except (Exception, KeyboardInterrupt):
-        if heard:  # while importing, or by the loss of a rank that was quicker to leave
+        if heard:  # while importing, or because another rank left first
             raise SystemExit(130) from None
         raise
 

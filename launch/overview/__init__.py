@@ -1,1 +1,1 @@
-"""Runs as they stand, for people: one in detail, many in a table."""
+"""The state of runs, for people: one in detail, many in a table."""

@@ -1,4 +1,4 @@
-"""All about one run: where it stands, how its attempts ended, and what to look at next."""
+"""One run in detail: its state, how its attempts ended, and what to do next."""
 
 import json
 import time
@@ -7,44 +7,42 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.overview.state import Standing, read_standing
+from launch.overview.state import RunState, read_state
 from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import LATEST, LOGS
-from launch.slurm.records.history import read_history
-from launch.slurm.records.submission import RECORD, SUBMISSIONS, Submission
-from launch.slurm.supervise.restart_policy import Outcome
+from launch.slurm.records.history import Outcome, all_outcomes, to_record
+from launch.slurm.records.submission import Submission
 from pipeline.config.load import ConfigError, load
 from pipeline.runs.folder import CONFIG_FILE
-from pipeline.runs.logs import tail
-from pipeline.runs.summary import Metrics, read_metrics
+from pipeline.runs.summary import Metrics, read_metrics, tail
 from pipeline.tracking.jsonl import METRICS
 
 TAIL_LINES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Warning:  # noqa: A001 - the run's, not Python's
-    """Something that went wrong and did not stop the training."""
+class PastWarning:
+    """A problem that did not stop the training."""
 
     when: str
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
+class RunDetails:
     """One run."""
 
-    standing: Standing
+    run: RunState
     configuration: str
-    """Name of the recipe, or why there is none."""
+    """The name of the recipe, or why it cannot be read."""
     world_size: int | None
     node_list: str
     attempts: list[Outcome]
-    """Of all submissions, oldest first."""
-    warnings: list[Warning]
+    """The outcomes of all submissions, oldest first."""
+    warnings: list[PastWarning]
     paths: dict[str, Path]
     log: Path | None
-    """That of the rank that failed, if the run failed; else that of rank 0."""
+    """If the run failed, the log of the rank that failed first; else that of rank 0."""
     log_tail: str
     next_commands: list[str]
 
@@ -53,68 +51,62 @@ def read_details(
     run_dir: Path,
     submission: Submission | None,
     jobs: Mapping[str, QueuedJob] | None,
-) -> Details:
-    """Return all about the run in `run_dir`; `jobs` is None if SLURM does not answer."""
+) -> RunDetails:
+    """Return the details of the run in `run_dir`; `jobs` is None if SLURM does not answer."""
     metrics = read_metrics(run_dir)
-    standing = read_standing(run_dir, submission, jobs, metrics)
+    state = read_state(run_dir, submission, jobs, metrics)
     attempts = all_outcomes(run_dir)
-    log = log_that_matters(run_dir, standing, attempts)
-    job = (jobs or {}).get(standing.job_id or "")
-    return Details(
-        standing=standing,
+    log = relevant_log(run_dir, state, attempts)
+    job = (jobs or {}).get(state.job_id or "")
+    return RunDetails(
+        run=state,
         configuration=_configuration(run_dir),
         world_size=_world_size(metrics, submission),
         node_list=job.node_list if job else "",
         attempts=attempts,
         warnings=[
-            Warning(_clock(event.get("time", 0.0)), str(event.get("message", "")))
+            PastWarning(_clock(event.get("time", 0.0)), str(event.get("message", "")))
             for event in metrics.warnings
         ],
         paths=_paths(run_dir, submission),
         log=log,
         log_tail=tail(log, TAIL_LINES) if log else "",
-        next_commands=next_commands(standing, log),
+        next_commands=next_commands(state, log),
     )
 
 
-def to_json(shown: Details) -> str:
-    """Return everything as one JSON object."""
-    whole: dict[str, Any] = asdict(shown)
-    return json.dumps(whole.pop("standing") | whole, indent=2, default=str)
+def to_json(details: RunDetails) -> str:
+    """Return the details as one JSON object."""
+    whole: dict[str, Any] = asdict(details)
+    whole["attempts"] = [to_record(each) for each in details.attempts]
+    return json.dumps(whole.pop("run") | whole, indent=2, default=str)
 
 
-def all_outcomes(run_dir: Path) -> list[Outcome]:
-    """Return how the attempts of all submissions ended, oldest first."""
-    folders = sorted(path.parent for path in (run_dir / SUBMISSIONS).glob(f"*/{RECORD}"))
-    return [outcome for folder in folders for outcome in read_history(folder)]
-
-
-def log_that_matters(run_dir: Path, standing: Standing, attempts: list[Outcome]) -> Path | None:
-    """Return the log to look at; None if no log was kept, as of a run outside SLURM."""
-    if standing.state == "failed" and attempts:
+def relevant_log(run_dir: Path, state: RunState, attempts: list[Outcome]) -> Path | None:
+    """Return the log to look at, or None if there is none; runs outside SLURM have none."""
+    if state.state == "failed" and attempts:
         failed = Path(attempts[-1].log)
         if failed.is_file():
             return failed
     logs = run_dir / LOGS
-    by_ranks, by_job = logs / LATEST / "rank-0.log", logs / f"job-{standing.job_id}.log"
-    return next((path for path in (by_ranks, by_job) if path.exists()), None)
+    by_rank, by_job = logs / LATEST / "rank-0.log", logs / f"job-{state.job_id}.log"
+    return next((path for path in (by_rank, by_job) if path.exists()), None)
 
 
-def next_commands(standing: Standing, log: Path | None) -> list[str]:
-    """Return what one might want to type now."""
-    run = standing.run_dir
+def next_commands(run: RunState, log: Path | None) -> list[str]:
+    """Return the commands that make sense now."""
     follow = [f"tail -f {log}"] if log else []
-    match standing.state:
+    match run.state:
         case "finished":
-            return [f"python launch/checkpoint.py inspect {run}"]
+            return [f"python launch/checkpoint.py inspect {run.run_dir}"]
         case "running" | "cancelling":
-            return [*follow, f"python launch/cancel.py {run}"]
+            return [*follow, f"python launch/cancel.py {run.run_dir}"]
         case "pending" | "completing" | "configuring" | "suspended":
-            return [f"python launch/cancel.py {run}"]
+            return [f"python launch/cancel.py {run.run_dir}"]
         case "unknown":
             return ["sinfo"]
         case _:
-            return [f"python launch/resume.py {run}"]
+            return [f"python launch/resume.py {run.run_dir}"]
 
 
 def _configuration(run_dir: Path) -> str:

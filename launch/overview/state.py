@@ -1,4 +1,4 @@
-"""Where a run stands: what its folder, SLURM's queue and this machine's processes say together."""
+"""The state of a run, from its folder, SLURM's queue and the processes of this machine."""
 
 import time
 from collections.abc import Mapping
@@ -8,17 +8,16 @@ from typing import Any
 
 from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import ATTEMPTS
-from launch.slurm.records.history import read_history
+from launch.slurm.records.history import Outcome, OutcomeKind, read_history
 from launch.slurm.records.submission import Submission, last_submission
-from launch.slurm.supervise.restart_policy import Ending, Outcome
 from pipeline.runs.find import CANCELLED, saved_checkpoint
 from pipeline.runs.folder import RESULT
 from pipeline.runs.holder import holder
 from pipeline.runs.summary import Metrics
 
 QUIET_SECONDS = 600.0
-"""A run that nobody is seen to hold, but that told something more recently, runs elsewhere."""
-ENDINGS: dict[Ending, str] = {
+"""A run without a known process that reported something more recently is taken to run elsewhere."""
+STATES: dict[OutcomeKind, str] = {
     "done": "finished",
     "cancelled": "cancelled",
     "mistake": "failed",
@@ -31,36 +30,36 @@ ENDINGS: dict[Ending, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that tells the state of a run."""
+    """Everything that decides the state of a run."""
 
     finished: bool
     cancelled: bool
-    """Whether somebody asked it to stop for good."""
+    """Whether the user has cancelled it."""
     job: QueuedJob | None
-    """Its job, if that waits or runs."""
+    """Its pending or running job."""
     queued: bool
     """Whether it was ever queued."""
     slurm_answers: bool
     held: bool
     """Whether a process on this machine holds it."""
     last_outcome: Outcome | None
-    """Of the last submission."""
+    """The last outcome of its last submission."""
     metrics: Metrics
     now: float
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """One run; what nobody knows is None."""
+class RunState:
+    """One run; None means unknown."""
 
     name: str
     run_dir: Path
     job_id: str | None
     state: str
-    """pending, running, cancelling, finished, failed, cancelled, stopped, lost or unknown, or a
-    further state of SLURM's in small letters."""
+    """pending, running, cancelling, finished, failed, cancelled, stopped, lost or unknown, or
+    another state of SLURM in lower case."""
     reason: str
-    """Why it waits, or has failed; empty if there is nothing to say."""
+    """Why it is pending or has failed; may be empty."""
     nodes: int | None
     step: int | None
     last_step: int | None
@@ -70,22 +69,19 @@ class Standing:
     images_per_second: float | None
     """Only while it runs."""
     time_left: str | None
-    """Of its job, as SLURM writes it."""
+    """The time left for its job, as SLURM writes it."""
     checkpoint_step: int | None
     checkpoint_age_seconds: float | None
     restarts: int
 
 
-def read_standing(
+def read_state(
     run_dir: Path,
     submission: Submission | None,
     jobs: Mapping[str, QueuedJob] | None,
     metrics: Metrics,
-) -> Standing:
-    """Return where a run stands that has told `metrics`.
-
-    `jobs` is SLURM's queue, None if it does not answer.
-    """
+) -> RunState:
+    """Return the state of a run with these `metrics`; `jobs` is None if SLURM does not answer."""
     history = read_history(submission.folder) if submission else []
     job = (jobs or {}).get(submission.job_id) if submission else None
     evidence = Evidence(
@@ -101,16 +97,17 @@ def read_standing(
     )
     state, reason = judge(evidence)
     saved = saved_checkpoint(run_dir)
-    return Standing(
+    newest = _newest(metrics)
+    return RunState(
         name=run_dir.name,
         run_dir=run_dir.resolve(),
         job_id=(submission.job_id or None) if submission else None,
         state=state,
         reason=reason,
         nodes=job.nodes if job else submission.layout.nodes if submission else None,
-        step=_newer(metrics).get("step"),
+        step=newest.get("step"),
         last_step=metrics.started.get("last_step"),
-        epoch=_newer(metrics).get("epoch"),
+        epoch=newest.get("epoch"),
         last_epoch=metrics.started.get("last_epoch"),
         top1_error_percent=_number(metrics.evaluated.get("top1_error_percent")),
         images_per_second=_speed(metrics, state),
@@ -133,21 +130,21 @@ def judge(seen: Evidence) -> tuple[str, str]:
         return "running", ""
     if seen.queued and not seen.slurm_answers:
         return "unknown", "SLURM does not answer"
-    return _judge_by_what_is_left(seen)
+    return _judge_by_records(seen)
 
 
-def _judge_by_what_is_left(seen: Evidence) -> tuple[str, str]:
-    """Judge a run that has no job, and no process on this machine."""
+def _judge_by_records(seen: Evidence) -> tuple[str, str]:
+    """Return the state of a run without a known job or process."""
     if seen.cancelled:
         return "cancelled", ""
     if seen.last_outcome is not None:
         outcome = seen.last_outcome
-        return ENDINGS[outcome.ending], first_line(outcome.error or outcome.report)
-    return _judge_by_words(seen)
+        return STATES[outcome.kind], first_line(outcome.error or outcome.report)
+    return _judge_by_metrics(seen)
 
 
-def _judge_by_words(seen: Evidence) -> tuple[str, str]:
-    """Judge a run without any process to be seen by what it told itself."""
+def _judge_by_metrics(seen: Evidence) -> tuple[str, str]:
+    """Return the state of a run by what it last reported itself."""
     metrics = seen.metrics
     match metrics.ended.get("status"):
         case "failed":
@@ -155,13 +152,13 @@ def _judge_by_words(seen: Evidence) -> tuple[str, str]:
         case "interrupted":
             return "stopped", first_line(str(metrics.ended.get("message", "")))
         case _ if seen.queued:
-            return "lost", "its job is gone, and left no word"
+            return "lost", "its job is gone and left no report"
         case _ if metrics.updated_at is None:
             return "not started", ""
         case _ if seen.now - metrics.updated_at < QUIET_SECONDS:
-            return "running", "elsewhere, or ended moments ago"
+            return "running", "on another machine, or ended moments ago"
         case _:
-            return "lost", "no process holds it, and none said why it ended"
+            return "lost", "no process holds it, and the last one left no report"
 
 
 def count_attempts(run_dir: Path, metrics: Metrics) -> int:
@@ -170,7 +167,7 @@ def count_attempts(run_dir: Path, metrics: Metrics) -> int:
 
 
 def submissions(run_dirs: list[Path]) -> dict[Path, Submission]:
-    """Return the last submission of each run that has one."""
+    """Return the last submission of each run that was queued."""
     found = {run_dir: last_submission(run_dir) for run_dir in run_dirs}
     return {run_dir: each for run_dir, each in found.items() if each is not None}
 
@@ -180,8 +177,8 @@ def first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _newer(metrics: Metrics) -> dict[str, Any]:
-    """Return the event that tells best how far the run has come."""
+def _newest(metrics: Metrics) -> dict[str, Any]:
+    """Return the event with the latest step."""
     return max(metrics.progress, metrics.evaluated, key=lambda event: event.get("step", -1))
 
 

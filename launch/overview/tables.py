@@ -7,9 +7,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.overview.details import Details
-from launch.overview.state import Standing
-from launch.sweep.summary import Summary
+from launch.overview.details import RunDetails
+from launch.overview.state import RunState
+from launch.sweep.results import SweepResults
+from pipeline.system.command import plural
 from pipeline.tracking.console import duration
 
 COLOURS = {
@@ -26,12 +27,12 @@ NONE = "-"
 
 
 def console() -> Console:
-    """Return standard output; what goes into a pipe is not cut to a terminal's width."""
+    """Return standard output; in a pipe, lines are not cut to the width of a terminal."""
     out = Console(highlight=False)
     return out if out.is_terminal else Console(highlight=False, width=WIDTH_OF_A_PIPE)
 
 
-def runs_table(standings: Sequence[Standing]) -> Table:
+def runs_table(runs: Sequence[RunState]) -> Table:
     """Return a line for each run."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", overflow="fold")
@@ -42,7 +43,7 @@ def runs_table(standings: Sequence[Standing]) -> Table:
         "restarts",
     ):
         table.add_column(name, justify="right")
-    for each in standings:
+    for each in runs:
         table.add_row(
             each.name,
             each.job_id or NONE,
@@ -59,15 +60,16 @@ def runs_table(standings: Sequence[Standing]) -> Table:
     return table
 
 
-def sweep_table(summary: Summary) -> Table:
-    """Return a line for each setting of a sweep, and what is still to come."""
-    title = f"{summary.sweep.name}: final top-1 error over the seeds"
-    caption = f"{summary.unfinished} points are unfinished" if summary.unfinished else None
+def sweep_table(results: SweepResults) -> Table:
+    """Return a line for each setting of a sweep."""
+    title = f"{results.sweep.name}: final top-1 error over the seeds"
+    left = plural(results.unfinished, "point is", "points are")
+    caption = f"{left} unfinished" if results.unfinished else None
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, caption=caption)
     table.add_column("setting", overflow="fold")
     for name in ("mean", "standard deviation", "n", "unfinished"):
         table.add_column(name, justify="right")
-    for line in summary.lines:
+    for line in results.lines:
         settings = (f"{key}={value}" for key, value in line.settings.items())
         table.add_row(
             Text(" ".join(settings) or "all"),
@@ -79,88 +81,88 @@ def sweep_table(summary: Summary) -> Table:
     return table
 
 
-def details_text(shown: Details) -> RenderableType:
-    """Return all about one run: figures, attempts, warnings, and the end of a log."""
-    parts: list[RenderableType] = [_figures(shown)]
-    if shown.attempts:
-        parts += [Text("\nAttempts", style="bold"), _attempts(shown)]
-    if shown.warnings:
+def details_text(details: RunDetails) -> RenderableType:
+    """Return one run in detail: figures, attempts, warnings, and the end of a log."""
+    parts: list[RenderableType] = [_figures(details)]
+    if details.attempts:
+        parts += [Text("\nAttempts", style="bold"), _attempts(details)]
+    if details.warnings:
         parts.append(Text("\nLast warnings", style="bold"))
-        parts += [Text(f"{each.when}  {each.message}") for each in shown.warnings]
-    if shown.log is not None:
-        parts += [Text(f"\n{shown.log}", style="bold"), Text(shown.log_tail)]
+        parts += [Text(f"{each.when}  {each.message}") for each in details.warnings]
+    if details.log is not None:
+        parts += [Text(f"\n{details.log}", style="bold"), Text(details.log_tail)]
     parts.append(Text("\nNext", style="bold"))
-    parts += [Text(command) for command in shown.next_commands]
+    parts += [Text(command) for command in details.next_commands]
     return Group(*parts)
 
 
-def state_text(standing: Standing) -> Text:
-    """Return the state in its colour, with the reason behind it."""
-    reason = standing.reason
+def state_text(run: RunState) -> Text:
+    """Return the state in its colour, with the reason."""
+    reason = run.reason
     if len(reason) > REASON_LENGTH:
         reason = f"{reason[:REASON_LENGTH]}..."
-    text = Text(standing.state, style=COLOURS.get(standing.state, ""))
+    text = Text(run.state, style=COLOURS.get(run.state, ""))
     return text.append(f" ({reason})", style="") if reason else text
 
 
-def epoch_text(standing: Standing) -> str:
-    """Return the epoch, and how many there will be."""
-    if standing.epoch is None:
+def epoch_text(run: RunState) -> str:
+    """Return the epoch out of all epochs."""
+    if run.epoch is None:
         return NONE
-    return f"{standing.epoch:.2f}{_of(standing.last_epoch, '.2f')}"
+    return f"{run.epoch:.2f}{_of(run.last_epoch, '.2f')}"
 
 
-def step_text(standing: Standing) -> str:
-    """Return the step, and how many there will be."""
-    if standing.step is None:
+def step_text(run: RunState) -> str:
+    """Return the step out of all steps."""
+    if run.step is None:
         return NONE
-    return f"{standing.step:,}{_of(standing.last_step, ',')}"
+    return f"{run.step:,}{_of(run.last_step, ',')}"
 
 
-def checkpoint_text(standing: Standing) -> str:
-    """Return how long ago the newest checkpoint was saved."""
-    if standing.checkpoint_age_seconds is None:
+def checkpoint_text(run: RunState) -> str:
+    """Return the age of the newest checkpoint."""
+    if run.checkpoint_age_seconds is None:
         return NONE
-    return f"{duration(standing.checkpoint_age_seconds)} ago"
+    return f"{duration(run.checkpoint_age_seconds)} ago"
 
 
-def _figures(shown: Details) -> Table:
-    standing = shown.standing
+def _figures(details: RunDetails) -> Table:
+    run = details.run
     table = Table(box=ROUNDED, show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     saved = "none"
-    if standing.checkpoint_step is not None:
-        saved = f"step {standing.checkpoint_step:,}, {checkpoint_text(standing)}"
+    if run.checkpoint_step is not None:
+        saved = f"step {run.checkpoint_step:,}, {checkpoint_text(run)}"
     rows: list[tuple[str, str | Text]] = [
-        ("Run", standing.name),
-        ("Configuration", shown.configuration),
-        ("State", state_text(standing)),
-        ("Job", standing.job_id or "none: not queued"),
-        ("Nodes", f"{_whole(standing.nodes)} {shown.node_list}".strip()),
-        ("Ranks", _whole(shown.world_size)),
-        ("Epoch", epoch_text(standing)),
-        ("Step", step_text(standing)),
-        ("Top-1 error", _percent(standing.top1_error_percent)),
-        ("Images per second", _whole(standing.images_per_second)),
-        ("Time left of the job", standing.time_left or NONE),
+        ("Run", run.name),
+        ("Configuration", details.configuration),
+        ("State", state_text(run)),
+        ("Job", run.job_id or "never queued"),
+        ("Nodes", f"{_whole(run.nodes)} {details.node_list}".strip()),
+        ("Ranks", _whole(details.world_size)),
+        ("Epoch", epoch_text(run)),
+        ("Step", step_text(run)),
+        ("Top-1 error", _percent(run.top1_error_percent)),
+        ("Images per second", _whole(run.images_per_second)),
+        ("Time left for the job", run.time_left or NONE),
         ("Last checkpoint", saved),
-        ("Restarts", str(standing.restarts)),
-        *((name, str(path)) for name, path in shown.paths.items()),
+        ("Restarts", str(run.restarts)),
+        *((name, str(path)) for name, path in details.paths.items()),
     ]
     for name, value in rows:
         table.add_row(name, value)
     return table
 
 
-def _attempts(shown: Details) -> Table:
+def _attempts(details: RunDetails) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("attempt", "ended", "step", "took", "node", "error"):
         table.add_column(name, overflow="fold")
-    for outcome in shown.attempts:
+    for outcome in details.attempts:
         table.add_row(
             outcome.token,
-            outcome.ending,
+            outcome.kind,
             f"{outcome.step:,}",
             duration(outcome.seconds),
             outcome.node or NONE,

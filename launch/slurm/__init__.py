@@ -1,6 +1,7 @@
 """Training on a SLURM cluster.
 
-On the login node: `cluster` knows what there is, `snapshot` keeps the code, `submission` queues. On
-the batch node `supervisor` starts attempts, one after another, and `verdict` says what follows from
-how they ended; on every node `rank` becomes one rank of an attempt.
+On the login node `submit` queues a run, `follow` prints what becomes of its job, `cancellation`
+ends it, and `watch` looks after jobs that wait or stall. On the batch node `supervise` starts
+attempts, restarts them inside the job and requeues the job. `records` are the files that both sides
+share, and `api` is SLURM itself.
 """

@@ -1,4 +1,4 @@
-"""Ending a run for good, with what it has done saved."""
+"""Ending a run for good, with its work saved."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.slurm.api.cli import SlurmError, slurm
-from launch.slurm.api.jobs import QueuedJob, job_of
+from launch.slurm.api.jobs import QueuedJob
+from launch.slurm.records.submission import job_of
 from pipeline.runs.find import CANCELLED, saved_checkpoint, saved_step
 from pipeline.runs.folder import RESULT
 from pipeline.runs.holder import ask_to_stop, holder
@@ -14,24 +15,24 @@ from pipeline.system.durable import write_whole
 
 POLL_SECONDS = 1.0
 SAVES = {"RUNNING", "SUSPENDED"}
-"""States in which a job may have ranks that can save; in all others it has none."""
+"""States in which a job may have ranks that can save."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """How a run shall end."""
+    """Which run to end, and how."""
 
     run_dir: Path
     at_once: bool
-    """Without waiting until the ranks have saved."""
+    """Without waiting for the ranks to save."""
     wait_seconds: float
     say: Callable[[str], None]
 
 
 def cancel(wanted: Cancellation) -> bool:
-    """End a run; return whether it has ended within the time.
+    """End a run; return whether it ended in time.
 
-    Raises `ValueError` if there is nothing to end, or if SLURM does not do as it is asked.
+    Raises `ValueError` if there is nothing to end, or if SLURM refuses.
     """
     if (wanted.run_dir / RESULT).exists():
         raise ValueError(f"{wanted.run_dir} is finished; there is nothing to cancel")
@@ -44,36 +45,34 @@ def cancel(wanted: Cancellation) -> bool:
 
 
 def what_is_saved(run_dir: Path, before: int) -> str:
-    """Say what a run that has ended would go on from; `before` is the step when it was asked to."""
+    """Return where an ended run would resume; `before` was its saved step before the request."""
     saved = saved_checkpoint(run_dir)
-    go_on = f"go on with: python launch/resume.py {run_dir}"
+    resume = f"python launch/resume.py {run_dir}"
     if (run_dir / RESULT).exists():
-        return f"the run was at its end, and is finished: {run_dir / RESULT}"
+        return f"the run finished first: {run_dir / RESULT}"
     if saved is None:
-        return (
-            f"no checkpoint was saved; the run would begin anew: python launch/resume.py {run_dir}"
-        )
+        return f"no checkpoint was saved; to start from the beginning: {resume}"
     if saved.step == before:
-        return f"nothing new was saved; the last checkpoint is {saved.path}; {go_on}"
-    return f"saved step {saved.step:,}: {saved.path}; {go_on}"
+        return f"nothing new was saved; the last checkpoint is {saved.path}; to resume: {resume}"
+    return f"saved step {saved.step:,}: {saved.path}; to resume: {resume}"
 
 
 def _cancel_job(wanted: Cancellation, job: QueuedJob) -> bool:
-    # Before the signal: ranks that end without the mark are started again.
+    # Before the signal: without the mark, the ranks would be started again.
     write_whole(wanted.run_dir / CANCELLED, time.strftime("%Y-%m-%d %H:%M:%S\n").encode())
     if wanted.at_once or job.state not in SAVES:
         slurm("scancel", job.id)
-        wanted.say(f"job {job.id} ({job.state}) is cancelled")
+        wanted.say(f"cancelled job {job.id} ({job.state})")
         return _await_end(wanted, lambda: job_of(wanted.run_dir) is None)
     wanted.say(
-        f"job {job.id} is asked to save and stop; waiting up to {wanted.wait_seconds:.0f} s"
+        f"asked job {job.id} to save and stop; waiting up to {wanted.wait_seconds:.0f} s"
         " (Ctrl-C ends only the waiting)"
     )
     signalled: set[str] = set()
 
     def ended() -> bool:
         now = job_of(wanted.run_dir)
-        if now is not None and now.state not in SAVES:  # it is queued again: it has no ranks
+        if now is not None and now.state not in SAVES:  # requeued, so it has no ranks
             slurm("scancel", now.id)
         elif now is not None:
             _signal_new_steps(now.id, signalled)
@@ -83,9 +82,9 @@ def _cancel_job(wanted: Cancellation, job: QueuedJob) -> bool:
 
 
 def _signal_new_steps(job_id: str, signalled: set[str]) -> None:
-    """Ask the ranks of each step to stop, once: a second signal would end them without saving.
+    """Ask the ranks of each job step to stop, once: a second signal would end them unsaved.
 
-    A step that starts only now has not heard what was sent to those before.
+    A step that starts later did not get the earlier signals.
     """
     steps = slurm("squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i").split()
     for step in steps:
@@ -99,15 +98,16 @@ def _cancel_local(wanted: Cancellation) -> bool:
     if pid is None:
         raise ValueError(
             f"no job and no process on this machine runs {wanted.run_dir}; if it runs on another"
-            " machine, run this there, or send SIGTERM to its launch/submit.py or to any one rank"
+            " machine, use launch/cancel.py there, or send SIGTERM to its launch/submit.py or to"
+            " any rank"
         )
     try:
         asked = ask_to_stop(wanted.run_dir)
     except PermissionError as error:
         raise ValueError(
-            f"process {pid} runs {wanted.run_dir} and is another user's; ask them to send SIGTERM"
+            f"{wanted.run_dir} is run by process {pid} of another user; ask them to send SIGTERM"
         ) from error
-    wanted.say(f"process {asked} is asked to save and stop; waiting {wanted.wait_seconds:.0f} s")
+    wanted.say(f"asked process {asked} to save and stop; waiting up to {wanted.wait_seconds:.0f} s")
     if wanted.at_once:  # the second signal
         time.sleep(2 * POLL_SECONDS)
         ask_to_stop(wanted.run_dir)
@@ -124,7 +124,7 @@ def _await_end(wanted: Cancellation, ended: Callable[[], bool]) -> bool:
             wanted.say(f"warning: {error}; trying again")
         time.sleep(POLL_SECONDS)
     wanted.say(
-        f"it has not ended within {wanted.wait_seconds:.0f} s; it is asked to, and may still save;"
-        f" to end it without that: python launch/cancel.py {wanted.run_dir} --now"
+        f"the run has not ended after {wanted.wait_seconds:.0f} s and may still save; to end it"
+        f" without saving: python launch/cancel.py {wanted.run_dir} --now"
     )
     return False

@@ -1,4 +1,4 @@
-"""Following a job from the login node: its place in the queue, then what its first rank says."""
+"""Following a job from the login node: its place in the queue, then the output of rank 0."""
 
 import sys
 import time
@@ -16,21 +16,21 @@ ENDED = (
     *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"),
     *("DEADLINE", "PREEMPTED"),
 )
-LOOK_SECONDS = 5.0
+ASK_SECONDS = 5.0
 READ_SECONDS = 0.5
-PATIENCE_LOOKS = 24
-"""So often in a row SLURM may fail to answer, such as while its controller is restarted."""
+FAILURES_IN_A_ROW = 24
+"""How often SLURM may fail to answer, for example while its controller restarts."""
 
 
 def follow(submission: Submission) -> int:
-    """Print what becomes of a job until it ends; return 0 if the run is finished, else 1.
+    """Print what happens to a job until it ends; return 0 if the run is finished, else 1.
 
-    Ctrl-C ends the following, and leaves the job alone.
+    Ctrl-C stops following and leaves the job alone.
     """
     try:
         state = _follow(submission)
     except KeyboardInterrupt:
-        print(f"\njob {submission.job_id} goes on; see: launch/status.py {submission.run_dir}")
+        print(f"\njob {submission.job_id} continues; see launch/status.py {submission.run_dir}")
         return 0
     finished = (submission.run_dir / RESULT).exists()
     print(f"job {submission.job_id} has ended: {state}")
@@ -39,19 +39,19 @@ def follow(submission: Submission) -> int:
 
 def _follow(submission: Submission) -> str:
     logs = [
-        Growing(submission.run_dir / LOGS / f"job-{submission.job_id}.log"),
-        Growing(submission.run_dir / LOGS / LATEST / "rank-0.log"),
+        GrowingLog(submission.run_dir / LOGS / f"job-{submission.job_id}.log"),
+        GrowingLog(submission.run_dir / LOGS / LATEST / "rank-0.log"),
     ]
-    said, failures, looked = "", 0, 0.0
+    said, failures, asked_at = "", 0, 0.0
     while True:
-        if time.monotonic() - looked > LOOK_SECONDS:
-            looked = time.monotonic()
+        if time.monotonic() - asked_at > ASK_SECONDS:
+            asked_at = time.monotonic()
             try:
                 state, sentence = describe(submission.job_id)
                 failures = 0
             except SlurmError as error:
                 failures += 1
-                if failures > PATIENCE_LOOKS:
+                if failures > FAILURES_IN_A_ROW:
                     raise
                 state, sentence = "UNKNOWN", f"SLURM does not answer: {error}"
             if sentence != said:
@@ -65,14 +65,14 @@ def _follow(submission: Submission) -> str:
 
 
 def describe(job_id: str) -> tuple[str, str]:
-    """Return the state of a job, and a sentence about it."""
+    """Return the state of a job, and a line about it."""
     record = show("job", job_id)[0]
     state = record["JobState"]
     if state != "PENDING":
-        return state, f"job {job_id}: {state}, on {record.get('NodeList', 'no nodes')}"
+        return state, f"job {job_id}: {state} on {record.get('NodeList', 'no nodes')}"
     reason, start = record.get("Reason", "None"), record.get("StartTime", "Unknown")
     place = _place_in_queue(job_id)
-    return state, f"job {job_id}: {place} ({reason}), expected to start: {start}"
+    return state, f"job {job_id}: {place} ({reason}), expected start: {start}"
 
 
 def _place_in_queue(job_id: str) -> str:
@@ -80,12 +80,12 @@ def _place_in_queue(job_id: str) -> str:
     queued = slurm("squeue", "--noheader", *order).split()
     if job_id not in queued:
         return "pending"
-    return f"number {queued.index(job_id) + 1} of {len(queued)} that are pending"
+    return f"number {queued.index(job_id) + 1} of {len(queued)} pending"
 
 
 @dataclass
-class Growing:
-    """A log that grows, and may become another file when an attempt begins."""
+class GrowingLog:
+    """A log that grows, and is replaced by another file when an attempt starts."""
 
     path: Path
     _file: TextIO | None = None
@@ -106,7 +106,7 @@ class Growing:
             yield from self._file
 
 
-def _print_new(logs: list[Growing]) -> None:
+def _print_new(logs: list[GrowingLog]) -> None:
     for log in logs:
         for line in log.new_lines():
             sys.stdout.write(line)

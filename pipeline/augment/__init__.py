@@ -1,1 +1,1 @@
-"""What an augmentation does to each image, decided from (seed, epoch, sample) alone."""
+"""How each image is augmented, decided from (seed, epoch, sample) alone."""

@@ -1,8 +1,8 @@
-"""How each image is cut: crop windows and flips, a pure function of (seed, epoch, sample, size).
+"""Crops and flips of each image: a pure function of (seed, epoch, sample, image size).
 
-The result is plain geometry; whoever decodes the images carries it out. Draws follow torchvision's
-transforms (RandomResizedCrop, RandomCrop with padding, RandomHorizontalFlip), with counted instead
-of stateful randomness.
+The result is plain geometry, which the loader executes. Draws follow torchvision's transforms
+(RandomResizedCrop, RandomCrop with padding, RandomHorizontalFlip), but the randomness is counted,
+not stateful.
 """
 
 import math
@@ -19,70 +19,70 @@ Integers = NDArray[np.int64]
 
 FLIP_DRAWS = 2
 CROP_DRAWS = 16
-"""Fourth counter words; attempt k of a crop draws with CROP_DRAWS + k."""
+"""Fourth counter words of the draws; attempt k of a crop draws with CROP_DRAWS + k."""
 ATTEMPTS = 10
-"""Tries at a window that fits before the central one is taken, as in torchvision."""
+"""Random crops to try before the central crop is taken, as in torchvision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The cuts of n images, in the order in which they are made; None where a cut is not needed.
+    """How n images are cropped, resized and flipped, in this order; None where a step is skipped.
 
-    All are int64 arrays: (n, 2) as (y, x) or (height, width) in pixels, and (n,) for `flip`.
+    Arrays are int64: of shape (n, 2), as (y, x) or (height, width) in pixels, and (n,) for `flip`.
     """
 
     size: int
     """Side of the finished square."""
     region_start: Integers | None = None
     region_shape: Integers | None = None
-    """The window of the stored image that is used."""
+    """The part of the stored image that is used."""
     resized: Integers | None = None
-    """What the window is resized to."""
+    """The size that this part is resized to."""
     crop_start: Integers | None = None
-    """Where the finished square begins; what lies outside is filled with the mean colour."""
+    """Where the finished square begins; outside the image it is filled with the mean colour."""
     flip: Integers | None = None
-    """1 where the square is mirrored."""
+    """1 where the square is mirrored, else 0."""
 
-    def cuts(self) -> dict[str, Integers]:
-        """Return the arrays that are there, by name, in the order in which they apply."""
+    def geometry(self) -> dict[str, Integers]:
+        """Return the arrays that are not None, by name, in the order in which they apply."""
         names = ("region_start", "region_shape", "resized", "crop_start", "flip")
         arrays = {name: getattr(self, name) for name in names}
         return {name: array for name, array in arrays.items() if array is not None}
 
 
 def training_views(
-    cut: RandomResizedCrop | PadCrop,
+    crop: RandomResizedCrop | PadCrop,
     places: BatchIndices,
     *,
     seed: int,
     heights: NDArray[np.integer],
     widths: NDArray[np.integer],
 ) -> Views:
-    """Return the augmented views of the images at `places`, whose sizes are given in pixels."""
+    """Return the augmented views of images with these heights and widths in pixels."""
     high, wide = heights.astype(np.int64), widths.astype(np.int64)
-    flip = _draw(seed, places, FLIP_DRAWS)[0] >> 31 if cut.flip else None
+    flip = _draw(seed, places, FLIP_DRAWS)[0] >> 31 if crop.flip else None
     flips = None if flip is None else flip.astype(np.int64)
-    match cut:
+    match crop:
         case RandomResizedCrop():
-            start, shape = _random_windows(cut, places, seed, high, wide)
-            square = np.full_like(shape, cut.size)
-            return Views(cut.size, start, shape, square, None, flips)
+            start, shape = _random_regions(crop, places, seed, high, wide)
+            square = np.full_like(shape, crop.size)
+            return Views(crop.size, start, shape, square, None, flips)
         case PadCrop():
             words = _draw(seed, places, CROP_DRAWS)
-            room = np.stack([high, wide], 1) + 2 * cut.pad - cut.size
-            start = below(words[:2].T, np.maximum(room, 0) + 1) - cut.pad
-            return Views(cut.size, crop_start=start, flip=flips)
+            room = np.stack([high, wide], 1) + 2 * crop.pad - crop.size
+            start = below(words[:2].T, np.maximum(room, 0) + 1) - crop.pad
+            return Views(crop.size, crop_start=start, flip=flips)
 
 
 def evaluation_views(
-    cut: ResizeCenterCrop, *, heights: NDArray[np.integer], widths: NDArray[np.integer]
+    crop: ResizeCenterCrop, *, heights: NDArray[np.integer], widths: NDArray[np.integer]
 ) -> Views:
-    """Return the central views, to the pixel those of torchvision's Resize and CenterCrop."""
+    """Return central views, pixel for pixel those of torchvision's Resize and CenterCrop."""
     shape = np.stack([heights, widths], 1).astype(np.int64)
     shorter = shape.min(1, keepdims=True)
-    resized = cut.resize * shape // shorter  # torchvision truncates the longer side
-    start = np.rint((resized - cut.size) / 2).astype(np.int64)  # and rounds half to even
-    return Views(cut.size, resized=resized, crop_start=start)
+    resized = crop.resize * shape // shorter  # torchvision truncates the longer side
+    start = np.rint((resized - crop.size) / 2).astype(np.int64)  # and rounds half to even
+    return Views(crop.size, resized=resized, crop_start=start)
 
 
 def _draw(seed: int, places: BatchIndices, stream: int) -> Words:
@@ -90,14 +90,14 @@ def _draw(seed: int, places: BatchIndices, stream: int) -> Words:
     return philox(seed, low, high, places.epochs, stream)
 
 
-def _random_windows(
-    cut: RandomResizedCrop, places: BatchIndices, seed: int, high: Integers, wide: Integers
+def _random_regions(
+    crop: RandomResizedCrop, places: BatchIndices, seed: int, high: Integers, wide: Integers
 ) -> tuple[Integers, Integers]:
-    """The first of ten random windows that fits, else the central one; (start, shape) of (n, 2)."""
+    """Return start and shape, each (n, 2), of the first random crop that fits, else the central."""
     words = np.stack([_draw(seed, places, CROP_DRAWS + k) for k in range(ATTEMPTS)])
-    least, most = cut.scale
+    least, most = crop.scale
     area = high * wide * (least + (most - least) * uniform(words[:, 0]))
-    low, top = math.log(cut.ratio[0]), math.log(cut.ratio[1])
+    low, top = math.log(crop.ratio[0]), math.log(crop.ratio[1])
     aspect = np.exp(low + (top - low) * uniform(words[:, 1]))
     widths = np.rint(np.sqrt(area * aspect)).astype(np.int64)
     heights = np.rint(np.sqrt(area / aspect)).astype(np.int64)
@@ -106,17 +106,17 @@ def _random_windows(
     chosen = fits.argmax(0), np.arange(len(high))
     found = np.any(fits, 0, keepdims=True).T
     shape = np.stack([heights[chosen], widths[chosen]], 1)
-    shape = np.where(found, shape, _central_shape(cut, high, wide))
+    shape = np.where(found, shape, _central_shape(crop, high, wide))
     room = np.stack([high, wide], 1) - shape
     start = below(words[chosen[0], 2:, chosen[1]], room + 1)
     start = np.where(found, start, room // 2)
     return start, shape
 
 
-def _central_shape(cut: RandomResizedCrop, high: Integers, wide: Integers) -> Integers:
-    """The largest window of an allowed aspect, as torchvision falls back to."""
+def _central_shape(crop: RandomResizedCrop, high: Integers, wide: Integers) -> Integers:
+    """Return the largest shape with an allowed aspect ratio: torchvision's fallback."""
     aspect = wide / high
-    narrow, broad = aspect < cut.ratio[0], aspect > cut.ratio[1]
-    width = np.where(broad, np.rint(high * cut.ratio[1]), wide)
-    height = np.where(narrow, np.rint(wide / cut.ratio[0]), high)
+    narrow, broad = aspect < crop.ratio[0], aspect > crop.ratio[1]
+    width = np.where(broad, np.rint(high * crop.ratio[1]), wide)
+    height = np.where(narrow, np.rint(wide / crop.ratio[0]), high)
     return np.maximum(np.stack([height, width], 1).astype(np.int64), 1)

@@ -1,1 +1,1 @@
-"""The typed tree (`schema`), names of networks (`architecture`), reading YAML (`load`)."""
+"""The typed configuration (`schema`), and reading it from YAML (`load`)."""

@@ -1,4 +1,4 @@
-"""Which settings decide the result of a run, and which may change between two attempts at it."""
+"""Which settings decide the result of a run, and which may change when it is resumed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,14 +7,13 @@ from pipeline.config.schema import Checkpoint, Config, Ddp, Evaluate, Launch, Sl
 
 
 def result_identity(config: Config) -> Config:
-    """Return `config` with all that may change between two attempts at a run set to one value.
+    """Return `config` with each setting that does not decide the result set to one value.
 
-    Left out is what does not decide the result, so that a run can go on elsewhere, faster or under
-    another watch: where the run and its images lie, and how these are loaded and checked;
+    Two configurations are of one run if their identities are equal. These settings may change when
+    a run is resumed: the folders of the run and its images, and how images are loaded and checked;
     accumulation, compilation and the engine; how often the run is logged, evaluated, saved and
-    tracked; and how its ranks are started, on which nodes and with which variables. What changes
-    the numbers stays in: the kind of loader (random images train another network), and whether the
-    engine rounds gradients.
+    tracked; nodes, ranks and environment variables. What changes the numbers stays: the kind of
+    loader (random images train another network), and whether gradients are rounded.
     """
     data, train = config.data, config.train
     loader = type(data.loader)()

@@ -1,4 +1,4 @@
-"""The schema as JSON Schema, by which an editor completes, explains and checks a recipe.
+"""The configuration as JSON Schema, with which editors complete, explain and check recipes.
 
 `python -m pipeline.config.json_schema > configs/schema.json` writes the committed copy.
 """
@@ -12,22 +12,22 @@ from pipeline.config.schema import Config
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a configuration file; fields are described by docstrings."""
+    """Return JSON Schema (draft 2020-12) of a configuration file, described by docstrings."""
     schema: dict[str, Any] = TypeAdapter(Config).json_schema()
     for choice in _choices(schema):
-        # With the name left out, an editor could not tell which of the choices it is looking at.
+        # Without a name, an editor cannot know which of the choices it is looking at.
         definition = schema["$defs"][choice]
         definition["required"] = ["name", *definition.get("required", [])]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def text() -> str:
-    """The contents of configs/schema.json."""
+    """Return the contents of configs/schema.json."""
     return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _choices(node: Any) -> set[str]:
-    """The definitions that a mapping's `name` chooses among, anywhere in the schema."""
+    """Return the definitions that a `name` chooses among, anywhere in the schema."""
     if isinstance(node, list):
         return {name for item in cast("list[Any]", node) for name in _choices(item)}
     if not isinstance(node, dict):

@@ -1,6 +1,6 @@
-"""A file and overrides in, a valid `Config` or all that is wrong with it out; and back again.
+"""From a file and overrides to a valid `Config` or all its faults, and back to YAML.
 
-`dump` writes the resolved configuration that `load` reads to an equal one; it is saved with runs.
+`dump` writes a resolved configuration that `load` reads to an equal one; it is saved with each run.
 """
 
 import json
@@ -25,21 +25,20 @@ DEFAULT_KINDS = {
     },
     "engine": Ddp().name,
 }
-"""Choices that need no name to be the default one."""
-WORDS = {("env",)}
-"""Mappings in which a number is the word that was written: 1.10 and 08 stay what they are."""
+"""Unions whose settings may be given without a name: then they are of this kind."""
 
 
 class ConfigError(ValueError):
-    """Everything that is wrong with a configuration: a line for each fault, in the file's order."""
+    """All faults of a configuration, one per line: first the file's in order, then overrides'."""
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration, with `a.b=YAML` overrides; raise `ConfigError` with all its faults.
+    """Read a configuration, with `a.b=YAML` overrides.
 
-    Types are strict: a quoted number is a word, and 1.0 is not an integer.
+    Types are strict: a quoted number is text, and 1.0 is not an integer. Raises `ConfigError` with
+    all faults if it is not valid.
     """
-    document = Document(_read(path), str(path), words=WORDS)
+    document = Document(_read(path), str(path))
     faults = document.faults
     if not faults and not isinstance(document.data, dict):
         remedy = "write one `key: value` on each line, as in configs/quickstart.yaml"
@@ -47,23 +46,23 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     if isinstance(document.data, dict):
         for argument in overrides:
             document.override(argument)
-        told = {fault.place for fault in faults}
+        reported = {fault.place for fault in faults}
         config = _validate(document)
         if isinstance(config, Config) and not faults:
             return config
         if not isinstance(config, Config):
-            faults += [fault for fault in config if fault.place not in told]
+            faults += [fault for fault in config if fault.place not in reported]
     faults.sort(key=lambda fault: (fault.place.line == 0, fault.place.line, fault.place.column))
     raise ConfigError("\n".join(map(str, faults)))
 
 
 def dump(config: Config) -> str:
-    """The whole resolved configuration as YAML: every field, in the order of the schema."""
+    """Return the resolved configuration as YAML: each field, in the order of the schema."""
     return yaml.dump(_plain(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def flatten(config: Config) -> dict[str, str | int | float | bool]:
-    """Dotted keys for tracking: {"train.epochs": 90.0, ...}; null and lists are JSON text."""
+    """Return {"train.epochs": 90.0, ...} for tracking; null and lists are JSON text."""
     flat: dict[str, str | int | float | bool] = {}
 
     def visit(prefix: str, value: Any) -> None:
@@ -78,7 +77,7 @@ def flatten(config: Config) -> dict[str, str | int | float | bool]:
 
 
 def _validate(document: Document) -> Config | list[Fault]:
-    # JSON is where pydantic's strict mode still takes lists for tuples and words for paths.
+    # From JSON, pydantic's strict mode still accepts lists for tuples and text for paths.
     try:
         return ADAPTER.validate_json(json.dumps(_with_names(document.data)), strict=True)
     except ValidationError as error:
@@ -86,7 +85,7 @@ def _validate(document: Document) -> Config | list[Fault]:
 
 
 def _with_names(data: Any, kinds: str | Mapping[str, Any] = DEFAULT_KINDS) -> Any:
-    """Name the default kind of a choice whose settings come without one: data.loader.threads=8."""
+    """Add the default name where a union's settings have none, as in data.loader.threads=8."""
     if not isinstance(data, dict):
         return data
     settings = cast("dict[str, Any]", data)
@@ -111,17 +110,18 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; {_recipes(path.parent, path.stem)}") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder, name a file; {_recipes(path)}") from None
+        raise ConfigError(f"{path}: is a folder, give a file; {_recipes(path)}") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{show(str(path))}: cannot be read: {reason}") from None
 
 
 def _recipes(folder: Path, wanted: str = "") -> str:
-    """The recipes in `folder`, or else in its `configs`, and the one that was perhaps meant."""
+    """List the recipes in `folder`, or else in its `configs`, with the nearest name first."""
     recipes = sorted(folder.glob("*.yaml")) or sorted((folder / "configs").glob("*.yaml"))
     if not recipes:
-        return f"there is no .yaml in {folder}" if folder.is_dir() else f"nor a folder {folder}"
+        missing = "has no .yaml file" if folder.is_dir() else "is not a folder"
+        return f"{folder} {missing}"
     names = [recipe.name for recipe in recipes]
     near = get_close_matches(f"{wanted}.yaml", names, n=1)
     hint = f"did you mean {recipes[0].parent / near[0]}? " if wanted and near else ""
@@ -129,7 +129,7 @@ def _recipes(folder: Path, wanted: str = "") -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists on one line, and quotes around words that YAML 1.1 or 1.2 takes for something else."""
+    """Lists on one line, and quotes around text that YAML 1.1 or 1.2 reads as something else."""
 
 
 def _represent_list(dumper: _Dumper, values: list[Any]) -> yaml.Node:

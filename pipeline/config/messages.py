@@ -1,185 +1,137 @@
-"""One error of pydantic's, in words for the person who wrote the YAML and at the place in it."""
+"""Turns an error of pydantic into a message with its place in the YAML, and a remedy."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import is_dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Any, NamedTuple, cast, get_args
 
+from pydantic import Tag
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pipeline.config.schema import Config
-from pipeline.config.yaml_document import FLOAT, Document, Fault, Loc, Place, dotted, show
+from pipeline.config.yaml_document import FLOAT, Document, Fault, Loc, dotted, show
 
 
 def explain(error: ErrorDetails, document: Document) -> Fault:
-    """Say what is wrong, where, and the remedy."""
-    spot = _Spot(error["loc"])
-    value = error["input"]
-    loc = spot.loc
-    if error["type"] == "union_tag_invalid":
-        loc, value = (*loc, "name"), value["name"]
-    place = document.key(loc) if spot.is_key else _place(error, document, loc)
-    return Fault(place, loc, _text(error, document, spot, value))
+    """Return the fault behind an error: what is wrong, where, and the remedy."""
+    spot, value, kind = _find(error["loc"]), error["input"], error["type"]
+    loc = (*spot.loc, "name") if kind == "union_tag_invalid" else spot.loc
+    text = _text(error, spot, value)
+    of_mapping = isinstance(value, dict)
+    if of_mapping and kind == "value_error" and (overrides := document.overrides_within(loc)):
+        text += f"; the command line has {' '.join(overrides)} (KEY=null unsets a key)"
+    of_mapping &= kind in {"missing", "union_tag_not_found", "value_error"}
+    at_key = of_mapping or spot.is_key or kind == "unexpected_keyword_argument"
+    places = document.keys if at_key else document.values
+    where = loc[:-1] if kind == "missing" else loc
+    return Fault(places[where], loc, text)
 
 
-def _place(error: ErrorDetails, document: Document, loc: Loc) -> Place:
-    match error["type"]:
-        case "missing" if isinstance(loc[-1], int):
-            return document.values[loc[:-1]]
-        case "missing":
-            return document.key(loc[:-1])
-        case "unexpected_keyword_argument" | "union_tag_not_found":
-            return document.key(loc)
-        case "value_error" if isinstance(error["input"], dict):
-            return document.key(loc)
-        case _:
-            return document.values[loc]
-
-
-def _text(error: ErrorDetails, document: Document, spot: "_Spot", value: Any) -> str:
+def _text(error: ErrorDetails, spot: "_Spot", value: Any) -> str:
+    context = error.get("ctx", {})
     match error["type"]:
         case "unexpected_keyword_argument":
             text = _unknown_key(spot)
+        case "missing" if isinstance(spot.loc[-1], int):
+            text = "is missing; the list is too short"
         case "missing":
-            text = _missing(spot)
+            field = _fields(spot.owner)[str(spot.loc[-1])]
+            text = f"missing; add it ({' '.join((field.description or '').split()).rstrip('.')})"
         case "union_tag_not_found":
-            text = f"has no key name; {_listed('choices for it', spot.kinds)}"
+            text = f"needs a name; choices: {', '.join(spot.choices)}"
         case "union_tag_invalid":
-            text = _no_choice(value, spot.kinds)
+            text = _not_a_choice(value["name"], spot.choices)
         case "literal_error":
-            text = _no_choice(value, spot.literals())
+            expected = re.split(", | or ", context["expected"])
+            text = _not_a_choice(value, [choice.strip("'") for choice in expected])
         case "dict_type" | "dataclass_type":
-            text = f"must be a mapping, found {_shown(value)}; {_keys_within(spot)}"
-        case "value_error" if isinstance(value, dict):
-            text = _reason(error) + _overridden(document.overrides_within(spot.loc))
+            text = f"must be a mapping, found {_shown(value)}; {_keys_within(spot.choices)}"
         case "value_error":
-            reason, found = _reason(error), _shown(value)
-            text = reason if found in reason else f"{reason}, found {found}"
+            text, found = str(context["error"]), _shown(value)
+            if not isinstance(value, dict) and found not in text:
+                text += f", found {found}"
         case kind:
             must = re.sub(r"^\w+ should ", "must ", error["msg"])
             text = f"{must}, found {_shown(value)}{_remedy(kind, value)}"
     return text
 
 
-class _Spot:
-    """Where in the document, and in the schema, an error of pydantic's lies.
+class _Spot(NamedTuple):
+    """Where an error of pydantic is, in the document and in the schema."""
 
-    Between the keys of its `loc` pydantic puts the name of the choice that was made (`step`,
-    `pad_crop`), and after a key of the user's own choosing `[key]` if that is the fault, not its
-    value; neither stands in any document.
+    loc: Loc
+    is_key: bool  # the key itself is wrong, not its value
+    rivals: dict[str, type]  # the classes that can hold the last key of `loc`, by name ...
+    owner: type | None  # ... and the one that does
+    choices: dict[str, type]  # the classes that can stand at `loc`, by name
+
+
+def _find(error_loc: Loc) -> _Spot:
+    """Follow the `loc` of an error through the schema.
+
+    Between the keys pydantic puts the name of the choice that was made (`step`, `pad_crop`), and
+    `[key]` after a key of a dictionary that is itself wrong; neither is in the document.
     """
-
-    def __init__(self, loc: Loc) -> None:
-        self.loc: Loc = ()
-        self.owner: type | None = None
-        """The class that has the last key of `loc`, or would have it."""
-        self.rivals: dict[str, type] = {}
-        """What might have been chosen in place of `owner`, by name."""
-        self.kinds: dict[str, type] = {"": Config}
-        """The classes that can stand at `loc`, by name."""
-        self.is_key = False
-        """Whether the key itself is at fault."""
-        everything = self.kinds
-        for element in loc:
-            if isinstance(element, int):
-                self.loc = (*self.loc, element)
-            elif element == "[key]" and self.loc and self.owner is None:
-                self.is_key = True
-            elif len(self.kinds) > 1:
-                everything = self.kinds
-                self.kinds = {element: self.kinds[element]}
-            else:
-                self.loc = (*self.loc, element)
-                self.rivals = everything
-                self.owner = next(iter(self.kinds.values()), None)
-                field = self.field()
-                everything = self.kinds = _classes(field.annotation if field else None)
-
-    def field(self) -> FieldInfo | None:
-        return _fields(self.owner).get(str(self.loc[-1]))
-
-    def literals(self) -> list[str]:
-        """The closed choices of the field."""
-        field = self.field()
-        parts = [field.annotation, *get_args(field.annotation)] if field else []
-        found = [get_args(part) for part in parts if get_origin(part) is Literal]
-        return [str(choice) for choices in found for choice in choices]
+    loc: Loc = ()
+    is_key, owner = False, None
+    rivals, choices = dict[str, type](), {"": Config}
+    chosen: type | None = Config
+    for element in error_loc:
+        if isinstance(element, int):
+            loc = (*loc, element)
+        elif element == "[key]" and owner is None and loc:
+            is_key = True
+        elif chosen is None and choices:
+            chosen = choices[element]
+        else:
+            loc, rivals, owner = (*loc, element), choices, chosen
+            field = _fields(owner).get(element)
+            choices = _classes(field.annotation) if field else {}
+            chosen = next(iter(choices.values())) if len(choices) == 1 else None
+    return _Spot(loc, is_key, rivals, owner, choices)
 
 
 def _fields(owner: type | None) -> dict[str, FieldInfo]:
     return cast("Any", owner).__pydantic_fields__ if owner else {}
 
 
-def _classes(annotation: Any) -> dict[str, type]:
-    """The dataclasses in a field's type, by the name that chooses among them."""
-    kinds = list(_dataclasses_in(annotation))
-    if len(kinds) == 1:
-        return {"": kinds[0]}
-    return {_fields(kind)["name"].default: kind for kind in kinds}
-
-
-def _dataclasses_in(annotation: Any) -> Iterator[type]:
+def _classes(annotation: Any, tag: str = "") -> dict[str, type]:
+    """Return the dataclasses in a field's type, by the name that chooses among them."""
     if isinstance(annotation, type) and is_dataclass(annotation):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _dataclasses_in(part)
+        name = _fields(annotation).get("name")
+        return {tag or (name.default if name else ""): annotation}
+    parts = get_args(annotation)
+    tag = next((part.tag for part in parts if isinstance(part, Tag)), tag)
+    return {name: found for part in parts for name, found in _classes(part, tag).items()}
 
 
 def _unknown_key(spot: _Spot) -> str:
     key, valid = str(spot.loc[-1]), list(_fields(spot.owner))
-    near = get_close_matches(key, valid, n=1)
-    if near:
+    if near := get_close_matches(key, valid, n=1):
         return f"unknown key; did you mean {near[0]}?"
     for name, rival in spot.rivals.items():
         if key in _fields(rival):
             whole = dotted(spot.loc[:-1])
-            remedy = f"remove it, or set the whole of {whole}: {{name: ...}}"
-            return f"is a key of {name} only; {remedy}"
-    return f"unknown key; {_listed('valid keys', valid)}"
+            return f"is a key of {name} only; remove it, or set the whole of {whole}: {{name: ...}}"
+    return f"unknown key; valid keys: {', '.join(valid)}"
 
 
-def _missing(spot: _Spot) -> str:
-    if isinstance(spot.loc[-1], int):
-        return "is missing, the list is too short"
-    field = spot.field()
-    meaning = field.description if field else None
-    if not meaning and len(spot.kinds) == 1:
-        meaning = next(iter(spot.kinds.values())).__doc__
-    return (
-        f"missing; add it ({' '.join(meaning.split()).rstrip('.')})"
-        if meaning
-        else "missing; add it"
-    )
-
-
-def _no_choice(value: Any, choices: Iterable[str]) -> str:
+def _not_a_choice(value: Any, choices: Iterable[str]) -> str:
     near = get_close_matches(str(value), choices, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"{_shown(value)} is not a choice; {hint}{_listed('choices', choices)}"
+    return f"{_shown(value)} is not a choice; {hint}choices: {', '.join(choices)}"
 
 
-def _keys_within(spot: _Spot) -> str:
-    if not spot.kinds:
+def _keys_within(choices: dict[str, type]) -> str:
+    kinds = list(choices.values())
+    if not kinds:
         return "write {NAME: value}"
-    if len(spot.kinds) > 1:
-        return _listed("give it a name, one of", spot.kinds)
-    return _listed("valid keys", _fields(next(iter(spot.kinds.values()))))
-
-
-def _listed(title: str, words: Iterable[str]) -> str:
-    return f"{title}: {', '.join(words)}"
-
-
-def _reason(error: ErrorDetails) -> str:
-    return str(error.get("ctx", {})["error"])
-
-
-def _overridden(overrides: list[str]) -> str:
-    given = " ".join(overrides)
-    return f"; the command line has {given} (KEY=null unsets a key)" if given else ""
+    if len(kinds) > 1 and not _fields(kinds[0])["name"].is_required():
+        return f"give it a name; choices: {', '.join(choices)}"
+    return f"valid keys: {', '.join(_fields(kinds[0]))}"
 
 
 def _remedy(kind: str, value: Any) -> str:

@@ -1,38 +1,41 @@
-"""YAML as plain data that remembers where every key and value of it was written.
+"""YAML as plain data that remembers where each key and value was written.
 
-Scalars follow YAML 1.2, as in editors: `1e-4` is a number and `off` a word. PyYAML by itself reads
-YAML 1.1, to which they are a word and false. Aliases are refused: a recipe says what it means.
+Scalars follow YAML 1.2, as in editors: `1e-4` is a number and `off` is a word. PyYAML alone reads
+YAML 1.1, where they are a word and false. Aliases are refused: a recipe writes each value out.
 """
 
 import re
-from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from yaml import YAMLError
-from yaml.composer import Composer, ComposerError
-from yaml.error import MarkedYAMLError
+from yaml import SafeLoader
+from yaml.error import Mark, MarkedYAMLError
 from yaml.events import AliasEvent, Event
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from yaml.parser import Parser
-from yaml.reader import Reader, ReaderError
-from yaml.resolver import BaseResolver
-from yaml.scanner import Scanner
+from yaml.reader import ReaderError
+
+from pipeline.config.renamed import former_name, present_name
 
 Data: TypeAlias = "dict[str, Data] | list[Data] | str | int | float | bool | None"
 Loc = tuple[str | int, ...]
 """The keys and list positions that lead to a value."""
 
+COMMAND_LINE = "command line: "
 DEEPEST = 20
 TAG = "tag:yaml.org,2002:"
 NUMBERS = {f"{TAG}int", f"{TAG}float"}
+SCALARS = {f"{TAG}null", f"{TAG}bool", f"{TAG}str", *NUMBERS}
 INTEGER = re.compile(r"[-+]?[0-9]+$|0o[0-7]+$|0x[0-9a-fA-F]+$")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which an escape can give: it is not text."""
+AS_WRITTEN: Loc = ("env",)
+"""The mapping in which a number is the word that was written: 1.10 and 08 stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line and column (from 1) of a file, or an override of the command line (line 0)."""
+    """A line and column (from 1) of a file, or an override on the command line (line 0)."""
 
     source: str
     line: int = 0
@@ -51,39 +54,25 @@ class Fault:
     text: str
 
     def __str__(self) -> str:
-        where = f"{dotted(self.loc)}: " if self.loc else ""
-        if self.place.source.startswith(f"{COMMAND_LINE}{dotted(self.loc)}="):
-            where = ""  # the override has named it already
-        return f"{self.place}: {where}{self.text}"
-
-
-At = Callable[[int, int], Place]
-"""From a line and column of YAML, counted from 0, to what a person should see."""
-
-COMMAND_LINE = "command line: "
+        name = dotted(self.loc)
+        named = not name or self.place.source.startswith(f"{COMMAND_LINE}{name}=")
+        return f"{self.place}: {self.text}" if named else f"{self.place}: {name}: {self.text}"
 
 
 class Document:
-    """Plain data from YAML, the place of every key and value in it, and the faults met in reading.
+    """Plain data read from YAML, the place of each key and value, and the faults found on the way.
 
-    A key that is given twice, or a value that cannot be read, is a fault and does not stop the
-    reading; after a fault of syntax there is no data. Numbers in the mappings at `words` stay text.
+    A key that is given twice and a value that cannot be read are faults, and reading continues;
+    after a syntax error there is no data.
     """
 
-    def __init__(self, text: str, file: str, words: Collection[Loc] = ()) -> None:
-        self.words = words
-        self.data: Data = None
+    def __init__(self, text: str, file: str) -> None:
+        self.faults: list[Fault] = []
         self.keys: dict[Loc, Place] = {}
         self.values: dict[Loc, Place] = {}
-        self.faults: list[Fault] = []
-
-        def at(line: int, column: int) -> Place:
-            return Place(file, line + 1, column + 1)
-
-        self.values[()] = at(0, 0)
-        node = self._compose(text, at)
-        if node:
-            self.data = self._convert(node, (), at)
+        self._overridden: dict[Loc, list[str]] = {}  # present name -> the name that was written
+        node = self._compose(text, file)
+        self.data: Data = self._convert(node, ()) if node else None
 
     def override(self, argument: str) -> None:
         """Set one value from `a.b=YAML`, making mappings on the way as needed.
@@ -92,65 +81,52 @@ class Document:
         """
         place = Place(COMMAND_LINE + show(argument))
         key, _, text = argument.partition("=")
-        path = key.strip().split(".")
-        if not all(path) or "=" not in argument:
+        path, written = tuple[str, ...](), key.strip().split(".")
+        for name in written:
+            path = (*path, present_name(path, name))
+        if not all(written) or "=" not in argument:
             self.fault(place, (), "is not KEY=VALUE, such as train.epochs=90")
         elif not text.strip():
             self.fault(place, (), f"has no value; to unset it write {key}=null")
-        elif node := self._compose(text, lambda _line, _column: place):
+        elif self._overridden.setdefault(path, written) != written:
+            self._given_twice(place, path)
+        elif node := self._compose(text, place.source):
             self._set(path, node, place)
 
     def overrides_within(self, loc: Loc) -> list[str]:
-        """The overrides that had a hand in the mapping at `loc`."""
-        sources = (
-            place.source
-            for inner, place in self.values.items()
-            if inner[: len(loc)] == loc and not place.line
-        )
-        return [source.removeprefix(COMMAND_LINE) for source in dict.fromkeys(sources)]
-
-    def key(self, loc: Loc) -> Place:
-        """Where the key of the value at `loc` is; an item of a list and the whole have none."""
-        return self.keys.get(loc) or self.values[loc]
+        """Return the overrides that set something in the mapping at `loc`."""
+        places = (place for inner, place in self.values.items() if inner[: len(loc)] == loc)
+        sources = dict.fromkeys(place.source for place in places if not place.line)
+        return [source.removeprefix(COMMAND_LINE) for source in sources]
 
     def fault(self, place: Place, loc: Loc, text: str) -> None:
         self.faults.append(Fault(place, loc, text))
 
-    def _compose(self, text: str, at: At) -> Node | None:
+    def _compose(self, text: str, source: str) -> Node | None:
         try:
-            loader = _Loader(text)
-        except ReaderError as error:
-            before = text[: error.position]
-            place = at(before.count("\n"), len(before) - before.rfind("\n") - 1)
-            self.fault(place, (), f"character {show(text[error.position])} is not allowed in YAML")
-            return None
-        try:
-            node = loader.get_single_node()
+            node = _Loader(text, source).get_single_node()
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            assert mark is not None, "PyYAML places every fault of syntax"
-            self.fault(at(mark.line, mark.column), (), _syntax(error))
-        except (YAMLError, ValueError, OverflowError):  # PyYAML trusts numbers in \U and %YAML
-            self.fault(at(loader.line, loader.column), (), "not YAML: a number is out of range")
-        else:
-            if node is None:
-                self.fault(at(0, 0), (), "is empty; write a value")
-            return node
-        return None
+            assert mark is not None, "PyYAML places every syntax error"
+            self.fault(_place(mark), (), _syntax(error))
+            return None
+        if node is None:
+            self.fault(_place(Mark(source, 0, 0, 0, None, 0)), (), "is empty; write a value")
+        return node
 
-    def _convert(self, node: Node, loc: Loc, at: At) -> Data:
-        place = at(node.start_mark.line, node.start_mark.column)
-        self.values[loc] = place
+    def _convert(self, node: Node, loc: Loc) -> Data:
+        place = self.values[loc] = _place(node.start_mark)
+        self.keys.setdefault(loc, place)  # an item of a list and the whole have no key
         match node:
             case MappingNode(tag="tag:yaml.org,2002:map"):
-                return self._mapping(node, loc, at)
+                return self._mapping(node, loc)
             case SequenceNode(tag="tag:yaml.org,2002:seq"):
-                return [self._convert(item, (*loc, i), at) for i, item in enumerate(node.value)]
-            case ScalarNode() if node.tag in NUMBERS and loc[:-1] in self.words:
+                return [self._convert(item, (*loc, i)) for i, item in enumerate(node.value)]
+            case ScalarNode() if node.tag in NUMBERS and loc[:-1] == AS_WRITTEN:
                 return str(node.value)
             case ScalarNode() if node.tag in SCALARS:
                 try:
-                    return SCALARS[node.tag](node.value)
+                    return _scalar(node.tag, node.value)
                 except (ValueError, KeyError):
                     kind = node.tag.removeprefix(TAG)
                     self.fault(place, loc, f"cannot be read as {kind}: {show(node.value)}")
@@ -158,32 +134,44 @@ class Document:
                 self.fault(place, loc, f"tag {show(node.tag)} has no meaning here; remove it")
         return None
 
-    def _mapping(self, node: MappingNode, loc: Loc, at: At) -> Data:
+    def _mapping(self, node: MappingNode, loc: Loc) -> Data:
         mapping: dict[str, Data] = {}
         for key, value in node.value:
-            place = at(key.start_mark.line, key.start_mark.column)
-            if not isinstance(key, ScalarNode) or _unwritable(key.value):
+            place = _place(key.start_mark)
+            if not isinstance(key, ScalarNode) or HALF_CHARACTER.search(key.value):
                 self.fault(place, loc, "a key must be a plain word")
                 continue
-            name = str(key.value)
+            name = present_name(loc, str(key.value))
             if name in mapping:
-                first = self.keys[(*loc, name)]
-                line = f" on line {first.line}" if first.line else ""
-                self.fault(place, (*loc, name), f"given twice (first{line}); remove one")
+                self._given_twice(place, (*loc, name))
                 continue
-            self.keys[(*loc, name)] = place
-            mapping[name] = self._convert(value, (*loc, name), at)
+            self.keys[*loc, name] = place
+            mapping[name] = self._convert(value, (*loc, name))
         return mapping
 
-    def _set(self, path: Sequence[str], node: Node, place: Place) -> None:
-        holder = self._enter(path[:-1], place)
-        if holder is None:
-            return
-        loc = tuple(path)
-        self._forget(loc)
-        self.keys[loc] = place
-        holder[path[-1]] = value = self._convert(node, loc, lambda _line, _column: place)
-        twin = (*loc[:-1], other_unit(path[-1]))
+    def _given_twice(self, place: Place, loc: Loc) -> None:
+        line, former = self.keys[loc].line, former_name(loc[:-1], str(loc[-1]))
+        first = f" (first on line {line})" if line else ""
+        hint = f" ({former} is its former name)" if former else ""
+        self.fault(place, loc, f"given twice{first}; remove one{hint}")
+
+    def _set(self, path: tuple[str, ...], node: Node, place: Place) -> None:
+        assert isinstance(self.data, dict), "only a mapping takes overrides"
+        holder = self.data
+        for depth, name in enumerate(path[:-1], start=1):
+            inner = holder.get(name)
+            if inner is None:
+                inner = holder[name] = {}
+                self.keys[path[:depth]] = self.values[path[:depth]] = place
+            if not isinstance(inner, dict):
+                whole = dotted(path[:depth])
+                self.fault(place, (), f"{whole} is not a mapping; set all of it: {whole}=...")
+                return
+            holder = inner
+        self._forget(path)
+        self.keys[path] = place
+        value = holder[path[-1]] = self._convert(node, path)
+        twin = (*path[:-1], _other_unit(path[-1]))
         if value is not None and twin in self.keys and self.keys[twin].line:
             self._forget(twin)
             del holder[twin[-1]]
@@ -193,105 +181,96 @@ class Document:
             for inner in [known for known in places if known[: len(loc)] == loc]:
                 del places[inner]
 
-    def _enter(self, path: Sequence[str], place: Place) -> dict[str, Data] | None:
-        assert isinstance(self.data, dict), "only a mapping takes overrides"
-        holder = self.data
-        for depth, name in enumerate(path, start=1):
-            loc = tuple(path[:depth])
-            child = holder.get(name)
-            if child is None:
-                child = holder[name] = {}
-                self.keys[loc] = self.values[loc] = place
-            if not isinstance(child, dict):
-                whole = dotted(loc)
-                self.fault(place, (), f"{whole} is no mapping; set all of it: {whole}=...")
-                return None
-            holder = child
-        return holder
 
-
-class _Resolver(BaseResolver):
-    """Which kind of scalar an unquoted word is (YAML 1.2, chapter 10.3)."""
-
-
-class _Loader(Reader, Scanner, Parser, Composer, _Resolver):
+class _Loader(SafeLoader):
     """PyYAML up to its tree of nodes, which still knows its places."""
 
-    def __init__(self, text: str) -> None:
-        Reader.__init__(self, text)
-        Scanner.__init__(self)
-        Parser.__init__(self)
-        Composer.__init__(self)
-        _Resolver.__init__(self)
-        self.depth = 0
+    depth = 0
+
+    def __init__(self, text: str, source: str) -> None:
+        try:
+            super().__init__(text)
+        except ReaderError as error:
+            lines = text[: error.position].split("\n")
+            mark = Mark(source, 0, len(lines) - 1, len(lines[-1]), None, 0)
+            problem = f"character {show(text[error.position])} is not allowed"
+            raise MarkedYAMLError(problem=problem, problem_mark=mark) from None
+        self.name = source
+
+    def get_single_node(self) -> Node | None:
+        try:
+            return super().get_single_node()
+        except (ValueError, OverflowError):  # PyYAML trusts numbers in \U and %YAML
+            problem = "a number is out of range"
+            raise MarkedYAMLError(problem=problem, problem_mark=self.get_mark()) from None  # pyright: ignore
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         event = cast("Event", self.peek_event())
+        problem = "nested too deeply" if self.depth > DEEPEST else None
         if isinstance(event, AliasEvent):
             problem = "aliases are not allowed, write the value out"
-            raise ComposerError(None, None, problem, event.start_mark)
-        if self.depth > DEEPEST:
-            raise ComposerError(None, None, "nested too deeply", event.start_mark)
+        if problem:
+            raise MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
 
-_Resolver.add_implicit_resolver(f"{TAG}null", re.compile(r"(null|Null|NULL|~|)$"), [*"nN~", ""])
-_Resolver.add_implicit_resolver(
+_Loader.yaml_implicit_resolvers = {}  # YAML 1.1's; those of 1.2, chapter 10.3, follow
+_Loader.add_implicit_resolver(f"{TAG}null", re.compile(r"(null|Null|NULL|~|)$"), [*"nN~", ""])
+_Loader.add_implicit_resolver(
     f"{TAG}bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), [*"tTfF"]
 )
-_Resolver.add_implicit_resolver(f"{TAG}int", INTEGER, [*"-+0123456789"])
-_Resolver.add_implicit_resolver(f"{TAG}float", FLOAT, [*"-+.0123456789"])
+_Loader.add_implicit_resolver(f"{TAG}int", INTEGER, [*"-+0123456789"])
+_Loader.add_implicit_resolver(f"{TAG}float", FLOAT, [*"-+.0123456789"])
 
 
-def _integer(word: str) -> int:
-    return int(word, 0 if word[:2] in {"0o", "0x"} else 10)
+def _place(mark: Mark) -> Place:
+    """Return the place of a mark of PyYAML's, which counts lines and columns from 0."""
+    if mark.name.startswith(COMMAND_LINE):
+        return Place(mark.name)
+    return Place(mark.name, mark.line + 1, mark.column + 1)
 
 
-def _unwritable(word: str) -> bool:
-    """Whether `word` has half of a surrogate pair (from an escape), which is no text."""
-    return any("\ud800" <= character <= "\udfff" for character in word)
-
-
-def _text(word: str) -> str:
-    if _unwritable(word):
-        raise ValueError("half a surrogate pair")
-    return word
-
-
-SCALARS: dict[str, Callable[[str], Data]] = {
-    f"{TAG}null": lambda _: None,
-    f"{TAG}bool": lambda word: {"true": True, "false": False}[word.lower()],
-    f"{TAG}int": _integer,
-    f"{TAG}float": float,
-    f"{TAG}str": _text,
-}
+def _scalar(tag: str, word: str) -> Data:
+    """Return the value of a scalar; raises `ValueError` or `KeyError` if its tag does not fit."""
+    match tag.removeprefix(TAG):
+        case "null":
+            return None
+        case "bool":
+            return {"true": True, "false": False}[word.lower()]
+        case "int":
+            return int(word, 0 if word[:2] in {"0o", "0x"} else 10)
+        case "float":
+            return float(word)
+        case _ if HALF_CHARACTER.search(word):
+            raise ValueError("half a character")
+        case _:
+            return word
 
 
 def dotted(loc: Loc) -> str:
-    """`('train', 'epochs')` as a person writes it: train.epochs."""
+    """Return `('train', 'epochs')` as a person writes it: train.epochs."""
     return ".".join(str(e) if re.fullmatch(r"[\w-]+", str(e)) else repr(e) for e in loc)
 
 
-def other_unit(name: str) -> str:
-    """The name of the same duration in the other unit: `warmup_steps` for `warmup_epochs`."""
-    if name.endswith("epochs"):
-        return name.removesuffix("epochs") + "steps"
-    return name.removesuffix("steps") + "epochs" if name.endswith("steps") else name
-
-
 def show(word: str, longest: int = 120) -> str:
-    """`word` on one line and in printable characters, cut if it is long."""
+    """Return `word` on one line in printable characters, shortened if it is long."""
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in word)
     return line if len(line) <= longest else f"{line[:longest]}..."
+
+
+def _other_unit(name: str) -> str:
+    """Return the name of the same duration in the other unit: warmup_steps for warmup_epochs."""
+    other = {"epochs": "steps", "steps": "epochs"}
+    return re.sub(r"(epochs|steps)\Z", lambda unit: other[unit[0]], name)
 
 
 def _syntax(error: MarkedYAMLError) -> str:
     problem = show(error.problem or "cannot be parsed")
     start = error.context_mark
-    begun = f" begun on line {start.line + 1}" if start and error.problem_mark else ""
+    begun = f" that starts on line {start.line + 1}" if start and error.problem_mark else ""
     context = f"{show(error.context)}{begun}, " if error.context else ""
     remedy = "; indent with spaces, not tabs" if "'\\t'" in problem else ""
     return f"not YAML: {context}{problem}{remedy}"

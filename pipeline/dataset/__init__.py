@@ -1,4 +1,5 @@
-"""What the images are (`index`), in which `order` they come, and how each is cut (`augment`).
+"""What the images are (`index`), and in which order they come (`order`, `windows`).
 
-All of it is a pure function of (dataset, seed, position): no file is read here but the index.
+Orders are pure functions of (dataset, seed, position). Only the index and its manifest are read
+here, never an image.
 """

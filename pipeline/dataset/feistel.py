@@ -1,7 +1,7 @@
-"""A keyed permutation of a range of numbers that is computed for each number alone.
+"""A keyed permutation of a range of numbers, which maps each number without the others.
 
-It is a Feistel network with cycle walking (Black and Rogaway 2002; Mitchell et al. 2022 use the
-same for shuffling on GPUs), so 100 million numbers need as little memory as ten.
+It is a Feistel network with cycle walking (Black and Rogaway 2002; Mitchell et al. 2022 shuffle
+with it on GPUs), so 100 million numbers need as little memory as ten.
 """
 
 from functools import lru_cache
@@ -17,15 +17,15 @@ ROUNDS = 12
 def shuffle(
     offsets: NDArray[np.int64], size: int, *, seed: int, counter: tuple[int, int, int]
 ) -> NDArray[np.int64]:
-    """Map each offset in [0, size) to a number in it, one to one, anew for each counter.
+    """Map offsets in [0, size) one to one to numbers in it, differently for each counter.
 
-    The three words of `counter` are below 2**32; the last tells apart who draws.
+    The three words of `counter` are below 2**32; the last one identifies the caller.
     """
     bits = max(2, (size - 1).bit_length())
     keys = _round_keys(seed, counter)
     numbers = _feistel(offsets.astype(np.uint64), bits, keys)
     outside = np.flatnonzero(numbers >= size)
-    while outside.size:  # Walking the cycle until it is inside again keeps the map one to one.
+    while outside.size:  # Walking the cycle until it is inside the range keeps the map one to one.
         numbers[outside] = _feistel(numbers[outside], bits, keys)
         outside = outside[numbers[outside] >= size]
     return numbers.astype(np.int64)
@@ -37,7 +37,7 @@ def _round_keys(seed: int, counter: tuple[int, int, int]) -> Words:
 
 
 def _feistel(numbers: NDArray[np.uint64], bits: int, keys: Words) -> NDArray[np.uint64]:
-    """One keyed permutation of [0, 2**bits); the halves may differ in width and swap each round."""
+    """Permute [0, 2**bits); the halves may differ in width, and swap after each round."""
     low_bits, high_bits = bits // 2, bits - bits // 2
     for key in keys:
         low = numbers & np.uint64((1 << low_bits) - 1)
@@ -49,7 +49,7 @@ def _feistel(numbers: NDArray[np.uint64], bits: int, keys: Words) -> NDArray[np.
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele et al. 2014): every bit depends on every bit."""
+    """Mix with SplitMix64's finaliser (Steele et al. 2014): each bit depends on all bits."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

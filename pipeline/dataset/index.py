@@ -1,9 +1,9 @@
-"""The index of a dataset: for each sample the file, byte range, label, size in pixels and digest.
+"""The index of a dataset: for each sample its file, byte range, label, size in pixels and digest.
 
-A dataset is a folder with `manifest.json` and, for each split, two memory-mapped Arrow files: its
-samples and the files that they lie in. The images stay where they are: whole files, or ranges of
-bytes inside archives. Samples are kept in the order of (label, digest), so the same images give the
-same index whatever they were packed in.
+A dataset is a folder with `manifest.json` and two memory-mapped Arrow files for each split: its
+samples, and the files that contain them. Images stay where they are: whole files, or byte ranges
+inside archives. Samples are sorted by (label, digest), so the same images give the same index,
+whatever archives they are in.
 """
 
 import json
@@ -20,17 +20,18 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.dataset.samples import DIGEST_BYTES, SCHEMA, as_numpy, chunk
+from pipeline.system.command import plural
 
-pa: Any = pyarrow  # it ships no types
+pa: Any = pyarrow  # it has no type hints
 
 Number = TypeVar("Number", np.int32, np.int64)
 
 MANIFEST = "manifest.json"
 MOST_AT_ONCE = 1_000_000
-"""Samples that are compared at a time, so that opening takes no memory to speak of."""
+"""Samples that are compared at a time, so that opening an index takes little memory."""
 FORMAT = 2
 SPLIT_SCHEMA = SCHEMA.append(pa.field("stored", pa.int64(), False))
-"""Row k of `stored` is the sample that lies k-th on disk, in the order of (file, offset)."""
+"""Row k of `stored` is the k-th sample on disk, in the order of (file, offset)."""
 FILES_SCHEMA = pa.schema(
     [
         pa.field("name", pa.large_string(), False),
@@ -43,34 +44,34 @@ FILES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a dataset holds; `root` is absolute, or relative to the manifest's folder."""
+    """The contents of a dataset; `root` is absolute, or relative to the manifest's folder."""
 
     name: str
     classes: tuple[str, ...]
-    """What a label stands for: a WordNet id, or the name of a folder."""
+    """The meaning of each label: a WordNet id, or the name of a folder."""
     samples: dict[str, int]
     """Number of samples of each split."""
     fingerprint: str
-    """SHA-256 over every split's labels and digests: the same images have the same one, whatever
-    they are packed in and whatever their classes are called."""
+    """SHA-256 of the labels and digests of all splits. It depends on the images and their labels,
+    not on archives and class names."""
     root: str
     checksums: dict[str, str]
-    """XXH3-128 of each Arrow file, in hexadecimal digits."""
+    """XXH3-128 of each Arrow file, in hexadecimal."""
     class_names: tuple[str, ...] = ()
-    """The classes in words, if they are known."""
+    """The classes in words, if known."""
     request: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What the dataset was prepared from: asked again, there is nothing to do."""
+    """What the dataset was prepared from. Preparing the same again does nothing."""
     format: int = FORMAT
 
 
 def split_files(split: str) -> tuple[str, str]:
-    """The names of the Arrow files of a split: its samples, and the files that they lie in."""
+    """Return the names of a split's Arrow files: its samples, and the files that contain them."""
     return f"{split}.arrow", f"{split}.files.arrow"
 
 
 @dataclass(frozen=True)
 class Index:
-    """One split, memory-mapped: processes that open it share its pages."""
+    """One split, memory-mapped: all processes that open it share its pages."""
 
     split: str
     root: Path
@@ -82,11 +83,11 @@ class Index:
 
     @staticmethod
     def open(folder: Path, split: str, root: Path | None = None) -> "Index":
-        """Open one split; raise `ValueError` with the remedy if it is missing or damaged."""
+        """Open one split; raises `ValueError` with the remedy if it is missing or damaged."""
         manifest = read_manifest(folder)
         if split not in manifest.samples:
             have = ", ".join(manifest.samples)
-            raise ValueError(f"{folder} has no split {split!r} (it has {have})")
+            raise ValueError(f"{folder} has no split {split!r}; it has {have}")
         samples, files = split_files(split)
         table = _open_table(folder / samples, SPLIT_SCHEMA, manifest)
         file_table = _open_table(folder / files, FILES_SCHEMA, manifest)
@@ -100,17 +101,18 @@ class Index:
         return self.table.num_rows
 
     def fault(self) -> str | None:
-        """Say what makes this index impossible, should it not be from our own hand."""
+        """Return what is wrong with this index, which may be damaged or forged, or None."""
         return next(self._faults(), None)
 
     def _faults(self) -> Iterator[str]:
-        """Yield faults; what comes after the first relies on there being none before."""
+        """Yield faults; each check relies on the checks before it."""
         count, classes = self.manifest.samples[self.split], len(self.manifest.classes)
         names = len(self.manifest.class_names)
         if len(self) != count:
-            yield f"{len(self)} samples, where {MANIFEST} has {count}"
+            yield f"it has {plural(len(self), 'sample')}, but {MANIFEST} says {count}"
         if names not in (0, classes):
-            yield f"{names} names of {classes} classes"
+            both = plural(names, "class name"), plural(classes, "class", "classes")
+            yield f"it has {' for '.join(both)}"
         if count == 0:
             return
         bounds = {
@@ -120,7 +122,7 @@ class Index:
         }
         for name, (values, bound) in bounds.items():
             if values.min() < 0 or values.max() >= bound:
-                yield f"a {name} is not in 0..{bound - 1}"
+                yield f"a value of {name!r} is not in 0..{bound - 1}"
         seen = np.zeros(count, np.bool_)
         seen[self.stored] = True
         if not seen.all():
@@ -130,7 +132,7 @@ class Index:
         for some in (slice(at, at + MOST_AT_ONCE) for at in range(0, count, MOST_AT_ONCE)):
             last = self.file_sizes[self.file_ids[some]] - self.sizes[some]
             if (self.offsets[some] > last).any():
-                yield "an image goes beyond its file"
+                yield "an image extends past the end of its file"
         if min(self.widths.min(), self.heights.min()) < 1:
             yield "an image has no pixels"
 
@@ -162,17 +164,17 @@ class Index:
 
     @cached_property
     def stored(self) -> NDArray[np.int64]:
-        """The samples in the order in which they lie on disk, file by file."""
+        """The samples in their order on disk, file by file."""
         return _values(self.table, "stored", np.int64)
 
     @cached_property
     def file_ids(self) -> NDArray[np.int32]:
-        """For each sample, the place of its file in `files`."""
+        """For each sample, the index of its file in `files`."""
         return _values(self.table, "file", np.int32)
 
     @cached_property
     def files(self) -> Any:
-        """A pyarrow string array: the paths that samples lie in, below `root`."""
+        """A pyarrow string array: the paths of the files, below `root`."""
         return chunk(self.file_table, "name")
 
     @cached_property
@@ -182,29 +184,31 @@ class Index:
 
     @cached_property
     def file_mtimes_ns(self) -> NDArray[np.int64]:
-        """When each file had last been modified then, in nanoseconds since 1970."""
+        """Modification time of each file when it was indexed, in nanoseconds since 1970."""
         return _values(self.file_table, "mtime_ns", np.int64)
 
     def path(self, sample: int) -> Path:
-        """The file that holds sample number `sample`."""
+        """Return the file that contains a sample."""
         return self.root / self.files[int(self.file_ids[sample])].as_py()
 
 
 def _open_table(path: Path, schema: Any, manifest: Manifest) -> Any:
-    """Map a table into memory, provided that its bytes are those that the manifest vouches for."""
+    """Memory-map a table, after comparing it with its checksum in the manifest."""
     try:
         content = pa.memory_map(str(path)).read_buffer()
         if xxhash.xxh3_128_hexdigest(content) != manifest.checksums[path.name]:
-            raise ValueError(f"{path} is not the one that {MANIFEST} speaks of; prepare it again")
+            raise ValueError(f"{path} does not match its checksum in {MANIFEST}; prepare it again")
         reader = pa.ipc.open_file(content)
         if not reader.schema.equals(schema) or reader.num_record_batches > 1:
-            raise ValueError(f"{path} has other columns than an index; prepare it again")
+            raise ValueError(f"{path} does not have the columns of an index; prepare it again")
         table = reader.read_all()
         table.validate(full=True)
         if any(column.null_count for column in table.columns):
-            raise ValueError(f"{path} has gaps; prepare it again")
+            raise ValueError(f"{path} has missing values; prepare it again")
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise ValueError(f"{path} is no readable index ({error}); prepare it again") from error
+        raise ValueError(
+            f"{path} cannot be read as an index ({error}); prepare it again"
+        ) from error
     return table
 
 
@@ -213,7 +217,10 @@ def _values(table: Any, name: str, kind: type[Number]) -> NDArray[Number]:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of the dataset in `folder`; raise `ValueError` if there is none."""
+    """Read the manifest of the dataset in `folder`.
+
+    Raises `ValueError` with the remedy if it is missing or damaged.
+    """
     path = folder / MANIFEST
     try:
         raw: Any = json.loads(path.read_text())
@@ -223,7 +230,7 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); prepare it again") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:  # pyright: ignore[reportUnknownMemberType]
-        raise ValueError(f"{path} is not of format {FORMAT}; prepare it again")
+        raise ValueError(f"{path} does not have format {FORMAT}; prepare it again")
     try:
         return TypeAdapter(Manifest).validate_python(raw)
     except ValidationError as error:

@@ -1,7 +1,7 @@
 """Counted randomness: Philox4x32-10, vectorised (Salmon et al. 2011, "as easy as 1, 2, 3").
 
-A draw is a function of (seed, counter) and of nothing else: no state is carried, so any draw of any
-epoch can be made in any order, by any rank, at any time.
+A draw is a function of (seed, counter) alone. No state is carried, so any rank can make any draw of
+any epoch, in any order.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ def philox(seed: int, *counter: NDArray[np.integer] | int) -> Words:
 
 
 def uniform(words: Words) -> NDArray[np.float64]:
-    """Map words to floats spread evenly over the open interval (0, 1)."""
+    """Map words to floats that are uniform on the open interval (0, 1)."""
     return (words.astype(np.float64) + 0.5) / 2.0**32
 
 

@@ -1,7 +1,7 @@
-"""Samples by column: where each image lies, what it shows, how large it is and what it contains.
+"""Samples by column: where each image is, its label, its size and its digest.
 
-A dataset may have a hundred million of them, so they are arrays from the moment they are read to
-the moment they are mapped into memory again; a `Sample` is one row, for those who have few.
+A dataset may have a hundred million samples, so they are arrays from the moment they are read until
+they are memory-mapped again. A `Sample` is one row, for code that has few of them.
 """
 
 import json
@@ -15,7 +15,7 @@ import pyarrow
 import xxhash
 from numpy.typing import NDArray
 
-pa: Any = pyarrow  # it ships no types
+pa: Any = pyarrow  # it has no type hints
 
 DIGEST_BYTES = 16
 COLUMNS: Mapping[str, np.dtype[Any]] = {
@@ -26,7 +26,7 @@ COLUMNS: Mapping[str, np.dtype[Any]] = {
     "width": np.dtype(np.int32),
     "height": np.dtype(np.int32),
 }
-"""The numbers of a sample; `file` is its file's place in the table of files."""
+"""The numbers of a sample; `file` is an index into the table of files."""
 SCHEMA = pa.schema(
     [
         *(pa.field(name, pa.from_numpy_dtype(kind), False) for name, kind in COLUMNS.items()),
@@ -34,21 +34,21 @@ SCHEMA = pa.schema(
     ]
 )
 FILES = b"files"
-"""Key of the files in the metadata of samples that stand alone."""
+"""Metadata key of the files, in samples that are serialised on their own."""
 
 
 def digest(content: bytes | memoryview) -> bytes:
-    """The 16 bytes that stand for an image's content: its XXH3-128.
+    """Return the XXH3-128 digest of an image's content: 16 bytes.
 
-    It tells every accident, at 30 times the speed of SHA-256, so that an image can be checked each
-    time it is read; it is no proof against somebody who makes images to deceive.
+    It is 30 times as fast as SHA-256, so an image can be checked each time it is read. It detects
+    accidental damage, not images that were forged on purpose.
     """
     return xxhash.xxh3_128_digest(content)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image as it lies on disk; `width` and `height` are of the pixels as stored."""
+    """One image on disk; `width` and `height` are in pixels, as stored."""
 
     file: str
     offset: int
@@ -61,7 +61,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that samples lie in, as it was when they were read; `name` is below the root."""
+    """A file that contains samples, as it was when they were indexed; `name` is below the root."""
 
     name: str
     size: int
@@ -69,14 +69,14 @@ class StoredFile:
 
 
 def file_state(path: Path) -> tuple[int, int]:
-    """Return size in bytes and time of modification in ns; raise `OSError` if it is not there."""
+    """Return size in bytes and modification time in ns; raises `OSError` if it is missing."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """n samples; `columns` are those of `COLUMNS`, `digests` is uint8 of shape (n, 16)."""
+    """n samples: the columns of `COLUMNS`, each of shape (n,), and digests, uint8 of (n, 16)."""
 
     files: tuple[StoredFile, ...]
     columns: Mapping[str, NDArray[Any]]
@@ -90,13 +90,13 @@ class Samples:
         return self.columns["label"]
 
     def table(self) -> Any:
-        """Return a pyarrow Table of `SCHEMA`, which names the files by their numbers only."""
+        """Return a pyarrow Table of `SCHEMA`, without the files' names."""
         arrays = [as_arrow(self.columns[name], SCHEMA.field(name).type) for name in COLUMNS]
         digests = as_arrow(self.digests, SCHEMA.field("digest").type)
         return pa.Table.from_arrays([*arrays, digests], schema=SCHEMA)
 
     def to_bytes(self) -> bytes:
-        """Return all of it, files included, as one Arrow stream."""
+        """Serialise the samples and their files into one Arrow stream."""
         files = [[file.name, file.size, file.mtime_ns] for file in self.files]
         table = self.table().replace_schema_metadata({FILES: json.dumps(files)})
         sink = pa.BufferOutputStream()
@@ -106,10 +106,10 @@ class Samples:
 
     @staticmethod
     def from_bytes(content: bytes) -> "Samples":
-        """Read what `to_bytes` wrote; raise `ValueError` or pyarrow's error if it is damaged."""
+        """Read what `to_bytes` wrote; raises `ValueError` or pyarrow's error if it is damaged."""
         table = pa.ipc.open_stream(content).read_all()
         if not table.schema.equals(SCHEMA):
-            raise ValueError("these are no samples")
+            raise ValueError("not a table of samples")
         files = tuple(StoredFile(*file) for file in json.loads(table.schema.metadata[FILES]))
         table = table.combine_chunks()
         columns = {name: as_numpy(table, name).view(kind) for name, kind in COLUMNS.items()}
@@ -117,7 +117,7 @@ class Samples:
 
 
 def collect(rows: Sequence[Sample], files: Iterable[StoredFile]) -> Samples:
-    """Return rows as columns; `files` holds at least the files that they name."""
+    """Return rows as columns; `files` has at least the files of the rows."""
     kept = tuple(files)
     numbers = {file.name: number for number, file in enumerate(kept)}
     columns = {
@@ -131,7 +131,7 @@ def collect(rows: Sequence[Sample], files: Iterable[StoredFile]) -> Samples:
 
 
 def concatenate(parts: Sequence[Samples]) -> Samples:
-    """Join samples; a file that several parts name is one file."""
+    """Join samples; a file that occurs in several parts is kept once."""
     numbers: dict[str, int] = {}
     files: list[StoredFile] = []
     for file in (file for part in parts for file in part.files):
@@ -154,14 +154,14 @@ def concatenate(parts: Sequence[Samples]) -> Samples:
 
 
 def as_arrow(values: NDArray[Any], kind: Any) -> Any:
-    """Return numbers as a pyarrow array without a copy (pyarrow's own way would load pandas)."""
+    """Return numbers as a pyarrow array without a copy; pa.array() would import pandas."""
     return pa.Array.from_buffers(
         kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))]
     )
 
 
 def as_numpy(table: Any, name: str) -> NDArray[np.uint8]:
-    """View the bytes of a column of a table of one chunk, without a copy."""
+    """View the bytes of a column, without a copy; the table has one chunk."""
     array = chunk(table, name)
     _validity, data = array.buffers()
     width = array.type.bit_width // 8
@@ -171,7 +171,7 @@ def as_numpy(table: Any, name: str) -> NDArray[np.uint8]:
 
 
 def chunk(table: Any, name: str) -> Any:
-    """Return a column of a table that consists of one chunk."""
+    """Return a column of a table that has one chunk."""
     column = table.column(name)
     assert column.num_chunks <= 1, "an index is written as one record batch"
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)

@@ -1,4 +1,4 @@
-"""The two halves of a dataset, opened together."""
+"""The training and validation images of a dataset, opened together."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,19 @@ from pipeline.dataset.index import Index
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The two halves of a dataset."""
+    """The indexes of the training and the validation images."""
 
     train: Index
     val: Index
 
 
 def open_split(data: Data) -> Split:
-    """Open both halves of the dataset; raise `ValueError` if one is missing or empty."""
+    """Open both splits of a dataset.
+
+    Raises `ValueError` if one is missing, damaged or empty.
+    """
     split = Split(Index.open(data.dir, "train", data.root), Index.open(data.dir, "val", data.root))
     for index in (split.train, split.val):
         if len(index) == 0:
-            raise ValueError(f"{data.dir}: split {index.split!r} is empty; prepare it again")
+            raise ValueError(f"{data.dir}: the split {index.split!r} is empty; prepare it again")
     return split

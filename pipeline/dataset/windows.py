@@ -1,13 +1,12 @@
-"""The windowed order: whole shards are shuffled, and then the images of a few shards at a time.
+"""The windowed order: shuffle the shards of an epoch, then the images of a few shards at a time.
 
-A shard is a number of images that lie one after the other on disk. Each epoch permutes the shards
-and lays them end to end on a line, which it cuts into a segment for each lane, that is, for each
-slice of the global batch; a lane goes through its segment window by window, and the images of a
-window are shuffled. So whoever feeds a lane needs one window at a time, which can be read in long
-runs before it is used.
+A shard is a number of images that are consecutive on disk. Each epoch permutes the shards, lays
+them end to end on a line, and divides the line into one segment per lane; a lane is a slice of the
+global batch. A lane goes through its segment window by window, and the images of each window are
+shuffled. So a reader needs one window of a lane at a time, which it can read ahead in long runs.
 
-As in the global shuffle, every epoch holds every sample exactly once, epochs follow each other
-without a gap, and the batch of step t is known without drawing the batches before it.
+As in the shuffled order, each epoch has each sample exactly once, epochs follow each other without
+a gap, and the batch of step t is computed without the batches before it.
 """
 
 import heapq
@@ -26,29 +25,29 @@ Integers = NDArray[np.int64]
 
 SHARD_DRAWS = 3
 WINDOW_DRAWS = 1 << 16
-"""Fourth counter words; lane l shuffles its windows with WINDOW_DRAWS + l."""
+"""Fourth counter words of the draws; lane l shuffles its windows with WINDOW_DRAWS + l."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The images that a lane goes through next, and when: steps count from 1, both included."""
+    """Images that a lane uses from `first_step` to `last_step`, both included; steps start at 1."""
 
     lane: int
     read_from_step: int
-    """From here on its images are less than a window ahead, and it may be read."""
+    """From this step on, it is at most one window ahead and may be read."""
     first_step: int
     last_step: int
     runs: Integers
-    """Where its images lie: (n, 2) of [from, to) in storage order, rising and apart."""
+    """Runs of images in storage order: (n, 2) of [begin, end), sorted, with gaps between them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardSequence:
-    """The shards of an epoch laid end to end: int64 of shape (shards,)."""
+    """The shards of an epoch, end to end on a line: int64 of shape (shards,)."""
 
     shards: Integers
     starts: Integers
-    """The place on the line where each begins."""
+    """Where each shard begins on the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,13 @@ class WindowedOrder:
     """The stream of a run in windowed order, a pure function of (dataset, seed, step)."""
 
     stored: Integers
-    """The samples in the order in which they lie on disk."""
+    """The samples in their order on disk."""
     spec: Windowed
     seed: int
     global_batch: int
 
     def training_places(self, step: int, *, part: tuple[int, int] = (0, 1)) -> BatchIndices:
-        """Return the places of step `step` (from 1 on) of the stream, or of one rank's part."""
+        """Return the images of a step (counted from 1), or one rank's part of them."""
         positions = stream_positions(step, global_batch=self.global_batch, part=part)
         epochs = positions // len(self.stored)
         samples = np.empty_like(positions)
@@ -73,7 +72,7 @@ class WindowedOrder:
         return BatchIndices(samples, epochs)
 
     def windows(self, steps: range, *, part: tuple[int, int] = (0, 1)) -> Iterator[Window]:
-        """Yield the windows that one rank's part of `steps` draws on, by their first step."""
+        """Yield the windows that one rank needs for its part of `steps`, by their first step."""
         rank, world = part
         share = self.global_batch // world
         first, last = rank * share, (rank + 1) * share - 1
@@ -83,7 +82,7 @@ class WindowedOrder:
 
     @property
     def _lane_batch(self) -> int:
-        """Images that a lane gives to each global batch."""
+        """Images of a lane in each global batch."""
         assert self.global_batch % self.spec.lanes == 0, "checked with the configuration"
         return self.global_batch // self.spec.lanes
 
@@ -92,14 +91,14 @@ class WindowedOrder:
         return self.spec.window_shards * self.spec.shard_images
 
     def _in_lanes(self, positions: Integers, epoch: int) -> tuple[Integers, Integers]:
-        """From positions in the stream to lanes, and to indices in what these get this epoch."""
+        """Map positions in the stream to lanes, and to indices in the lanes' segments."""
         lanes = positions % self.global_batch // self._lane_batch
         return lanes, self._lane_count(positions, lanes) - self._lane_count(
             epoch * len(self.stored), lanes
         )
 
     def _on_line(self, lanes: Integers, indices: Integers, epoch: int) -> Integers:
-        """From indices in lanes to places on the line: each window is shuffled by itself."""
+        """Map indices in segments to places on the line; each window is shuffled on its own."""
         places = np.empty_like(indices)
         windows, within = np.divmod(indices, self._window_images)
         for lane, window in np.unique(np.stack([lanes, windows], 1), axis=0).tolist():
@@ -111,7 +110,7 @@ class WindowedOrder:
         return places
 
     def _in_storage(self, places: Integers, epoch: int) -> Integers:
-        """From places on the line to places in storage order."""
+        """Map places on the line to places in storage order."""
         line = self._line(epoch)
         slots = np.searchsorted(line.starts, places, side="right") - 1
         return line.shards[slots] * self.spec.shard_images + places - line.starts[slots]
@@ -120,7 +119,7 @@ class WindowedOrder:
         return _lay_out(len(self.stored), self.spec.shard_images, self.seed, epoch)
 
     def _span(self, epoch: int, lane: int, window: int) -> tuple[int, int]:
-        """Where on the line a window begins and ends; the last of a lane's segment may be short."""
+        """Return begin and end of a window on the line; a lane's last window may be short."""
         epoch_begin, epoch_end = epoch * len(self.stored), (epoch + 1) * len(self.stored)
         bounds = np.array([lane, lane + 1])
         taken = self._count_below(epoch_end, bounds) - self._count_below(epoch_begin, bounds)
@@ -129,17 +128,17 @@ class WindowedOrder:
         return begin, min(begin + self._window_images, segment_end)
 
     def _lane_count(self, positions: Integers | int, lanes: Integers) -> Integers:
-        """How many positions of the stream before these fall into the given lanes."""
+        """Count the positions of the stream before these that are in the given lanes."""
         return self._count_below(positions, lanes + 1) - self._count_below(positions, lanes)
 
     def _count_below(self, positions: Integers | int, lanes: Integers) -> Integers:
-        """How many positions of the stream before these fall into lanes below the given ones."""
+        """Count the positions of the stream before these that are in lanes below the given ones."""
         steps, rest = np.divmod(np.asarray(positions, np.int64), self.global_batch)
         per_step = lanes * self._lane_batch
         return steps * per_step + np.minimum(rest, per_step)
 
     def _windows_of_lane(self, lane: int, steps: range) -> Iterator[Window]:
-        """Walk along a lane, image by image counted from the first step of the run."""
+        """Yield the windows of one lane; `at` counts its images from the first step of the run."""
         batch = self._lane_batch
         at, end = (steps.start - 1) * batch, (steps.stop - 1) * batch
         while at < end:
@@ -158,7 +157,7 @@ class WindowedOrder:
             )
 
     def _runs(self, epoch: int, begin: int, end: int) -> Integers:
-        """Where the images of a stretch of the line lie: rising [from, to) in storage order."""
+        """Return the images of [begin, end) on the line as sorted runs in storage order."""
         line = self._line(epoch)
         first, last = np.searchsorted(line.starts, [begin, end - 1], side="right") - 1
         shards, starts = line.shards[first : last + 1], line.starts[first : last + 1]
@@ -171,9 +170,9 @@ class WindowedOrder:
 
 
 def storage_places(stored: Integers, *, part: tuple[int, int], batch: int) -> list[BatchIndices]:
-    """Return one rank's batches of a split in storage order: a consecutive share for each rank.
+    """Return one rank's batches of a split in storage order, each rank a consecutive share.
 
-    Each sample comes exactly once over all ranks, as in `evaluation_places`.
+    Over all ranks each sample comes exactly once, as in `evaluation_places`.
     """
     rank, world = part
     begin, end = (len(stored) * bound // world for bound in (rank, rank + 1))
@@ -182,7 +181,7 @@ def storage_places(stored: Integers, *, part: tuple[int, int], batch: int) -> li
 
 @lru_cache(maxsize=4)
 def _lay_out(samples: int, shard_images: int, seed: int, epoch: int) -> ShardSequence:
-    """Lay out an epoch; the last shard in storage may be short, and comes anywhere on the line."""
+    """Lay out an epoch; the last shard in storage may be short, and may come anywhere."""
     count = -(-samples // shard_images)
     slots = np.arange(count, dtype=np.int64)
     shards = shuffle(slots, count, seed=seed, counter=(epoch, 0, SHARD_DRAWS))

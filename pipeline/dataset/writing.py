@@ -1,4 +1,4 @@
-"""Writing a dataset: sorted, fingerprinted, and there as a whole or not at all."""
+"""Writing a dataset: sorted, with a fingerprint, and all of it or nothing."""
 
 import hashlib
 import json
@@ -18,36 +18,36 @@ from pipeline.dataset.index import FILES_SCHEMA, MANIFEST, SPLIT_SCHEMA, Manifes
 from pipeline.dataset.samples import COLUMNS, Samples, StoredFile, as_arrow
 from pipeline.system.durable import sync_folder, write_durably
 
-pa: Any = pyarrow  # it ships no types
+pa: Any = pyarrow  # it has no type hints
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """All that an index is written from."""
+    """What an index is written from."""
 
     name: str
     classes: tuple[str, ...]
     root: str
-    """The folder that the samples' files lie in: absolute, or relative to the index."""
+    """The folder that contains the samples' files: absolute, or relative to the index."""
     splits: Mapping[str, Samples]
     class_names: tuple[str, ...] = ()
-    """The classes in words, if they are known."""
+    """The classes in words, if known."""
     notes: tuple[str, ...] = ()
-    """What the person should know, one sentence each: files ignored, images left out."""
+    """Notes for the user, one sentence each: files ignored, images left out."""
     request: dict[str, Any] = field(default_factory=dict[str, Any])
     """What it was prepared from."""
 
 
 def write_dataset(folder: Path, dataset: Dataset) -> Manifest:
-    """Write a dataset's indexes and, last and atomically, the manifest that makes it valid.
+    """Write the indexes of a dataset and then, atomically, the manifest that makes it valid.
 
-    What `folder` held before stays valid until all of the new dataset is on disk beside it. Raise
-    `ValueError` for a label that no class has.
+    A dataset that `folder` had before stays valid until the new one is on disk beside it. Raises
+    `ValueError` if a label has no class.
     """
     fingerprint = hashlib.sha256(f"{len(dataset.classes)} classes".encode())
     counts: dict[str, int] = {}
     folder.mkdir(parents=True, exist_ok=True)
-    with _Staging(folder) as staging:
+    with _NewFiles(folder) as new:
         for split, unsorted in sorted(dataset.splits.items()):
             samples = _in_order(unsorted, len(dataset.classes))
             fingerprint.update(f"{split}:{len(samples)}:".encode())
@@ -55,24 +55,24 @@ def write_dataset(folder: Path, dataset: Dataset) -> Manifest:
             fingerprint.update(samples.digests.tobytes())
             counts[split] = len(samples)
             of_samples, of_files = split_files(split)
-            staging.write_table(of_samples, _with_places(samples))
-            staging.write_table(of_files, _file_table(samples.files))
+            new.write_table(of_samples, _with_places(samples))
+            new.write_table(of_files, _file_table(samples.files))
         manifest = Manifest(
             name=dataset.name,
             classes=dataset.classes,
             samples=counts,
             fingerprint=fingerprint.hexdigest(),
             root=dataset.root,
-            checksums=staging.checksums,
+            checksums=new.checksums,
             class_names=dataset.class_names,
             request=dataset.request,
         )
-        staging.put_in_place(json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+        new.put_in_place(json.dumps(asdict(manifest), indent=2).encode() + b"\n")
     return manifest
 
 
 def _in_order(samples: Samples, classes: int) -> Samples:
-    """Sort files by name, leaving out those without samples, and samples by (label, digest)."""
+    """Sort files by name, without those that have no samples, and samples by (label, digest)."""
     columns = samples.columns
     wrong = np.flatnonzero((columns["label"] < 0) | (columns["label"] >= classes))
     if len(wrong):
@@ -87,7 +87,7 @@ def _in_order(samples: Samples, classes: int) -> Samples:
 
 
 def _sorted_files(samples: Samples) -> tuple[tuple[StoredFile, ...], NDArray[np.int32]]:
-    """Return the files in use, sorted, and for each sample its file's place among them."""
+    """Return the files in use, sorted, and for each sample the index of its file."""
     used: list[int] = np.unique(samples.columns["file"]).tolist()
     by_name = sorted(used, key=lambda number: samples.files[number].name)
     renumbered = np.zeros(len(samples.files), np.int32)
@@ -108,50 +108,48 @@ def _file_table(files: Sequence[StoredFile]) -> Any:
     return pa.Table.from_arrays(arrays, schema=FILES_SCHEMA)
 
 
-class _Staging:
-    """New files beside the old ones; between the old manifest and the new one there is none."""
+class _NewFiles:
+    """New files beside the old ones. The old manifest is removed before they are replaced."""
 
     def __init__(self, folder: Path) -> None:
         self.checksums: dict[str, str] = {}
         self._folder = folder
-        self._staged: dict[str, Path] = {}
+        self._temporary: dict[str, Path] = {}
 
-    def __enter__(self) -> "_Staging":
+    def __enter__(self) -> "_NewFiles":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for temporary in self._staged.values():
+        for temporary in self._temporary.values():
             temporary.unlink(missing_ok=True)
 
     def write_table(self, name: str, table: Any) -> None:
-        """Write a table as one record batch: mapped, every column of it is one array."""
-        path = self._stage(name)
+        """Write a table as one record batch, so that each mapped column is one array."""
+        path = self._beside(name)
         with (
             pa.OSFile(str(path), "wb") as stream,
             pa.ipc.new_file(stream, table.schema) as writer,
         ):
             writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
         content = pa.memory_map(str(path)).read_buffer()
         self.checksums[name] = xxhash.xxh3_128_hexdigest(content)
 
     def put_in_place(self, manifest: bytes) -> None:
-        write_durably(self._stage(MANIFEST), manifest)
+        """Write the manifest, and let the new files replace the old ones."""
+        write_durably(self._beside(MANIFEST), manifest)
         (self._folder / MANIFEST).unlink(missing_ok=True)
         sync_folder(self._folder)
-        for name, temporary in self._staged.items():
-            if name == MANIFEST:  # it comes last: there only with all that it speaks of
+        for name, temporary in self._temporary.items():
+            if name == MANIFEST:  # comes last: the files that it describes are on disk by then
                 sync_folder(self._folder)
             temporary.replace(self._folder / name)
         sync_folder(self._folder)
 
-    def _stage(self, name: str) -> Path:
+    def _beside(self, name: str) -> Path:
         temporary = self._folder / f".{name}.{os.getpid()}.tmp"
         with suppress(FileNotFoundError):
             temporary.unlink()
-        self._staged[name] = temporary
+        self._temporary[name] = temporary
         return temporary

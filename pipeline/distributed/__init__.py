@@ -1,1 +1,5 @@
-"""The other ranks: who they are, how they meet, agree to stop, and how fast their machines are."""
+"""The ranks of a run and how they work together.
+
+rendezvous connects them; world is what each knows of itself and how it communicates; stopping lets
+all stop after the same step; health measures nodes, GPUs and links before training.
+"""

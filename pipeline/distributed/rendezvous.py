@@ -1,4 +1,4 @@
-"""How ranks on several nodes find each other: through a file that all of them see."""
+"""How ranks on several nodes find each other: through a file on a shared file system."""
 
 import json
 import os
@@ -11,17 +11,17 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from pipeline.system.durable import write_whole
 
 RENDEZVOUS = "RENDEZVOUS_FILE"
-"""Environment variable: where rank 0 writes at which address and port it can be reached."""
+"""Environment variable: the file in which rank 0 publishes its address and port."""
 ADDRESS = "RENDEZVOUS_ADDRESS"
-"""Environment variable: this rank's own address, as the others reach it."""
+"""Environment variable: the address at which other ranks reach this one."""
 POLL_SECONDS = 0.1
 
 
 def meet(rank: int, size: int, timeout: timedelta) -> TCPStore | None:
-    """Return the store that all ranks share; None, for torch's own way, if no file is named.
+    """Return the store that all ranks share; None if RENDEZVOUS_FILE is not set.
 
-    Rank 0 takes a port that is free at that moment; one agreed upon before might not be. Raises
-    TimeoutError if rank 0 does not come.
+    Rank 0 takes any free port, since a port chosen in advance might be taken by now. Raises
+    `TimeoutError` if rank 0 does not publish its address in time.
     """
     if RENDEZVOUS not in os.environ:
         return None
@@ -42,4 +42,4 @@ def _await(file: Path, timeout: timedelta) -> bytes:
             return file.read_bytes()
         except FileNotFoundError:
             time.sleep(POLL_SECONDS)
-    raise TimeoutError(f"rank 0 did not come within {timeout}: {file} is not there")
+    raise TimeoutError(f"rank 0 did not start within {timeout}: {file} is missing")

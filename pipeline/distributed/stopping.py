@@ -1,4 +1,4 @@
-"""All ranks stop at the same step, whichever of them was asked to."""
+"""All ranks stop after the same step, whichever of them received the signal."""
 
 import time
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from pipeline.system.signals import StopSignals
 
 VOTE_SECONDS = 0.5
 MOST_STEPS = 16
-"""Votes are about so far apart, and never more than so many steps: steps may become slower."""
+"""Vote about every VOTE_SECONDS, and at least every MOST_STEPS steps."""
 
 
 class Stopping:
     """Votes between the ranks on whether to stop.
 
-    A vote is a collective of two numbers on the CPU that goes on in the background during a step,
-    so it costs some microseconds and never waits for a GPU. Every rank must take part in each.
+    A vote is a collective of two numbers on the CPU. It runs in the background during a step, costs
+    a few microseconds and never waits for a GPU. Every rank must take part in every vote.
     """
 
     def __init__(self, world: World, signals: StopSignals) -> None:
@@ -24,10 +24,10 @@ class Stopping:
         self._interval, self._steps_left = 1, 0
         self._voted_at = time.monotonic()
         self.agreed = False
-        """Whether all ranks stop here. It is the same on all of them after each vote."""
+        """Whether all ranks stop after this step; the same on every rank after each vote."""
 
     def vote(self) -> None:
-        """A step is done: learn how the last vote came out, and begin another if it is time."""
+        """After a step: take the result of the last vote, and start the next one if it is due."""
         self._signals.hold()
         if self._world.size == 1:
             self._agree(heard=self._signals.heard is not None)
@@ -38,7 +38,7 @@ class Stopping:
             self._begin()
 
     def vote_now(self) -> None:
-        """Vote and wait for the outcome, until the slowest rank has come here."""
+        """Vote and wait for the result, and so for the slowest rank."""
         if self.asked():
             self._signals.reached()
         if self._world.size > 1:
@@ -49,11 +49,11 @@ class Stopping:
             self._agree(heard=self._signals.heard is not None)
 
     def end(self) -> None:
-        """Training is over: who asks it to stop from now on is too late."""
+        """Training is finished: later requests to stop have no effect."""
         self._signals.reached()
 
     def asked(self) -> bool:
-        """Whether this rank, for one, wants to stop."""
+        """Whether this rank was asked to stop, or all agreed to."""
         return self.agreed or self._signals.heard is not None
 
     def _begin(self) -> None:
@@ -67,7 +67,7 @@ class Stopping:
         heard, milliseconds = self._tally()
         self._tally = None
         self._agree(heard=bool(heard))
-        # What decides when to vote again is the slowest rank's time, which all now know.
+        # The slowest rank's time, now known to all, decides when to vote again.
         wanted = self._interval * 1000 * VOTE_SECONDS / max(1, milliseconds)
         self._interval = self._steps_left = int(min(MOST_STEPS, max(1, wanted)))
 

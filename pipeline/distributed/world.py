@@ -1,4 +1,4 @@
-"""Who this process is among its peers. Nothing else in the project asks for a rank."""
+"""This process's rank, and its communication with the others. No other module asks for a rank."""
 
 import os
 from collections.abc import Callable, Generator, Sequence
@@ -18,18 +18,18 @@ T = TypeVar("T")
 CPU = torch.device("cpu")
 
 START_TIMEOUT_MINUTES = 30
-"""How long a collective may take: rank 0 may build an index or a graph while the others wait."""
+"""Timeout of collectives: rank 0 may build an index or a graph while the others wait."""
 
 STAGING_TIMEOUT_HOURS = 12
-"""How long one node may take to copy its data while others wait for it."""
+"""Timeout for one node to copy its data while the others wait."""
 
 CORES = "RANK_CORES"
-"""Environment variable: how many cores this rank has to itself, where its launcher knows."""
+"""Environment variable: number of cores of this rank alone, if its launcher knows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's place among the `size` processes of the run."""
+    """Rank, world size and device of this process."""
 
     rank: int = 0
     size: int = 1
@@ -43,26 +43,26 @@ class World:
 
     @property
     def part(self) -> tuple[int, int]:
-        """(rank, world size), as whatever is shared out between ranks takes it."""
+        """(rank, world size), for functions that divide work between ranks."""
         return self.rank, self.size
 
     @property
     def cpu_threads(self) -> int:
-        """This rank's share of the cores that the machine lends its ranks."""
+        """This rank's share of the cores that the ranks of this machine may use."""
         own = os.environ.get(CORES, "")
         if own.isdecimal():
             return max(1, int(own))
         return max(1, len(os.sched_getaffinity(0)) // self.local_size)
 
     def all_reduce_sum_(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Add `tensor` up over all ranks, in place; every rank gets the sum."""
+        """Sum `tensor` over all ranks, in place, on every rank."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     @torch.no_grad()
     def all_reduce_mean_(self, tensors: Sequence[torch.Tensor]) -> None:
-        """Replace each tensor by its mean over all ranks, with one collective for all of them."""
+        """Replace each tensor by its mean over all ranks, in a single collective."""
         if self.size == 1 or not tensors:
             return
         flat = self.all_reduce_sum_(torch.cat([tensor.flatten() for tensor in tensors])) / self.size
@@ -78,7 +78,7 @@ class World:
         if self.is_main:
             try:
                 box[0] = make()
-            except Exception as error:  # noqa: BLE001 - raised again, and on every rank
+            except Exception as error:  # noqa: BLE001 - raised again on every rank
                 box[1] = error
         dist.broadcast_object_list(box, src=0)
         if box[1] is not None:
@@ -86,21 +86,21 @@ class World:
         return box[0]
 
     @contextmanager
-    def hours_apart(self) -> Generator[None]:
-        """Let ranks take hours over this block, each its own time; all leave it together."""
+    def long_barrier(self) -> Generator[None]:
+        """Let each rank take hours over the block; then wait for the slowest rank."""
         if self.size == 1:
             yield
             return
-        # A group of its own has a timeout of its own; the block must not use the others.
+        # A separate group has its own timeout; the block must not use the default group.
         group = dist.new_group(backend="gloo", timeout=timedelta(hours=STAGING_TIMEOUT_HOURS))
         assert isinstance(group, dist.ProcessGroup), "every rank belongs to it"
         yield
         dist.barrier(group)
 
     def all_reduce_max_async(self, values: Sequence[int]) -> Callable[[], list[int]]:
-        """Begin to find the maximum of each value over all ranks, in the background, on the CPU.
+        """Start computing the maximum of each value over all ranks, in the background on the CPU.
 
-        Call what is returned to wait for it; every rank must have begun, too.
+        Every rank must call this. The returned function waits for the maxima and returns them.
         """
         assert self.size > 1
         tensor = torch.tensor(values, dtype=torch.int64)
@@ -114,7 +114,7 @@ class World:
         return finish
 
     def expect_answers_within(self, minutes: float) -> None:
-        """Let collectives that begin from now on fail if a rank is missing for so long."""
+        """Let new collectives fail if a rank does not take part within `minutes`."""
         if self.size == 1:
             return
         timeout = timedelta(minutes=minutes)
@@ -124,7 +124,7 @@ class World:
             dist.distributed_c10d._set_pg_timeout(timeout)  # pyright: ignore[reportPrivateUsage, reportDeprecated]
 
     def gather(self, value: T) -> list[T]:
-        """Return every rank's `value`, in the order of ranks."""
+        """Return every rank's `value`, in rank order."""
         values = [value] * self.size
         if self.size > 1:
             dist.all_gather_object(values, value)
@@ -133,7 +133,7 @@ class World:
 
 @contextmanager
 def join_world() -> Generator[World]:
-    """Join the process group that RANK, WORLD_SIZE, MASTER_ADDR ... describe, or be alone."""
+    """Yield the world that RANK, WORLD_SIZE, MASTER_ADDR ... describe; by default one rank."""
     rank, size, local_rank, local_size = (
         _environment_integer(name, default)
         for name, default in (
@@ -157,7 +157,7 @@ def join_world() -> Generator[World]:
         timeout=timeout,
     )
     yield world
-    dist.destroy_process_group()  # after an error, NCCL might wait here for ranks that are gone
+    dist.destroy_process_group()  # not after an error: NCCL might wait for lost ranks
 
 
 def _environment_integer(name: str, default: int) -> int:
@@ -173,7 +173,7 @@ def _pick_device(local_rank: int) -> torch.device:
     if local_rank >= torch.cuda.device_count():
         have = torch.cuda.device_count()
         raise LocalError(
-            f"local rank {local_rank} has no GPU of its own: {have} visible; start {have} ranks"
+            f"local rank {local_rank} has no GPU: only {have} visible; start at most {have} ranks"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

@@ -171,7 +171,7 @@ def _import_deepspeed() -> Any:
     except ImportError as error:
         raise ValueError(
             f"engine.name=deepspeed, but DeepSpeed cannot be imported ({error});"
-            " run: pip install 'deepspeed>=0.19.8,<0.20', or set engine.name=ddp"
+            " run: pip install 'imagenet-pipeline[train]', or set engine.name=ddp"
         ) from error
     # DeepSpeed would compile its own collectives for CPUs, which takes a compiler and a minute.
     cast("Any", deepspeed).ops.__compatible_ops__["deepspeed_shm_comm"] = False

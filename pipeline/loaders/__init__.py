@@ -1,4 +1,8 @@
-"""From places in the stream to batches of pixels on the training device."""
+"""From indices of samples to batches of pixels on the training device.
+
+open chooses the loader; dali decodes, crops and resizes real images; synthetic repeats one random
+batch; stream feeds the decoder and replaces corrupt images; base has the types that all share.
+"""
 
 from pipeline.loaders.base import Batch, Loader, Stream
 from pipeline.loaders.open import open_loader

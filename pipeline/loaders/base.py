@@ -1,4 +1,4 @@
-"""What a loader gives out, and what it must be able to do."""
+"""Batches, streams of batches, and the protocol of a loader."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -12,7 +12,7 @@ import torch
 class Batch:
     """One rank's images, uint8 (n, height, width, 3), and labels, int64 (n,), on its device.
 
-    An evaluated image that could not be read has label -1: it is counted, as an error.
+    In evaluation an image that could not be read has label -1, so it counts as an error.
     """
 
     images: torch.Tensor
@@ -30,16 +30,16 @@ class Stream(Protocol):
 
 
 class Loader(Protocol):
-    """Makes streams of batches; each call stands alone and starts where it is told to."""
+    """Opens streams of batches; every call returns a new, independent stream."""
 
     def train(self, steps: range) -> AbstractContextManager[Stream]:
         """Stream this rank's part of the global batches of `steps` (numbered from 1)."""
         ...
 
     def evaluate(self) -> AbstractContextManager[Stream]:
-        """Stream this rank's share of the validation images, over all ranks each exactly once."""
+        """Stream this rank's share of the validation images; over all ranks each comes once."""
         ...
 
     def verify(self) -> list[str]:
-        """Decode this rank's share of every image; say what is wrong, a line for each fault."""
+        """Decode this rank's share of all images; return one line for each that is corrupt."""
         ...

@@ -1,10 +1,10 @@
-"""DALI as the loader: one pipeline, on the CPU or with the decoding on the GPU.
+"""The DALI loader: one pipeline, on the CPU or with decoding on the GPU.
 
-Which images come and how each is cut is computed before DALI sees them (pipeline/dataset) and
-enters as input, so DALI holds no randomness and no position: a stream can start at any step.
+The order of the images and their crops are computed in pipeline/dataset and pipeline/augment and
+passed to DALI as inputs. DALI has no random state and no position, so a stream can start at any
+step.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,14 +28,21 @@ from pipeline.dataset.order import BatchIndices, evaluation_places, training_pla
 from pipeline.dataset.split import Split
 from pipeline.dataset.windows import WindowedOrder, storage_places
 from pipeline.distributed.world import World
-from pipeline.loaders.stream import Decode, Encoded, OnCorrupt, RepairingStream
+from pipeline.loaders.stream import (
+    Decode,
+    Encoded,
+    MakeViews,
+    OnCorrupt,
+    RepairingStream,
+)
 from pipeline.storage.errors import ImageError
 from pipeline.storage.window_reader import WindowReader, share_of_lane
+from pipeline.system.extras import import_extra
 
 
 @dataclass(frozen=True, slots=True)
 class DaliDecoder:
-    """How and where DALI decodes and cuts; `cuts` are the stages of the graph."""
+    """How and where DALI decodes, crops and resizes."""
 
     device: torch.device
     decode: Literal["cpu", "mixed"]
@@ -44,15 +51,16 @@ class DaliDecoder:
     read_threads: int
     prefetch_batches: int
     fill: tuple[float, float, float]
-    """Colour of what lies outside an image, on a scale of 0 to 255."""
+    """Colour of padding outside an image, from 0 to 255."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     size: int = 224
-    cuts: tuple[str, ...] = ()
-    """The stages of the graph, named as in `Views`; `size` is the side of what comes out."""
+    """Side of the finished square in pixels."""
+    stages: tuple[str, ...] = ()
+    """The stages of the graph, named as the fields of `Views`."""
 
     def start(self, feed: Callable[[], Encoded], *, batch: int, prefetch_batches: int) -> Decode:
-        """Build a pipeline that pulls from `feed`; see `pipeline.loaders.stream.Decoder`."""
-        dali: Any = importlib.import_module("nvidia.dali")
+        """Build a pipeline that pulls batches from `feed`; see `stream.Decoder`."""
+        dali = import_extra("nvidia.dali", needed_by="decoding with DALI")
         pipe = dali.Pipeline(
             batch_size=batch,
             num_threads=self.threads,
@@ -62,43 +70,45 @@ class DaliDecoder:
 
         def pull() -> list[Any]:
             encoded = feed()
-            # DALI wants the anchors and shapes of one cut to be of one type.
-            return [encoded.contents, *(encoded.cuts[name].astype(np.int32) for name in self.cuts)]
+            arrays = (encoded.geometry[name] for name in self.stages)
+            # DALI requires anchors and shapes of the same type.
+            return [encoded.contents, *(array.astype(np.int32) for array in arrays)]
 
         with pipe:
-            inputs = dali.fn.external_source(pull, num_outputs=1 + len(self.cuts), batch=True)
-            cuts = dict(zip(self.cuts, inputs[1:], strict=True))
-            pipe.set_outputs(self._graph(dali.fn, dali.types, inputs[0], cuts))
+            inputs = dali.fn.external_source(pull, num_outputs=1 + len(self.stages), batch=True)
+            geometry = dict(zip(self.stages, inputs[1:], strict=True))
+            pipe.set_outputs(self._graph(dali.fn, dali.types, inputs[0], geometry))
         pipe.build()
         return partial(_next_batch, pipe, self.device)
 
-    def _graph(self, fn: Any, types: Any, encoded: Any, cuts: dict[str, Any]) -> Any:
-        """Draw the graph: bytes -> decode -> region -> resize -> crop -> flip -> uint8 NHWC."""
+    def _graph(self, fn: Any, types: Any, encoded: Any, geometry: dict[str, Any]) -> Any:
+        """Build the graph: bytes -> decode -> region -> resize -> crop -> flip -> uint8 NHWC."""
         pixels = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
         decode = {
             "device": self.decode,
             "output_type": types.RGB,
-            "adjust_orientation": False,  # as PIL and torchvision read them
+            "adjust_orientation": False,  # as in PIL and torchvision
         }
-        if "region_start" in cuts and self.region_decode:
-            window = cuts["region_start"], cuts["region_shape"]
+        if "region_start" in geometry and self.region_decode:
+            window = geometry["region_start"], geometry["region_shape"]
             images = fn.decoders.image_slice(encoded, *window, **decode, **pixels)
         else:
             images = fn.decoders.image(encoded, **decode)
-            if "region_start" in cuts:
-                images = fn.slice(images, cuts["region_start"], cuts["region_shape"], **pixels)
-        if "resized" in cuts:
-            # Triangular is bilinear with antialiasing: what PIL and torchvision call bilinear.
+            if "region_start" in geometry:
+                window = geometry["region_start"], geometry["region_shape"]
+                images = fn.slice(images, *window, **pixels)
+        if "resized" in geometry:
+            # Triangular is bilinear with antialiasing, which PIL and torchvision call bilinear.
             filters = {"bilinear": types.INTERP_TRIANGULAR, "bicubic": types.INTERP_CUBIC}
-            resized = fn.cast(cuts["resized"], dtype=types.FLOAT)
+            resized = fn.cast(geometry["resized"], dtype=types.FLOAT)
             images = fn.resize(images, size=resized, interp_type=filters[self.interpolation])
-        if "crop_start" in cuts:
+        if "crop_start" in geometry:
             outside = {"out_of_bounds_policy": "pad", "fill_values": list(self.fill)}
             images = fn.slice(
-                images, cuts["crop_start"], [self.size, self.size], **pixels, **outside
+                images, geometry["crop_start"], [self.size, self.size], **pixels, **outside
             )
-        if "flip" in cuts:
-            images = fn.flip(images, horizontal=cuts["flip"])
+        if "flip" in geometry:
+            images = fn.flip(images, horizontal=geometry["flip"])
         if self.device.type == "cuda" and self.decode == "cpu":
             images = images.gpu()
         return images
@@ -107,12 +117,12 @@ class DaliDecoder:
 def _next_batch(pipe: Any, device: torch.device) -> torch.Tensor:
     if device.type == "cpu":
         return torch.from_dlpack(pipe.run()[0].as_tensor())
-    # Bound to this stream, the batch's memory is not used again before the stream is done with it.
+    # Bound to this stream, the batch's memory is not reused until the stream has finished with it.
     return torch.from_dlpack(pipe.run(torch.cuda.current_stream(device))[0].as_tensor())
 
 
 class DaliLoader:
-    """Streams of a dataset's images through DALI."""
+    """Loads a dataset's images with DALI; see `Loader`."""
 
     def __init__(
         self,
@@ -122,23 +132,23 @@ class DaliLoader:
         *,
         seed: int,
         global_batch: int,
-        rank_batch: int,
+        batch_per_rank: int,
         world: World,
     ) -> None:
         self._data, self._split, self._world = data, split, world
-        self._seed, self._global_batch, self._rank_batch = seed, global_batch, rank_batch
+        self._seed, self._global_batch, self._batch_per_rank = seed, global_batch, batch_per_rank
         self._decoder = _choose_decoder(spec, world, data.mean)
 
     def train(self, steps: range) -> RepairingStream:
         """See `Loader`."""
-        index, cut = self._split.train, self._data.train
-        views = partial(_training_cut, index, cut, self._seed)
-        places, prefetcher = self._course(steps)
+        index, crop = self._split.train, self._data.train
+        make_views = partial(_training_views, index, crop, self._seed)
+        batches, prefetcher = self._training_batches(steps)
         return RepairingStream(
             index,
-            places,
-            views,
-            decoder=replace(self._decoder, size=cut.size, cuts=_stages(views)),
+            batches,
+            make_views,
+            decoder=replace(self._decoder, size=crop.size, stages=_stages(make_views)),
             batch=self._global_batch // self._world.size,
             policy="fail" if self._data.on_corrupt == "fail" else "replace",
             prefetcher=prefetcher,
@@ -158,23 +168,23 @@ class DaliLoader:
                     for _ in stream:
                         pass
                 except ImageError:
-                    rest = (
-                        f"{index.root}: too many in a row; the rest of {index.split} is unchecked"
+                    stream.faults.append(
+                        f"{index.root}: too many corrupt images in a row; the rest of"
+                        f" {index.split} was not checked"
                     )
-                    stream.faults.append(rest)
                 faults |= dict.fromkeys(stream.faults)
         return list(faults)
 
-    def _course(self, steps: range) -> tuple[Iterator[BatchIndices], WindowReader | None]:
-        """Return the places of `steps`, and who reads ahead of them, if anybody does."""
+    def _training_batches(self, steps: range) -> tuple[Iterator[BatchIndices], WindowReader | None]:
+        """Return this rank's batches of `steps`, and their prefetcher if the order has one."""
         index, part = self._split.train, self._world.part
         seed, batch = self._seed, self._global_batch
         match self._data.order:
             case Shuffled():
-                places_of = partial(
+                indices_of = partial(
                     training_places, samples=len(index), seed=seed, global_batch=batch, part=part
                 )
-                return map(places_of, steps), None
+                return map(indices_of, steps), None
             case Windowed() as spec:
                 order = WindowedOrder(index.stored, spec, seed, batch)
                 reader = WindowReader(
@@ -185,9 +195,9 @@ class DaliLoader:
                 )
                 return map(partial(order.training_places, part=part), reader.follow(steps)), reader
 
-    def _share(self, index: Index) -> list[BatchIndices]:
-        """This rank's batches of a whole split."""
-        part, batch = self._world.part, self._rank_batch
+    def _evaluation_batches(self, index: Index) -> list[BatchIndices]:
+        """Return this rank's batches of a whole split."""
+        part, batch = self._world.part, self._batch_per_rank
         match self._data.order:
             case Shuffled():
                 return evaluation_places(len(index), part=part, batch=batch)
@@ -195,34 +205,36 @@ class DaliLoader:
                 return storage_places(index.stored, part=part, batch=batch)
 
     def _whole(self, index: Index, policy: OnCorrupt) -> RepairingStream:
-        """Stream this rank's share of a whole split as evaluation sees it."""
-        cut = self._data.eval
-        views = partial(_evaluation_cut, index, cut)
+        """Stream this rank's share of a whole split, cropped as in evaluation."""
+        crop = self._data.eval
+        make_views = partial(_evaluation_views, index, crop)
         return RepairingStream(
             index,
-            self._share(index),
-            views,
+            self._evaluation_batches(index),
+            make_views,
             decoder=replace(
                 self._decoder,
-                size=cut.size,
-                cuts=_stages(views),
-                interpolation=cut.interpolation,
+                size=crop.size,
+                stages=_stages(make_views),
+                interpolation=crop.interpolation,
             ),
-            batch=self._rank_batch,
+            batch=self._batch_per_rank,
             policy=policy,
         )
 
 
-def _stages(views: Callable[[BatchIndices], Views]) -> tuple[str, ...]:
-    """Which cuts a rule makes: the stages that the graph needs."""
+def _stages(make_views: MakeViews) -> tuple[str, ...]:
+    """Return the stages that the graph needs: those that the views of an empty batch have."""
     nothing = np.empty(0, np.int64)
-    return tuple(views(BatchIndices(nothing, nothing)).cuts())
+    return tuple(make_views(BatchIndices(nothing, nothing)).geometry())
 
 
 def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) -> DaliDecoder:
     on_gpu = world.device.type == "cuda"
     if spec.decode == "mixed" and not on_gpu:
-        raise ValueError("data.loader.decode=mixed needs a GPU, and there is none; use auto or cpu")
+        raise ValueError(
+            "data.loader.decode=mixed needs a GPU, but none was found; use auto or cpu"
+        )
     decode = "cpu" if spec.decode == "cpu" or not on_gpu else "mixed"
     return DaliDecoder(
         device=world.device,
@@ -235,13 +247,13 @@ def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) 
     )
 
 
-def _training_cut(
-    index: Index, cut: RandomResizedCrop | PadCrop, seed: int, places: BatchIndices
+def _training_views(
+    index: Index, crop: RandomResizedCrop | PadCrop, seed: int, indices: BatchIndices
 ) -> Views:
-    high, wide = index.heights[places.samples], index.widths[places.samples]
-    return training_views(cut, places, seed=seed, heights=high, widths=wide)
+    high, wide = index.heights[indices.samples], index.widths[indices.samples]
+    return training_views(crop, indices, seed=seed, heights=high, widths=wide)
 
 
-def _evaluation_cut(index: Index, cut: ResizeCenterCrop, places: BatchIndices) -> Views:
-    high, wide = index.heights[places.samples], index.widths[places.samples]
-    return evaluation_views(cut, heights=high, widths=wide)
+def _evaluation_views(index: Index, crop: ResizeCenterCrop, indices: BatchIndices) -> Views:
+    high, wide = index.heights[indices.samples], index.widths[indices.samples]
+    return evaluation_views(crop, heights=high, widths=wide)

@@ -1,4 +1,4 @@
-"""One random batch over and over, already on the device: the speed of everything but loading."""
+"""Repeats one random batch on the device, to measure the speed of everything but loading."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,7 @@ from pipeline.loaders.base import Batch, Stream
 
 @dataclass
 class SyntheticStream:
-    """Cuts batches of the given sizes out of one random batch."""
+    """Batches of the given sizes, each the beginning of one random batch."""
 
     batch: Batch
     sizes: Iterator[int]
@@ -30,14 +30,14 @@ class SyntheticStream:
 
 @dataclass(frozen=True)
 class SyntheticLoader:
-    """A loader whose images are noise."""
+    """A loader of random noise."""
 
     classes: int
     size: int
     eval_size: int
     seed: int
     train_batch: int
-    rank_batch: int
+    batch_per_rank: int
     samples: int
     world: World
 
@@ -48,12 +48,12 @@ class SyntheticLoader:
 
     def evaluate(self) -> AbstractContextManager[Stream]:
         """See `Loader`."""
-        places = evaluation_places(self.samples, part=self.world.part, batch=self.rank_batch)
-        batch = self._random(self.rank_batch, self.eval_size)
-        return nullcontext(SyntheticStream(batch, iter([len(p.samples) for p in places])))
+        batches = evaluation_places(self.samples, part=self.world.part, batch=self.batch_per_rank)
+        batch = self._random(self.batch_per_rank, self.eval_size)
+        return nullcontext(SyntheticStream(batch, iter([len(b.samples) for b in batches])))
 
     def verify(self) -> list[str]:
-        """See `Loader`; noise is never corrupt."""
+        """See `Loader`; noise cannot be corrupt."""
         return []
 
     def _random(self, count: int, size: int) -> Batch:

@@ -1,7 +1,7 @@
 """Batch norm whose groups have a fixed number of images ("ghost" batch norm, Hoffer et al. 2017).
 
-With it the result of a training step depends on the global batch and not on how many ranks share
-it. The names of parameters and buffers are those of `nn.BatchNorm2d`, and so are the checkpoints.
+With it the result of a training step depends on the global batch and not on the number of ranks.
+Parameters and buffers have the names of `nn.BatchNorm2d`, so checkpoints fit both.
 """
 
 import math
@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NormLayer = Callable[[int], nn.Module]
-"""Makes the batch norm of a number of channels."""
+"""Returns a batch norm layer for a number of channels."""
 
 
 class GroupBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` in which each `group` consecutive images are normalised by themselves.
+    """`nn.BatchNorm2d` that normalises every `group` consecutive images separately.
 
-    The running statistics move by `momentum` to the mean, over the groups of the batch, of the
-    groups' means and unbiased variances. Evaluation is that of `nn.BatchNorm2d`.
+    The running statistics move by `momentum` towards the averages of the groups' means and unbiased
+    variances. In evaluation it is the same as `nn.BatchNorm2d`.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
         self.group = group
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's own name for it)
-        """Normalise (n, channels, h, w); in training `ValueError` unless `group` divides n."""
+        """Normalise (n, channels, h, w). Raises `ValueError` in training if n % group != 0."""
         if not self.training or len(input) == self.group:
             return super().forward(input)
         if len(input) % self.group:
@@ -59,15 +59,15 @@ class GroupBatchNorm2d(nn.BatchNorm2d):
 
 
 def norm_layer(group: int | None) -> NormLayer:
-    """Return the maker of batch norms over `group` images each, or over whatever comes if None."""
+    """Return a maker of batch norm layers over `group` images, or the whole batch if None."""
     return nn.BatchNorm2d if group is None else partial(GroupBatchNorm2d, group=group)
 
 
 def _equal_shares(momentum: float, groups: int) -> list[float]:
-    """Rates of `groups` updates in a row that end where one update by the groups' mean would.
+    """Return the momentum of each of `groups` updates that together equal one by the groups' mean.
 
-    Rate i of G is m / (G - (G - i) m): then each group's share of the outcome is m / G, and that of
-    the old value 1 - m. So torch's own kernels update in place, with no scratch and no other pass.
+    Number i of G is m / (G - (G - i) m): the result has a share of m / G of each group and 1 - m of
+    the old value. So torch's own kernels update in place, without extra memory or another pass.
     """
     return [momentum / (groups - later * momentum) for later in reversed(range(groups))]
 

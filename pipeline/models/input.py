@@ -1,4 +1,4 @@
-"""A network that takes the loader's bytes, which are a quarter of the size of its floats."""
+"""Where pixels are normalised: in front of the network, which takes the loader's uint8 images."""
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,15 @@ class Normalized(nn.Module):
         std: tuple[float, float, float],
         channels_last: bool = True,
     ) -> None:
-        """`mean` and `std` are of each channel, on a scale of 0 to 1.
+        """`mean` and `std` have a value for each channel, on a scale of 0 to 1.
 
-        `channels_last` keeps the loader's order of memory, which costs nothing; without it images
-        are copied to contiguous (n, 3, h, w).
+        `channels_last` keeps the loader's memory layout; otherwise images are copied to contiguous
+        (n, 3, h, w).
         """
         super().__init__()
         self.network = network
         self.channels_last = channels_last
-        # Times 255 here, so that bytes need not be divided; not saved, as the config has them.
+        # Times 255, so that bytes need no division. Not saved: the configuration has them.
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
 
@@ -36,8 +36,8 @@ class Normalized(nn.Module):
         pixels = images.permute(0, 3, 1, 2)
         if not self.channels_last:
             pixels = pixels.contiguous()
-        # In place, which on a CPU is six times faster than `(pixels - mean) / std`; autocast leaves
-        # differences and quotients of float32 alone.
+        # In place, which on a CPU is six times faster than `(pixels - mean) / std`; autocast does
+        # not change the dtype of float32 subtraction and division.
         logits = self.network(pixels.float().sub_(self.mean).div_(self.std))
         return logits.float()
 

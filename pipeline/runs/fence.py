@@ -1,8 +1,8 @@
-"""Who may write into a run's folder: the newest attempt, and none that a scheduler gave up on.
+"""Lets only the newest attempt write to a run folder.
 
-A node that is cut off may train on for minutes after its job was started elsewhere. So whoever
-starts an attempt writes its token to RUN_DIR/owner and gives it to the ranks as RUN_OWNER; a rank
-whose token is no longer there writes nothing any more. Without RUN_OWNER there is no fence.
+A node that lost its network may train for minutes after its job was started elsewhere. Therefore
+the launcher of an attempt writes its token to RUN_DIR/owner and passes it to the ranks as
+RUN_OWNER; a rank whose token was replaced writes nothing more. Without RUN_OWNER there is no fence.
 """
 
 import os
@@ -10,35 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OWNER = "owner"
-TOKEN = "RUN_OWNER"  # noqa: S105 - the name of an environment variable, and no secret
+TOKEN = "RUN_OWNER"  # noqa: S105 - the name of an environment variable
 
 
-class FencedOut(RuntimeError):  # noqa: N818 - it is not the error of whoever meets it
-    """A newer attempt has taken the run over."""
+class FencedOut(RuntimeError):  # noqa: N818 - not a fault of this attempt
+    """A newer attempt has taken over the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Tells an attempt whether the run is still its own."""
+    """Checks whether a run still belongs to this attempt."""
 
     path: Path | None = None
     token: str = ""
 
     @classmethod
     def around(cls, run_dir: Path) -> "Fence":
-        """Return the fence of the attempt that this process belongs to."""
+        """Return the fence of this process's attempt at the run in `run_dir`."""
         token = os.environ.get(TOKEN, "")
         return cls(run_dir / OWNER if token else None, token)
 
     @property
-    def stands(self) -> bool:
-        """Whether attempts are told apart at all."""
+    def is_active(self) -> bool:
+        """Whether attempts are distinguished at all."""
         return self.path is not None
 
     def expect_mine(self) -> None:
-        """Raise `FencedOut` if a newer attempt has taken the run over.
+        """Raise `FencedOut` if a newer attempt has taken over the run.
 
-        What cannot be read, because the disk fails for a moment, is taken for one's own.
+        If the file cannot be read, as during a disk failure, the run counts as this attempt's.
         """
         if self.path is None:
             return
@@ -47,8 +47,8 @@ class Fence:
         except OSError:
             return
         if owner != self.token:
-            raise FencedOut(f"attempt {owner} has taken the run over from attempt {self.token}")
+            raise FencedOut(f"attempt {owner} has taken over the run from attempt {self.token}")
 
 
 OPEN = Fence()
-"""No fence at all."""
+"""No fence: every attempt may write."""

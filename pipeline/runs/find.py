@@ -1,4 +1,4 @@
-"""Folders of runs, found by what lies in them."""
+"""Finding run folders and their newest checkpoints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +7,20 @@ from pathlib import Path
 from pipeline.runs.folder import CHECKPOINT_MARK, CONFIG_FILE
 
 SWEEP = "sweep.json"
-"""What the folder of a sweep has, which holds the runs of its points."""
+"""Marks the folder of a sweep, which contains the run folders of its points."""
 CANCELLED = "cancelled"
-"""RUN_DIR/cancelled says that the run shall stop, and not come back."""
+"""RUN_DIR/cancelled marks a run that must stop and must not start again."""
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `folder` is that of a run; a checkpoint has a configuration, too."""
+    """Whether `folder` is a run folder; a checkpoint also has a configuration, but is not one."""
     return (folder / CONFIG_FILE).is_file() and not (folder / CHECKPOINT_MARK).exists()
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:
-    """Return the runs in the folders `places`, or that these are themselves, in order of name.
+    """Return the runs that each place is or contains, sorted by name; those of sweeps, too.
 
-    Those of a sweep stand in a folder of their own.
-
-    Raises `ValueError` for a place that is not there.
+    Raises `ValueError` if a place does not exist.
     """
     found: list[Path] = []
     for place in places:
@@ -32,12 +30,12 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
             inside = [*place.iterdir(), *(run for each in _sweeps(place) for run in each.iterdir())]
             found += sorted(folder for folder in inside if is_run(folder))
         else:
-            raise ValueError(f"{place} is not there; name a run's folder, or one that holds runs")
+            raise ValueError(f"{place} does not exist; name a run folder or a folder of runs")
     return found
 
 
 def runs_dir_of(run_dir: Path) -> Path:
-    """Return the folder that runs and sweeps are in, of which `run_dir` is one or in one."""
+    """Return the folder of runs that a run is in, whether directly or as part of a sweep."""
     return run_dir.parents[1] if (run_dir.parent / SWEEP).exists() else run_dir.parent
 
 
@@ -46,26 +44,27 @@ def _sweeps(place: Path) -> list[Path]:
 
 
 def expect_run(place: Path) -> Path:
-    """Return the folder of the run that `place` is; raise `ValueError` if it is none."""
+    """Return the absolute path of a run folder; raise `ValueError` if `place` is not one."""
     if not is_run(place):
         raise ValueError(
-            f"{place} is no run's folder (it has no {CONFIG_FILE}); launch/status.py lists the runs"
+            f"{place} is not a run folder ({CONFIG_FILE} is missing); launch/status.py lists the"
+            " runs"
         )
     return place.resolve()
 
 
 @dataclass(frozen=True, slots=True)
 class SavedCheckpoint:
-    """The newest checkpoint of a run; nobody has looked whether it is whole."""
+    """The newest checkpoint of a run; its hashes are not checked."""
 
     step: int
     saved_at: float
-    """Seconds, as `time.time` gives them."""
+    """Unix time in seconds."""
     path: Path
 
 
 def saved_checkpoint(run_dir: Path) -> SavedCheckpoint | None:
-    """Return the newest checkpoint of a run, or None; loads no torch, which takes seconds."""
+    """Return the newest checkpoint of a run, or None; imports no torch, which takes seconds."""
     folders = (run_dir / "checkpoints").glob("step-*")
     steps = {int(path.name[5:]): path for path in folders if path.name[5:].isdecimal()}
     if not steps:
@@ -73,11 +72,11 @@ def saved_checkpoint(run_dir: Path) -> SavedCheckpoint | None:
     step = max(steps)
     try:
         return SavedCheckpoint(step, steps[step].stat().st_mtime, steps[step])
-    except FileNotFoundError:  # removed meanwhile, since a newer one is there
+    except FileNotFoundError:  # deleted meanwhile, because a newer one exists
         return saved_checkpoint(run_dir)
 
 
 def saved_step(run_dir: Path) -> int:
-    """Return the step of the newest checkpoint of a run; 0 if there is none."""
+    """Return the step of the newest checkpoint of a run, or 0."""
     saved = saved_checkpoint(run_dir)
     return saved.step if saved else 0

@@ -1,24 +1,24 @@
-"""A run's own folder: found or made, and held by one run at a time."""
+"""The folder of a run: found or created, and locked by one process at a time."""
 
-import fcntl
 import json
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from pipeline.config.identity import result_identity
 from pipeline.config.load import ConfigError, dump, flatten, load
 from pipeline.config.schema import Config
 from pipeline.runs.fence import Fence
 from pipeline.system.durable import make_folder, write_whole
+from pipeline.system.locks import lock_file, open_locked
 
 CONFIG_FILE = "config.yaml"
 RESULT = "result.json"
 LOCK = "lock"
 CHECKPOINT_MARK = "model.safetensors"
-"""Where this lies is a checkpoint or an average of some, and no run may write."""
+"""A folder with this file is a checkpoint or an average, not a run folder."""
 KEYS_SHOWN = 3
 
 
@@ -26,10 +26,10 @@ KEYS_SHOWN = 3
 def hold_run_folder(config: Config) -> Generator[Path]:
     """Yield the folder of this run, locked for the length of the block.
 
-    It is `run_dir` if given, else an unfinished run under `runs_dir` with the same
-    `result_identity` that nobody holds, else a new folder. The configuration in it is then
-    `config`, unless the run is finished. The lock goes with the process, however it ends.
-    Raises `ValueError` if `run_dir` belongs to another configuration or a running process.
+    It is `run_dir` if given; else an unfinished run in `runs_dir` with the same `result_identity`
+    that no process holds; else a new folder. The configuration is saved in it, unless the run is
+    finished. The system releases the lock when the process ends. Raises `ValueError` if `run_dir`
+    is a checkpoint, or belongs to another configuration or a running process.
     """
     if config.run_dir:
         folder, lock = _claim(config.run_dir, config)
@@ -52,17 +52,19 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _claim(folder: Path, config: Config) -> tuple[Path, TextIO]:
+def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
     if _is_checkpoint(folder):
         raise ValueError(
-            f"run_dir={folder} is a checkpoint or an average of some, not a run's folder; give the"
-            " folder of its run to continue that, or a new one"
+            f"run_dir={folder} is a checkpoint or an average, not a run folder; give the folder of"
+            " its run to continue it, or a new folder"
         )
     try:
         make_folder(folder)
         lock = _lock(folder)
     except OSError as error:
-        raise ValueError(f"run_dir={folder} cannot be made or locked: {error.strerror}") from error
+        raise ValueError(
+            f"run_dir={folder} cannot be created or locked: {error.strerror}"
+        ) from error
     if lock is None:
         raise ValueError(f"run_dir={folder} is in use by a running process; wait for it or stop it")
     difference = _difference(folder, config) if (folder / CONFIG_FILE).exists() else ""
@@ -75,16 +77,16 @@ def _claim(folder: Path, config: Config) -> tuple[Path, TextIO]:
     return folder, lock
 
 
-def _find_or_make(config: Config) -> tuple[Path, TextIO]:
+def _find_or_make(config: Config) -> tuple[Path, IO[str]]:
     for folder in sorted(config.runs_dir.glob(f"{config.name}-*")):
         if _is_checkpoint(folder) or _difference(folder, config):
             continue
         lock = None
-        with suppress(OSError):  # a folder of somebody else's
+        with suppress(OSError):  # another user's folder
             lock = _lock(folder)
         if lock is None:
             continue
-        if not (folder / RESULT).exists():  # asked under the lock: a run writes it while it holds
+        if not (folder / RESULT).exists():  # checked under the lock: a run writes it while holding
             return folder, lock
         lock.close()
     return _claim(config.runs_dir / f"{config.name}-{secrets.token_hex(3)}", config)
@@ -95,11 +97,11 @@ def _is_checkpoint(folder: Path) -> bool:
 
 
 def _difference(folder: Path, config: Config) -> str:
-    """Say in which decisive keys the run in `folder` is another than `config`; empty if in none."""
+    """Return the settings in which the run in `folder` differs from `config`, or ""."""
     try:
         theirs = flatten(result_identity(load(folder / CONFIG_FILE)))
     except ConfigError as error:
-        return f"its own is no longer valid: {str(error).splitlines()[0]}"
+        return f"its {CONFIG_FILE} is no longer valid: {str(error).splitlines()[0]}"
     ours = flatten(result_identity(config))
     keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     more = [f"{len(keys) - KEYS_SHOWN} more"] if len(keys) > KEYS_SHOWN else []
@@ -110,19 +112,14 @@ def _difference(folder: Path, config: Config) -> str:
     return ", ".join(shown + more)
 
 
-def _lock(folder: Path) -> TextIO | None:
-    """Return the run's lock; None if another process has it, unless a fence keeps that one out.
+def _lock(folder: Path) -> IO[str] | None:
+    """Return the run's lock, or None if another process has it.
 
-    The lock of a node that was lost may stay for minutes, or for ever.
+    With a fence the lock is not required: a lost node may keep it for minutes or forever.
     """
+    if not Fence.around(folder).is_active:
+        return open_locked(folder / LOCK)
     lock = (folder / LOCK).open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if Fence.around(folder).stands:
-            return lock
-        lock.close()
-        if not isinstance(error, BlockingIOError):
-            raise
-        return None
+    with suppress(OSError):
+        lock_file(lock)
     return lock

@@ -1,4 +1,4 @@
-"""A run on this machine: which process holds it, and who started that."""
+"""The process on this machine that holds a run, and how to stop it."""
 
 import contextlib
 import os
@@ -15,10 +15,10 @@ LOCKS = Path("/proc/locks")
 
 
 def holder(run_dir: Path) -> int | None:
-    """Return the id of the process on this machine that holds the run; None if there is none.
+    """Return the id of the process on this machine that holds the run, or None.
 
-    It looks at who has the lock and does not try it, which would keep a run from starting. A
-    process of another user, or in a container, may stay unseen.
+    It reads who has the lock and never takes it, which would keep a run from starting. A process
+    of another user, or in a container, may not be found.
     """
     try:
         lock = (run_dir / LOCK).stat()
@@ -30,14 +30,14 @@ def holder(run_dir: Path) -> int | None:
 def ask_to_stop(run_dir: Path) -> int | None:
     """Send SIGTERM to the launcher of the run, or to the rank that holds it.
 
-    Returns the process id that got it, None if nobody holds the run on this machine.
+    Returns the process id that it was sent to, or None if no process on this machine holds the run.
     """
     pid = holder(run_dir)
     if pid is None:
         return None
     target = _launcher(pid) or pid
     try:
-        # A descriptor is of this process for good; its number may go to another one.
+        # A process id may be reused by another process; a descriptor is not.
         descriptor = os.pidfd_open(target)
     except ProcessLookupError:
         return None
@@ -52,7 +52,7 @@ def ask_to_stop(run_dir: Path) -> int | None:
 
 
 def _lockers() -> Iterator[int]:
-    """Yield the processes that hold a lock of the kind that runs take."""
+    """Yield the ids of the processes with an exclusive flock, as runs take it."""
     try:
         lines = LOCKS.read_text().splitlines()
     except OSError:
@@ -64,7 +64,7 @@ def _lockers() -> Iterator[int]:
 
 
 def _has_open(pid: int, wanted: os.stat_result) -> bool:
-    # The numbers in /proc/locks are not those of stat on every file system; the open file is.
+    # On some file systems, the inode in /proc/locks differs from that of stat.
     try:
         files = list(Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
@@ -77,7 +77,7 @@ def _has_open(pid: int, wanted: os.stat_result) -> bool:
 
 
 def _launcher(pid: int) -> int | None:
-    """Return the launcher of a rank: it names its own process id in the rank's command."""
+    """Return the launcher of a rank, which puts its own process id into the rank's command."""
     try:
         process = psutil.Process(pid)
         words, parent = process.cmdline(), process.ppid()

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: the code, the configuration, the data and the libraries."""
+"""Where the numbers of a run come from: code, configuration, data and library versions."""
 
 import hashlib
 import json
@@ -24,14 +24,15 @@ def describe_run(config_text: str, fingerprint: str) -> dict[str, str]:
 
 
 def describe_code() -> dict[str, str]:
-    """Return git_commit, git_branch and git_dirty of the code that runs; nothing without git.
+    """Return git_commit, git_branch and git_dirty of the running code; empty without git.
 
-    A copy of the code, kept for a queued job, brings the answer with it.
+    The copy of the code that a queued job uses has them in its file commit.json.
     """
-    kept = Path(__file__).parents[2] / COMMIT
-    if kept.exists():
-        return json.loads(kept.read_bytes())
-    commit = _git("rev-parse", "HEAD")
+    root = Path(__file__).resolve().parents[2]
+    if (root / COMMIT).exists():
+        return json.loads((root / COMMIT).read_bytes())
+    # Installed, the code may lie inside the repository of another project.
+    commit = _git("rev-parse", "HEAD") if (root / "pyproject.toml").exists() else ""
     if not commit:
         return {}
     return {
@@ -49,7 +50,7 @@ def _version(library: str) -> str:
 
 
 def _git(*command: str) -> str:
-    """Ask git about the code that runs; empty without git or outside a repository."""
+    """Return git's output about the running code; empty without git or a repository."""
     try:
         answer = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), *command],

@@ -1,4 +1,4 @@
-"""What a run has told in its event file, summed up."""
+"""What a run has reported: its event file summed up, and the ends of its logs."""
 
 import json
 from collections import deque
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.tracking.events import StepReport
-from pipeline.tracking.jsonl import METRICS, event_name
+from pipeline.tracking.jsonl import METRICS
 
-PROGRESS = f'{{"event": "{event_name(StepReport)}"'.encode()
-"""How nearly all lines begin; but the last one of them says it all."""
+PROGRESS = f'{{"event": "{StepReport.kind}"'.encode()
+"""The start of nearly all lines; only the last such line is parsed."""
 WARNINGS_KEPT = 5
+TAIL_BYTES = 64_000
 
 
 @dataclass(slots=True)
@@ -19,48 +20,60 @@ class Metrics:
     """The newest event of each kind, as dicts; empty if there was none."""
 
     starts: int = 0
-    """Processes that began, or resumed, the run."""
+    """How many processes started or resumed the run."""
     started: dict[str, Any] = field(default_factory=dict[str, Any])
     progress: dict[str, Any] = field(default_factory=dict[str, Any])
     evaluated: dict[str, Any] = field(default_factory=dict[str, Any])
     ended: dict[str, Any] = field(default_factory=dict[str, Any])
-    """How the last process ended; empty while it goes on, or if it could not say."""
+    """How the last process ended; empty while it runs, or if it was killed."""
     warnings: deque[dict[str, Any]] = field(
         default_factory=lambda: deque[dict[str, Any]](maxlen=WARNINGS_KEPT)
     )
     updated_at: float | None = None
-    """When something was last told, in seconds as `time.time` gives them."""
+    """Unix time in seconds of the last report."""
 
 
 def read_metrics(run_dir: Path) -> Metrics:
-    """Read the event file of a run; lines that a kill left torn do not count."""
-    told, path = Metrics(), run_dir / METRICS
+    """Return the events of a run; torn lines are left out."""
+    metrics, path = Metrics(), run_dir / METRICS
     last_progress = b""
     try:
-        told.updated_at = path.stat().st_mtime
+        metrics.updated_at = path.stat().st_mtime
         with path.open("rb") as file:
             for line in file:
                 if line.startswith(PROGRESS):
                     last_progress = line if line.endswith(b"\n") else last_progress
                 else:
-                    _take(told, _parse(line))
+                    _add(metrics, _parse(line))
     except OSError:
-        return told
-    told.progress = _parse(last_progress)
-    return told
+        return metrics
+    metrics.progress = _parse(last_progress)
+    return metrics
 
 
-def _take(told: Metrics, event: dict[str, Any]) -> None:
+def tail(log: Path, lines: int) -> str:
+    """Return the last lines of a log; empty if it cannot be read."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _add(metrics: Metrics, event: dict[str, Any]) -> None:
     match event.get("event"):
         case "run_started":
-            told.starts += 1
-            told.started, told.ended = event, {}
+            metrics.starts += 1
+            metrics.started, metrics.ended = event, {}
         case "evaluated":
-            told.evaluated = event
+            metrics.evaluated = event
         case "run_ended":
-            told.ended = event
+            metrics.ended = event
         case "warned":
-            told.warnings.append(event)
+            metrics.warnings.append(event)
         case _:
             pass
 

@@ -1,4 +1,4 @@
-"""Copies of a dataset's files: each of them whole, proved image by image, or not there."""
+"""Copies a dataset's files and verifies every image; a file appears only once it is complete."""
 
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -21,31 +21,31 @@ from pipeline.storage.reader import read_range
 FILES_AT_ONCE = 8
 PARTS_AT_ONCE = 8
 PART_BYTES = 256 << 20
-"""Larger files are copied, and then read, in parts of this size at once."""
+"""Larger files are copied and verified in parts of this size, several at once."""
 BLOCK_BYTES = 8 << 20
 
 Copied = Callable[[int], None]
-"""Called with the bytes of each block that was copied, from several threads."""
+"""Called from several threads with the number of bytes of each copied block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A file to copy; it has its last name once each of its images has been read and proved."""
+    """A file to copy; it gets its final name once all of its images have been verified."""
 
     file: StoredFile
     source: Path
     temporary: Path
     target: Path
     holders: tuple[tuple[Index, int], ...]
-    """The indexes whose images lie in this file, each with the number that the file has there."""
+    """The indexes with images in this file, each with the file's number in that index."""
 
 
 class StoppedError(Exception):
-    """Something else went wrong, or the person lost patience."""
+    """The copy was stopped, by an error in another thread or by the user."""
 
 
 class Copier:
-    """Copies files, several at once, and large ones in several parts at once."""
+    """Copies several files at once, and several parts of a large file at once."""
 
     def __init__(self, copied: Copied) -> None:
         self._copied = copied
@@ -54,10 +54,10 @@ class Copier:
         self._error: Exception | None = None
 
     def run(self, copies: Iterator[Copy]) -> None:
-        """Copy them all; after an error, what is whole is there and nothing else is.
+        """Copy all files; after an error only complete copies remain.
 
-        Raise `ValueError` for a source that cannot be read or is not what was indexed, `OSError`
-        for a target that cannot be written.
+        Raises `ValueError` if a source cannot be read or is not what was indexed, `OSError` if a
+        target cannot be written.
         """
         with (
             ThreadPoolExecutor(PARTS_AT_ONCE, "stage-part") as self._parts,
@@ -65,18 +65,18 @@ class Copier:
         ):
             work = partial(self._copy_some, copies)
             try:
-                wait([files.submit(self._noting_errors, work) for _ in range(FILES_AT_ONCE)])
+                wait([files.submit(self._keep_error, work) for _ in range(FILES_AT_ONCE)])
             finally:
-                self._stop.set()  # after Ctrl-C the threads end at their next block
+                self._stop.set()  # after Ctrl-C the threads stop at their next block
         if self._error:
             raise self._error
 
-    def _noting_errors(self, act: Callable[[], None]) -> None:
+    def _keep_error(self, act: Callable[[], None]) -> None:
         try:
             act()
         except StoppedError:
             pass
-        except Exception as error:  # noqa: BLE001 - raised again in the thread of `run`
+        except Exception as error:  # noqa: BLE001 - raised again by `run`
             with self._lock:
                 self._error = self._error or error
             self._stop.set()
@@ -97,7 +97,7 @@ class Copier:
             ):
                 self._each(partial(self._transfer, copy, source, target), _parts(copy.file.size))
                 os.fsync(target)
-                self._each(partial(self._prove, copy, target), _images(copy))
+                self._each(partial(self._verify, copy, target), _images(copy))
                 os.utime(target, ns=(copy.file.mtime_ns, copy.file.mtime_ns))
             copy.target.parent.mkdir(parents=True, exist_ok=True)
             copy.temporary.replace(copy.target)
@@ -105,15 +105,15 @@ class Copier:
             copy.temporary.unlink(missing_ok=True)
 
     def _each(self, act: Callable[..., None], pieces: list[tuple[object, ...]]) -> None:
-        """Call `act` with each of the pieces; return, or raise, when nobody is at it any more."""
+        """Call `act` with each of the pieces; return, or raise, once all calls have ended."""
         if len(pieces) == 1:
             act(*pieces[0])
             return
         calls = [partial(act, *piece) for piece in pieces]
-        wait([self._parts.submit(self._noting_errors, call) for call in calls])
-        self._go_on()
+        wait([self._parts.submit(self._keep_error, call) for call in calls])
+        self._expect_running()
 
-    def _go_on(self) -> None:
+    def _expect_running(self) -> None:
         if self._stop.is_set():
             raise StoppedError
 
@@ -121,27 +121,27 @@ class Copier:
         """Copy the bytes from `at` to `end`."""
         buffer = memoryview(bytearray(min(BLOCK_BYTES, end - at)))
         while at < end:
-            self._go_on()
+            self._expect_running()
             with _reading(copy.source):
                 count = os.preadv(source, [buffer[: end - at]], at)
             if count == 0:
-                raise ValueError(f"{copy.source} ended at byte {at:,} while it was staged")
+                raise ValueError(f"{copy.source} was truncated to {at:,} bytes while it was staged")
             _write(target, buffer[:count], at)
             at += count
             self._copied(count)
 
-    def _prove(self, copy: Copy, target: int, index: Index, samples: NDArray[np.int64]) -> None:
-        """Read images of the copy, and raise `ValueError` if one is not what was indexed."""
+    def _verify(self, copy: Copy, target: int, index: Index, samples: NDArray[np.int64]) -> None:
+        """Read images of the copy; raise `ValueError` if one is not what was indexed."""
         ranges = zip(index.sizes[samples].tolist(), index.offsets[samples].tolist(), strict=True)
         digests = index.digests[samples]
         for number, (size, offset) in enumerate(ranges):
-            self._go_on()
+            self._expect_running()
             if digest(read_range(target, size, offset)) != digests[number].tobytes():
                 reason = "its bytes are not those that were indexed"
                 place = describe_fault(index, int(samples[number]), reason)
                 raise ValueError(
-                    f"{place}: {copy.source} is not staged; fetch it again, prepare the dataset"
-                    " again, or train without data.stage"
+                    f"{place}; download {copy.source} again, prepare the dataset again, or train"
+                    " without data.stage"
                 )
 
 
@@ -151,7 +151,7 @@ def _parts(size: int) -> list[tuple[object, ...]]:
 
 
 def _images(copy: Copy) -> list[tuple[object, ...]]:
-    """Share out the images of a file, in the order in which they lie in it."""
+    """Divide the images of a file into parts, in the order in which they are stored."""
     pieces = len(_parts(copy.file.size))
     return [
         (index, some)
@@ -186,13 +186,13 @@ def _source(copy: Copy) -> Generator[int]:
 
 @contextmanager
 def _reading(source: Path) -> Generator[None]:
-    """Turn an `OSError` about a source into a `ValueError`: one about a target stays what it is."""
+    """Turn an `OSError` about the source into a `ValueError`, unlike one about the target."""
     try:
         yield
     except OSError as error:
         raise ValueError(
-            f"{source} cannot be read to be staged ({error.strerror}); see to it that it can, or"
-            " set data.root to where the images lie"
+            f"{source} cannot be read to stage it ({error.strerror}); make it readable, or set"
+            " data.root to the folder of the images"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The files of a dataset as they are now, held against what was indexed."""
+"""Checks the files of a dataset against the index."""
 
 import os
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from pipeline.storage.reader import ContentError, SampleReader
 
 Number = TypeVar("Number", np.int32, np.int64)
 FileState = tuple[int, int] | str
-"""Size in bytes and time of modification in ns; or why they cannot be told."""
+"""Size in bytes and modification time in ns, or why they cannot be read."""
 
 STAT_THREADS = 32
-"""A network file system takes its time for each question, but answers many at once."""
+"""Network file systems answer each request slowly, but many at once."""
 FILES_AT_A_TIME = 512
 READ_THREADS = 16
 MOST_IMAGES_OF_A_FILE = 64
@@ -26,10 +26,10 @@ MOST_IMAGES = 256
 
 
 def file_faults(index: Index) -> list[str]:
-    """Say which files are missing, of another size or of other content, a line for each.
+    """Return one line for each file that is missing or has another size or content.
 
-    Images are only read of files whose time of modification is another (they were copied,
-    perhaps), and no more than 64 of a file and 256 in all, spread evenly.
+    Images are read only from files whose modification time changed (a copy, perhaps): at most 64
+    per file and 256 in all, evenly spaced.
     """
     names: list[str] = index.files.to_pylist()
     faults: dict[int, str] = {}
@@ -49,17 +49,17 @@ def file_faults(index: Index) -> list[str]:
 
 
 def size_fault(size: int, indexed: int) -> str | None:
-    """Say what is wrong with a file's size in bytes, if anything is."""
+    """Return what is wrong with a file's size in bytes; None if it is as indexed."""
     if size == indexed:
         return None
     return (
-        f"has {size:,} bytes, but {indexed:,} when it was indexed: it was cut or replaced;"
-        " fetch it again, or prepare the dataset again"
+        f"has {size:,} bytes, but had {indexed:,} when it was indexed: it was truncated or"
+        " replaced; download it again, or prepare the dataset again"
     )
 
 
 def file_states(root: Path, names: Sequence[str]) -> list[FileState]:
-    """Return the state of each of the files below `root`."""
+    """Return the state of each of the files `names` below `root`."""
     starts = range(0, len(names), FILES_AT_A_TIME)
     lots = [names[start : start + FILES_AT_A_TIME] for start in starts]
     if len(lots) <= 1:
@@ -69,7 +69,7 @@ def file_states(root: Path, names: Sequence[str]) -> list[FileState]:
 
 
 def samples_in(index: Index, file: int) -> NDArray[np.int64]:
-    """Return the samples that lie in file number `file`, in the order in which they lie there."""
+    """Return the samples in file number `file`, in the order in which they are stored."""
     bounds = np.array([file, file + 1], index.file_ids.dtype)
     first, last = np.searchsorted(index.file_ids, bounds, sorter=index.stored)
     return index.stored[first:last]
@@ -81,14 +81,14 @@ def _states(root: Path, names: Sequence[str]) -> list[FileState]:
 
 def _state(path: str) -> FileState:
     try:
-        status = os.stat(path)  # noqa: PTH116 - a Path for each of millions takes longer than this
+        status = os.stat(path)  # noqa: PTH116 - creating millions of Paths takes longer than stat
     except OSError as error:
         return error.strerror or str(error)
     return status.st_size, status.st_mtime_ns
 
 
 def _content_faults(index: Index, files: NDArray[np.int32]) -> dict[int, str]:
-    """Read a few images of each of these files; say what is wrong with those files."""
+    """Read a few images of each of these files; return what is wrong, by file number."""
     chosen = _spread(files, MOST_IMAGES)
     share = min(MOST_IMAGES_OF_A_FILE, MOST_IMAGES // len(chosen))
     samples = np.concatenate([_spread(samples_in(index, file), share) for file in chosen.tolist()])
@@ -105,14 +105,14 @@ def _content_faults(index: Index, files: NDArray[np.int32]) -> dict[int, str]:
 def _content_fault(error: OSError) -> str:
     if isinstance(error, ContentError):
         return (
-            "its content is not what was indexed: it was replaced; fetch it again, or prepare the"
-            " dataset again"
+            "its content is not what was indexed: it was replaced; download it again, or prepare"
+            " the dataset again"
         )
     return error.strerror or str(error)
 
 
 def _spread(values: NDArray[Number], most: int) -> NDArray[Number]:
-    """Return the values, or `most` of them at even distances, the first and last among them."""
+    """Return at most `most` of the values, evenly spaced, including the first and the last."""
     if len(values) <= most:
         return values
     return values[np.linspace(0, len(values) - 1, most).astype(np.int64)]

@@ -1,4 +1,4 @@
-"""Descriptors of a dataset's files: kept open between reads, as many as the system grants."""
+"""Descriptors of a dataset's files, kept open between reads within the system's limits."""
 
 import os
 import resource
@@ -11,18 +11,18 @@ from pathlib import Path
 from threading import Lock
 
 MOST_OPEN = 4096
-"""Files that one reader keeps open; more would help nobody who reads some thousand shards."""
+"""Files that one reader keeps open: enough for datasets of a few thousand shards."""
 READERS = 2
-"""A process trains with one while it evaluates with another."""
+"""Readers at once in a process: one trains while another evaluates."""
 SPARED = 512
-"""Descriptors that are left to all else in the process."""
+"""Descriptors left for everything else in the process."""
 LEAST_OPEN = 16
 
 
 def grant_open_files(wanted: int) -> int:
     """Return how many files a reader may keep open, at most `wanted`.
 
-    The process's soft limit of open files is raised towards the hard one if that is needed.
+    Raises the process's soft limit of open files towards the hard one if necessary.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(wanted, MOST_OPEN)
@@ -30,7 +30,7 @@ def grant_open_files(wanted: int) -> int:
     if hard != resource.RLIM_INFINITY:
         needed = min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < needed:
-        with suppress(OSError, ValueError):  # refused: what there is must do
+        with suppress(OSError, ValueError):  # refused: use what is available
             resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
             soft = needed
     if soft == resource.RLIM_INFINITY:
@@ -45,9 +45,9 @@ class _Descriptor:
 
 
 class OpenFiles:
-    """Files open for reading; the `limit` that were used last stay open until `close`.
+    """Files open for reading; the `limit` most recently used ones stay open until `close`.
 
-    Safe to use from several threads: none is closed while somebody reads from it.
+    Thread-safe: no file is closed while a thread reads from it.
     """
 
     def __init__(self, path: Callable[[int], Path], limit: int) -> None:
@@ -66,7 +66,7 @@ class OpenFiles:
                 os.close(number)
 
     def close(self) -> None:
-        """Close all of them; nobody may be reading."""
+        """Close all files; no thread may be reading."""
         for descriptor in self._open.values():
             os.close(descriptor.number)
         self._open.clear()
@@ -75,10 +75,10 @@ class OpenFiles:
         with self._lock:
             if file in self._open:
                 return self._use(file, self._open[file])
-        opened = os.open(self._path(file), os.O_RDONLY)  # without the lock: it may take long
+        opened = os.open(self._path(file), os.O_RDONLY)  # not under the lock: may be slow
         with self._lock:
             descriptor = self._use(file, self._open.setdefault(file, _Descriptor(opened)))
-        if descriptor.number != opened:  # another thread was quicker
+        if descriptor.number != opened:  # another thread was faster
             os.close(opened)
         return descriptor
 
@@ -88,7 +88,7 @@ class OpenFiles:
         return descriptor
 
     def _give_back(self, descriptor: _Descriptor) -> list[int]:
-        """Return what is to be closed: whatever is over the limit and in nobody's use."""
+        """Return the descriptors to close: those above the limit that no thread uses."""
         with self._lock:
             descriptor.users -= 1
             surplus = len(self._open) - self._limit

@@ -1,4 +1,4 @@
-"""Bytes of samples from disk, read ahead of their use by a few threads."""
+"""Reads the bytes of samples from disk, ahead of their use, in a few threads."""
 
 import os
 import queue
@@ -21,15 +21,15 @@ T = TypeVar("T")
 Content = NDArray[np.uint8]
 
 SAMPLES_OF_AN_ARCHIVE = 2
-"""A file of fewer samples than this, on average, is opened when it is read, and not kept open."""
+"""Files with fewer samples than this, on average, are closed again after each read."""
 
 
 class ContentError(OSError):
-    """What was read is not the image that was indexed."""
+    """The bytes read are not those of the indexed image."""
 
 
 class SampleReader(AbstractContextManager["SampleReader"]):
-    """Reads the stored bytes of samples of one index; safe to use from several threads."""
+    """Reads the stored bytes of samples of one index; thread-safe."""
 
     def __init__(self, index: Index, threads: int) -> None:
         self.index = index
@@ -38,7 +38,7 @@ class SampleReader(AbstractContextManager["SampleReader"]):
         self._files = OpenFiles(self._path, grant_open_files(len(index.files)) if archives else 0)
 
     def read(self, samples: NDArray[np.int64]) -> list[Content | OSError]:
-        """Return the bytes of each sample, as indexed, or the error that kept them from it."""
+        """Return the bytes of each sample, or the error if they are not what was indexed."""
         return list(self._pool.map(self._read_one, samples.tolist()))
 
     def __exit__(
@@ -61,19 +61,19 @@ class SampleReader(AbstractContextManager["SampleReader"]):
         except OSError as error:
             return error
         if len(content) < size:
-            return OSError(f"only {len(content)} of {size} bytes are there")
+            return OSError(f"the file ends after {len(content)} of its {size} bytes")
         if size == 0:
             return OSError("the image is empty")
         if digest(content) != self.index.digests[sample].tobytes():
             return ContentError(
                 "its bytes are not those that were indexed: the file changed, or the disk returned"
-                " something else"
+                " wrong data"
             )
         return np.frombuffer(content, np.uint8)
 
 
 def read_range(descriptor: int, size: int, offset: int) -> bytes:
-    """Read up to the end of the range or of the file: some file systems return less at a time."""
+    """Read to the end of the range or of the file; some file systems return less per call."""
     content = os.pread(descriptor, size, offset)
     while len(content) < size:
         more = os.pread(descriptor, size - len(content), offset + len(content))
@@ -84,7 +84,7 @@ def read_range(descriptor: int, size: int, offset: int) -> bytes:
 
 
 class ReadAhead(AbstractContextManager["ReadAhead[T]"], Generic[T]):
-    """Runs an iterator in a thread, `depth` items ahead; its errors are raised at their place."""
+    """Runs an iterator in a thread, `depth` items ahead, and raises its errors in order."""
 
     def __init__(self, items: Iterator[T], depth: int) -> None:
         self._items = items
@@ -100,13 +100,13 @@ class ReadAhead(AbstractContextManager["ReadAhead[T]"], Generic[T]):
         item = self._queue.get()
         if not isinstance(item, BaseException):
             return item
-        self._queue.put(item)  # and again, should anybody ask again
+        self._queue.put(item)  # raise it again on the next call
         if isinstance(item, StopIteration):
-            raise StopIteration  # a new one: its traceback keeps alive whoever asked
+            raise StopIteration  # a new one: a reused traceback would keep callers alive
         try:
             raise item
         finally:
-            del item  # else the error would hold this frame, and this frame the error
+            del item  # breaks the reference cycle between the error and this frame
 
     def __exit__(
         self,

@@ -1,18 +1,12 @@
-"""A dataset's files on a node's own disk: copied once, proved by digest, and used again."""
+"""Copies a dataset's files to each node's local disk, once, and reuses verified copies."""
 
 import errno
-import fcntl
-import os
 import shutil
-import sys
-import time
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from threading import Lock
 
 from pipeline.config.schema import Data, Synthetic
 from pipeline.dataset.index import Index
@@ -22,25 +16,26 @@ from pipeline.distributed.world import World
 from pipeline.storage.copying import Copier, Copy
 from pipeline.storage.files import FileState, file_states
 from pipeline.system.exit_codes import LocalError
+from pipeline.system.locks import open_locked
+from pipeline.system.progress import byte_progress
 
 FINGERPRINT_DIGITS = 16
 DISK_BLOCK_BYTES = 4096
 NANOSECONDS = 1_000_000_000
-LINE_EVERY_SECONDS = 30.0
 MORE_ROOM = "free some space, choose another data.stage, or train without"
 
 Files = dict[str, StoredFile]
 
 
 def stage_on_each_node(data: Data, split: Split, world: World) -> Split:
-    """Return the split as this rank should read it: from its node's stage, if there is to be one.
+    """Return the split as this rank should read it: from its node's stage if `data.stage` is set.
 
-    All ranks call this and wait for the slowest. Raise `LocalError` where `stage_split` fails; the
-    other ranks then fail for want of this one.
+    A collective; all ranks wait for the slowest. Raises `LocalError` if `stage_split` fails here;
+    the other ranks then fail because this one is missing.
     """
     if data.stage is None or isinstance(data.loader, Synthetic):
         return split
-    with world.hours_apart():
+    with world.long_barrier():
         try:
             return stage_split(data, split)
         except ValueError as error:
@@ -48,45 +43,45 @@ def stage_on_each_node(data: Data, split: Split, world: World) -> Split:
 
 
 def stage_split(data: Data, split: Split) -> Split:
-    """Return the split as it lies in `data.stage`, once all of its files are there.
+    """Return the split with its files in `data.stage`, after copying those that are missing.
 
-    Any number of processes may call this at once: one copies, and the others wait for it. Files
-    that are there are not read again, and then the dataset's own are not needed. Each copy has the
-    time of modification that was indexed, wherever it was copied from. Raise `ValueError` for a
-    source that is not what was indexed and for a folder that cannot be used or is too small.
+    Any number of processes may call this at once: one copies, and the others wait for it. Existing
+    copies are not read again; if none is missing, the dataset's own files are not needed. Each copy
+    gets the indexed modification time. Raises `ValueError` if a source is not what was indexed, or
+    if the folder cannot be used or is too small.
     """
     root = stage_root(data, split)
     files = _files(split)
     if _absent(root, files):
         with _held(data, root):
-            absent = _absent(root, files)  # again: it may have been another's turn before
+            absent = _absent(root, files)  # again: another process may have copied them
             if absent:
                 _copy(data, split, root, absent)
     return Split(replace(split.train, root=root), replace(split.val, root=root))
 
 
 def stage_root(data: Data, split: Split) -> Path:
-    """Return the folder that the dataset's files are staged in; below it names stay the same.
+    """Return the folder of the staged files; their paths below it stay the same.
 
-    Raise `ValueError` if it lies inside the dataset's own folder.
+    Raises `ValueError` if it is inside the dataset's own folder.
     """
     assert data.stage is not None
     own = split.train.root.resolve()
     if data.stage.resolve().is_relative_to(own):
         raise ValueError(
-            f"data.stage={data.stage} lies inside the dataset's own folder {own}; choose a folder"
-            " on a disk of the node's own"
+            f"data.stage={data.stage} is inside the dataset's own folder {own}; choose a folder on"
+            " the node's local disk"
         )
     return data.stage / split.train.manifest.fingerprint[:FINGERPRINT_DIGITS]
 
 
 def staged_bytes(split: Split) -> int:
-    """Return how many bytes a whole copy of the split's files has."""
+    """Return the total size in bytes of the split's files."""
     return sum(file.size for file in _files(split).values())
 
 
 def _files(split: Split) -> Files:
-    """Return the files of both halves by name; one that they share is one file."""
+    """Return the files of both halves by name; a shared file is listed once."""
     return {
         file.name: file
         for index in (split.train, split.val)
@@ -100,10 +95,10 @@ def _files(split: Split) -> Files:
 
 
 def _absent(root: Path, files: Files) -> Files:
-    """Return the files that have no copy: a file is under its name when it is whole and proved.
+    """Return the files without a copy; only complete and verified copies have their final name.
 
-    Size and time tell apart files of one name that were indexed at different times; some file
-    systems keep whole seconds only.
+    Size and modification time distinguish datasets indexed at different times. Some file systems
+    store times in whole seconds.
     """
     states = file_states(root, list(files))
     pairs = zip(files.values(), states, strict=True)
@@ -119,37 +114,33 @@ def _is_copy(state: FileState, file: StoredFile) -> bool:
 
 @contextmanager
 def _held(data: Data, root: Path) -> Generator[None]:
-    """Hold this stage of this dataset: the lock goes with the process, however it ends."""
+    """Hold the lock of this dataset's stage; wait for the process that has it."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = os.open(_beside(root, "lock"), os.O_RDWR | os.O_CREAT, 0o666)
+        lock = open_locked(_beside(root, "lock"), wait=True)
     except OSError as error:
         raise _unusable(data, error) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            raise _unusable(data, error) from error
+    assert lock is not None, "it waits for the lock"
+    with lock:
         yield
-    finally:
-        os.close(lock)
 
 
 def _copy(data: Data, split: Split, root: Path, absent: Files) -> None:
-    """Copy and prove files; the lock is held."""
+    """Copy and verify files while holding the lock."""
     _expect_below(data, absent)
     partial = _beside(root, "partial")
     try:
         with _emptied(partial):
             _expect_room(data, root, absent)
-            progress = _Progress(sum(file.size for file in absent.values()))
-            Copier(progress.add).run(_copies(split, root, partial, absent))
+            total = sum(file.size for file in absent.values())
+            with byte_progress("staging", total=total) as advance:
+                Copier(advance).run(_copies(split, root, partial, absent))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             left = _absent(root, absent)
             _expect_room(data, root, left)
             raise ValueError(
-                f"stage {data.stage} takes no more ({error.strerror}), but {data.dir} needs"
+                f"stage {data.stage} is full ({error.strerror}), but {data.dir} needs"
                 f" {_size(_on_disk(left))} more; {MORE_ROOM}"
             ) from error
         raise _unusable(data, error) from error
@@ -158,7 +149,7 @@ def _copy(data: Data, split: Split, root: Path, absent: Files) -> None:
 def _expect_below(data: Data, files: Files) -> None:
     for name in files:
         if name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(f"{data.dir}: {name} lies outside of its root, and is not staged")
+            raise ValueError(f"{data.dir}: {name} is outside the dataset's root; it is not staged")
 
 
 def _copies(split: Split, root: Path, partial: Path, absent: Files) -> Iterator[Copy]:
@@ -174,7 +165,7 @@ def _copies(split: Split, root: Path, partial: Path, absent: Files) -> Iterator[
 
 @contextmanager
 def _emptied(folder: Path) -> Generator[None]:
-    """Have an empty folder for the length of the block; a copier that was killed left things."""
+    """Provide an empty folder for the block; a killed process may have left files in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
@@ -193,7 +184,7 @@ def _expect_room(data: Data, root: Path, absent: Files) -> None:
 
 
 def _on_disk(files: Files) -> int:
-    """Return the bytes that files take, in whole blocks of the disk."""
+    """Return the bytes that files take on disk, in whole blocks."""
     blocks = sum(-(-file.size // DISK_BLOCK_BYTES) for file in files.values())
     return blocks * DISK_BLOCK_BYTES
 
@@ -201,8 +192,8 @@ def _on_disk(files: Files) -> int:
 def _unusable(data: Data, error: OSError) -> ValueError:
     place = f" at {error.filename}" if error.filename else ""
     return ValueError(
-        f"data.stage={data.stage} cannot be used ({error.strerror}{place}); name a folder that you"
-        " may write to, on a disk of the node's own"
+        f"data.stage={data.stage} cannot be used ({error.strerror}{place}); choose a folder on the"
+        " node's local disk that you may write to"
     )
 
 
@@ -212,32 +203,3 @@ def _beside(root: Path, kind: str) -> Path:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
-
-
-class _Progress:
-    """A line in the log now and then; whoever waits for the copy sees that it goes on."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-        self._started = self._told = time.monotonic()
-        self._lock = Lock()
-
-    def add(self, count: int) -> None:
-        """Count bytes that were copied."""
-        with self._lock:
-            self._done += count
-            now = time.monotonic()
-            if now - self._told < LINE_EVERY_SECONDS:
-                return
-            self._told = now
-            line = self._line(now - self._started)
-        with suppress(OSError, ValueError):  # nobody listens
-            print(line, file=sys.stderr, flush=True)
-
-    def _line(self, seconds: float) -> str:
-        speed = self._done / seconds
-        left = timedelta(seconds=round((self._total - self._done) / speed))
-        return (
-            f"staging: {self._done / 1e9:,.1f} of {self._total / 1e9:,.1f} GB,"
-            f" {speed / 1e6:,.0f} MB/s, {left} left"
-        )

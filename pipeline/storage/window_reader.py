@@ -1,7 +1,7 @@
-"""Reads windows into the page cache before they are used, in runs as long as they lie on disk.
+"""Prefetches windows into the page cache, in reads as long as the files allow.
 
-Only the system's cache is filled: every image is still read, and checked, by the reader of samples.
-What cannot be read here is left for that reader to report.
+Only the page cache is filled: the sample reader still reads and checks every image, and reports
+what could not be read here.
 """
 
 import os
@@ -22,19 +22,19 @@ from pipeline.distributed.world import World
 
 CHUNK_BYTES = 8 << 20
 GAP_BYTES = 256 << 10
-"""So much between two images (headers, labels) is sooner read than skipped."""
+"""Gaps between images (headers, labels) up to this size are read rather than skipped."""
 ARCHIVE_THREADS = 2
-"""One asks for the next chunk while the other waits for its own: the disk is never idle."""
+"""One thread requests the next chunk while the other waits: the disk is never idle."""
 BEFORE_ALL, AFTER_ALL = 0, sys.maxsize
 """Steps are numbered from 1."""
 
 Share = Callable[[int], tuple[int, int]]
-"""From a lane to (number, count) of this rank among those of its node that read the lane."""
+"""From a lane to (number, count) of this rank among the ranks of its node that read the lane."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByteRanges:
-    """Ranges of bytes in the order in which they lie on disk: int64 of shape (n,)."""
+    """Ranges of bytes in the order in which they are stored: int64 of shape (n,)."""
 
     files: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -49,7 +49,7 @@ class ByteRanges:
 
 
 def byte_ranges(index: Index, window: Window) -> ByteRanges:
-    """Return the ranges that hold a window's images, those that all but touch each other joined."""
+    """Return the byte ranges of a window's images; ranges less than GAP_BYTES apart are joined."""
     samples = np.concatenate([index.stored[begin:end] for begin, end in window.runs.tolist()])
     files, starts = index.file_ids[samples].astype(np.int64), index.offsets[samples]
     ends = starts + index.sizes[samples]
@@ -61,7 +61,7 @@ def byte_ranges(index: Index, window: Window) -> ByteRanges:
 def share_of_lane(lane: int, *, lanes: int, world: World) -> tuple[int, int]:
     """Return (number, count) of this rank among the ranks of its node that a lane feeds.
 
-    They read the lane's windows together, each its part, into the cache that they have in common.
+    Each of them reads its part of the lane's windows into the page cache that they share.
     """
     node = world.rank - world.local_rank
     first = max(node, lane * world.size // lanes)
@@ -70,27 +70,27 @@ def share_of_lane(lane: int, *, lanes: int, world: World) -> tuple[int, int]:
 
 
 class WindowReader(AbstractContextManager["WindowReader"]):
-    """A thread that reads each window before its first step, and at most one window ahead."""
+    """A thread that prefetches each window before its first step, at most one window ahead."""
 
     def __init__(
         self, index: Index, windows: Iterator[Window], *, share: Share, read_threads: int
     ) -> None:
         self._index, self._windows, self._share = index, windows, share
         archives = len(index.files) < len(index)
-        # Single files wait for the server to open them: that many at a time, as they are read.
+        # Opening single files waits for the server: as many threads as the sample reader has.
         self._threads = ARCHIVE_THREADS if archives else read_threads
         self._buffers = local()
         self._changed = Condition()
         self._reached = BEFORE_ALL
         self._unread_from = BEFORE_ALL
-        """The first step of the window that is being read or read next."""
+        """The first step of the window that is read now or next."""
         self._stopped = False
         self._thread = Thread(target=self._run, name="read-windows", daemon=True)
 
     def follow(self, steps: Iterable[int]) -> Iterator[int]:
-        """Yield the steps, each once its windows have been read; all at once after the end.
+        """Yield each step once its windows have been read; after the end, yield without waiting.
 
-        Whoever waited for a disk that cannot keep up would only slow it down by reading on his own.
+        Block here: reading single images now would only compete with the prefetch for the disk.
         """
         for step in steps:
             with self._changed:
@@ -126,7 +126,7 @@ class WindowReader(AbstractContextManager["WindowReader"]):
             self._announce(AFTER_ALL)
 
     def _await_turn(self, window: Window) -> bool:
-        """Wait until a window may be read; return whether it still should be."""
+        """Wait until a window may be read; return False if the reader was stopped."""
         self._announce(window.first_step)
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._reached >= window.read_from_step)
@@ -138,7 +138,7 @@ class WindowReader(AbstractContextManager["WindowReader"]):
             self._changed.notify_all()
 
     def _chunks(self, window: Window) -> list[tuple[int, int, int]]:
-        """This rank's part of a window; taking turns, ranks move over the disk side by side."""
+        """Return every n-th chunk of a window, so that ranks read neighbouring chunks at once."""
         number, count = self._share(window.lane)
         return list(byte_ranges(self._index, window).chunks(CHUNK_BYTES))[number::count]
 
@@ -149,7 +149,7 @@ class WindowReader(AbstractContextManager["WindowReader"]):
         with suppress(OSError):
             descriptor = os.open(self._index.root / self._index.files[file].as_py(), os.O_RDONLY)
             try:
-                # The system asks for a range that it was told of in one go, and else bit by bit.
+                # Linux reads an announced range in large requests, others in small ones.
                 os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
                 self._fill(descriptor, start, end)
             finally:
@@ -159,7 +159,7 @@ class WindowReader(AbstractContextManager["WindowReader"]):
         buffer = self._buffer()
         while start < end:
             got = os.preadv(descriptor, [buffer[: end - start]], start)
-            if got == 0:  # the file was cut
+            if got == 0:  # the file was truncated
                 return
             start += got
 

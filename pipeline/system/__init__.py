@@ -1,1 +1,6 @@
-"""This machine and process: files that are whole, signals, the watchdog, mounts, exit codes."""
+"""This machine and this process.
+
+durable writes files that are complete or absent; locks locks files; signals and watchdog end a
+process early; exit_codes says how it ended; command is what all programs share; mounts and progress
+look at file systems and print progress.
+"""

@@ -1,9 +1,10 @@
-"""What all programs share: one message for a mistake, an exit code, and kinds of arguments."""
+"""What all programs share: the exit code, the message for a mistake, arguments and plurals."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 from pipeline.system.exit_codes import INTERRUPTED, USER_MISTAKE
 
@@ -11,13 +12,16 @@ from pipeline.system.exit_codes import INTERRUPTED, USER_MISTAKE
 def run_command(
     work: Callable[[], int], *, name: str = "", interrupted: str = "", again: str = "try again"
 ) -> int:
-    """Return the exit code of `work`, or that of the error which ended it.
+    """Return the exit code of `work`, or of the error that ended it.
 
-    `ValueError` and `OSError` are mistakes of the user's: one message on standard error, after the
-    program's `name` if it has one, and exit code 2. Ctrl-C prints `interrupted` and gives 130. A
-    reader that has gone, such as `head`, is not an error. `again` ends the remedy for an `OSError`.
+    `ValueError` and `OSError` are user mistakes: print one message on standard error, prefixed with
+    the program's `name` if given, and return 2. Ctrl-C prints `interrupted` and returns 130. A
+    closed pipe on standard output (`| head`) returns 0. `again` ends the advice for an `OSError`.
     """
     prefix = f"{name}: " if name else ""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         code = work()
         sys.stdout.flush()
@@ -28,7 +32,7 @@ def run_command(
         return _refuse(f"{prefix}{error}")
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{prefix}{place}{error.strerror or error}; mend that and {again}")
+        return _refuse(f"{prefix}{place}{error.strerror or error}; fix that and {again}")
     except KeyboardInterrupt:
         if interrupted:
             print(f"\n{prefix}{interrupted}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and that a power cut does not take back."""
+"""Files that are complete or absent, and survive a power cut."""
 
 import errno
 import os
@@ -10,16 +10,16 @@ UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS}
 
 
 def write_durably(path: Path, content: bytes | Iterable[memoryview]) -> None:
-    """Write `content`, whole or part by part, and return once it is on disk.
+    """Write `content`, given whole or in parts, and return once it is on disk.
 
-    The file may be seen half-written before.
+    Until then a reader may see an incomplete file.
     """
     parts = [memoryview(content)] if isinstance(content, bytes) else content
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         for part in parts:
             written = 0
-            while written < part.nbytes:  # a disk that fills up takes the beginning
+            while written < part.nbytes:  # a disk that fills up takes only the beginning
                 written += os.write(descriptor, part[written:])
         os.fsync(descriptor)
     finally:
@@ -27,16 +27,16 @@ def write_durably(path: Path, content: bytes | Iterable[memoryview]) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a reader sees all of it, or what was there before."""
+    """Replace `path` by `content`; a reader sees all of it or the old file, never a part."""
     with replacing(path) as temporary:
         write_durably(temporary, content)
 
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """Lend a temporary path beside `path`; what the block writes there then takes its place.
+    """Yield a temporary path beside `path`; the file that the block writes there replaces `path`.
 
-    If the block fails, `path` is what it was before and nothing is left beside it.
+    If the block fails, `path` is unchanged and the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -48,7 +48,7 @@ def replacing(path: Path) -> Generator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and what is missing above it; return once their names are on disk."""
+    """Make `folder` and its missing parents; return once their names are on disk."""
     missing = [each for each in (folder, *folder.parents) if not each.is_dir()]
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
@@ -61,7 +61,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in UNSUPPORTED:  # some network file systems, and no worse for it
+        if error.errno not in UNSUPPORTED:  # some network file systems cannot, and need not
             raise
     finally:
         os.close(descriptor)

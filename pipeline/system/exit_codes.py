@@ -1,11 +1,11 @@
-"""How a process ends: its exit code, and the errors that have one of their own."""
+"""Exit codes, and the errors that have an exit code of their own."""
 
 import os
 import sys
 
 USER_MISTAKE, FAILURE = 2, 1
 STOPPED = os.EX_TEMPFAIL
-"""75, "try again later": the run was asked to stop, and the same command resumes it."""
+"""75, "try again later": the run was asked to stop; the same command resumes it."""
 HUNG = 86
 """Ended by the watchdog."""
 INTERRUPTED = 130
@@ -13,19 +13,19 @@ INTERRUPTED = 130
 
 
 class LocalError(ValueError):
-    """A mistake of the user's that only this rank has met, so that this rank must report it."""
+    """A user's mistake that only this rank knows of, so this rank must report it."""
 
 
 class LossError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss became NaN or infinite."""
 
 
 class Stopped(Exception):  # noqa: N818 - it is not an error
-    """The run was asked to stop, and all ranks have stopped after the same step."""
+    """The run was asked to stop, and all ranks stopped after the same step."""
 
 
 def exit_code(error: BaseException) -> int | None:
-    """Return the exit code that says enough of `error`; None if its traceback is to be shown."""
+    """Return the exit code of `error`; None if its traceback should be shown instead."""
     match error:
         case ValueError():
             return USER_MISTAKE
@@ -40,11 +40,11 @@ def exit_code(error: BaseException) -> int | None:
 
 
 def report_error(error: BaseException, rank: int) -> None:
-    """Print what the user needs to know of an error that has an exit code, on one rank of all."""
+    """Print the message of an error that has an exit code, on a single rank."""
     match error:
         case LocalError() if rank:
             print(f"[rank {rank}] {error}", file=sys.stderr)
-        case ValueError() | LossError() if rank == 0:  # all ranks know of it
+        case ValueError() | LossError() if rank == 0:  # raised on all ranks
             print(error, file=sys.stderr)
         case _:
             pass

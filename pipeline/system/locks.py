@@ -1,4 +1,4 @@
-"""Locks on files: they go with the process that holds them, however it ends."""
+"""Locks on files; the system releases them when the process ends, however it ends."""
 
 import fcntl
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import IO, Any
 def lock_file(file: IO[Any], *, wait: bool = False) -> bool:
     """Lock an open file for this process alone; return whether it has the lock.
 
-    Without `wait` it returns False at once if another process has the lock. Raises `OSError` where
-    the file system has no locks.
+    With `wait` it waits for the lock; otherwise it returns False if another process has it. Raises
+    `OSError` if the file system has no locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The file system that a path lies on, and whether other machines see it, too."""
+"""The file system of a path, and whether other machines can see it."""
 
 import re
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ OCTAL = re.compile(r"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A file system, and where it begins."""
+    """A file system and its mount point."""
 
     point: Path
     kind: str
-    """As the kernel calls it: ext4, nfs4, lustre, fuse.sshfs."""
+    """The kernel's name for it: ext4, nfs4, lustre, fuse.sshfs."""
 
     @property
     def is_shared(self) -> bool | None:
-        """Whether other machines may see it, judged by its kind; None if that does not tell."""
+        """Whether other machines can see it, judged by its kind; None if unknown."""
         if self.kind in LOCAL:
             return False
         return True if self.kind in SHARED or self.kind.startswith("fuse.") else None
@@ -38,16 +38,16 @@ class Mount:
 
 
 def shared(path: Path) -> tuple[bool | None, str]:
-    """Return whether other machines may see `path`, which need not exist, and what it lies on.
+    """Return whether other machines can see `path`, which need not exist, and its file system.
 
-    None is for a kind of file system that does not tell, or a system that does not say.
+    None means unknown.
     """
     mount = mount_of(path)
     return (mount.is_shared, str(mount)) if mount else (None, "an unknown file system")
 
 
 def mount_of(path: Path) -> Mount | None:
-    """Return the file system of `path`; None if the system does not say."""
+    """Return the file system of `path`, or None if the kernel does not report it."""
     try:
         text = MOUNTS.read_text()
     except OSError:
@@ -56,9 +56,9 @@ def mount_of(path: Path) -> Mount | None:
 
 
 def find_mount(path: Path, mountinfo: str) -> Mount | None:
-    """Return, of the mounts that the kernel lists, the innermost around an absolute path."""
+    """Return the innermost of the kernel's mounts that contains an absolute path."""
     around = [mount for mount in _read(mountinfo) if path.is_relative_to(mount.point)]
-    around.reverse()  # of several at one place the last one covers the others
+    around.reverse()  # of several mounts at one point, the last one hides the others
     return max(around, key=lambda mount: len(mount.point.parts), default=None)
 
 

@@ -1,7 +1,7 @@
-"""The signals that ask a training to stop, heard whatever the main thread is doing.
+"""Signals that ask a training run to stop, received whatever the main thread is doing.
 
-SIGTERM comes from schedulers that want the machine back, SIGUSR2 from those that tell beforehand
-(SIGUSR1 belongs to NCCL). This file imports nothing that takes long.
+Schedulers send SIGTERM when they take the machine back, and SIGUSR2 as an early warning (NCCL uses
+SIGUSR1). This file imports nothing slow.
 """
 
 import os
@@ -17,28 +17,29 @@ from pipeline.system.exit_codes import STOPPED
 
 STOPS = (signal.SIGTERM, signal.SIGUSR2)
 SAME_SECONDS = 1.0
-"""A signal that comes again this soon is the same: sent to the process, and to its group."""
+"""A signal repeated within this time is the same one, sent to the process and to its group."""
 REACH_SECONDS = 60.0
-"""How long a step may take to end once a signal came; after that there is nothing to wait for."""
+"""How long a step may still take after a signal; then the process ends without saving."""
 
 LAST_WORDS_SECONDS = 1.0
-"""A process whose standard error takes nothing any more ends without them."""
+"""If standard error blocks, the process ends without its last message."""
 
 
 def leave_at_once() -> None:
-    """Let the signals end the process with `STOPPED`: as long as it is starting, nothing is lost.
+    """Let the signals end the process with `STOPPED`: during startup nothing can be lost.
 
-    Call it from the main thread.
+    Call this from the main thread.
     """
     for number in STOPS:
         signal.signal(number, _exit)
 
 
 class StopSignals(AbstractContextManager["StopSignals"]):
-    """Hears the signals while the block lasts; needs the main thread, and elsewhere hears none.
+    """Receives the signals during the block; outside the main thread it receives none.
 
-    Until `hold` a signal ends the process at once, with `STOPPED`. Then the first one is noted and
-    the second one ends it; so does the first if `reached` does not follow within a minute.
+    Before `hold`, a signal ends the process at once with `STOPPED`. After it, the first signal is
+    recorded and the second ends the process; so does the first if `reached` is not called within
+    a minute.
     """
 
     def __init__(self) -> None:
@@ -50,11 +51,11 @@ class StopSignals(AbstractContextManager["StopSignals"]):
         self._before: dict[signal.Signals, Any] = {}
 
     def hold(self) -> None:
-        """Note the next signal instead of leaving at once: from now on there is work to save."""
+        """Record the next signal instead of ending at once: from now on there is work to save."""
         self._held = True
 
     def reached(self) -> None:
-        """Tell that training has come to where it stops, or to its end."""
+        """Say that training has reached the step where it stops, or its end."""
         self._reached = True
 
     def __enter__(self) -> "StopSignals":
@@ -62,11 +63,11 @@ class StopSignals(AbstractContextManager["StopSignals"]):
             return self
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
-        # Python's own handlers run only between two of the main thread's instructions, and while it
-        # waits for other ranks there are none. The number of a signal goes to this pipe at once.
+        # Python runs signal handlers between two instructions of the main thread, so not while it
+        # waits for other ranks in native code. This pipe gets the signal's number at once.
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, _nothing) for number in STOPS}
-        self._thread = threading.Thread(target=self._listen, name="stop-signals", daemon=True)
+        self._thread = threading.Thread(target=self._receive, name="stop-signals", daemon=True)
         self._thread.start()
         return self
 
@@ -82,18 +83,18 @@ class StopSignals(AbstractContextManager["StopSignals"]):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
-        os.close(self._writer)  # which the thread sees as the end
+        os.close(self._writer)  # the thread reads the end of the pipe and returns
         self._thread.join()
         os.close(self._reader)
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         while numbers := os.read(self._reader, 1):
             if numbers[0] in STOPS:
-                self._hear(signal.Signals(numbers[0]))
+                self._take(signal.Signals(numbers[0]))
 
-    def _hear(self, number: signal.Signals) -> None:
+    def _take(self, number: signal.Signals) -> None:
         if not self._held:
             _leave(f"stopped by {number.name} before the first step")
         if self.heard is None:
@@ -110,7 +111,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """Take the signal from the system's default, which would end the process."""
+    """Replace the default action, which ends the process."""
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:
@@ -119,6 +120,6 @@ def _exit(_number: int, _frame: FrameType | None) -> None:
 
 def _leave(reason: str) -> None:
     threading.Timer(LAST_WORDS_SECONDS, os._exit, (STOPPED,)).start()
-    sys.stderr.write(f"{reason}; the same command goes on from the last checkpoint\n")
+    sys.stderr.write(f"{reason}; run the same command again to resume from the last checkpoint\n")
     sys.stderr.flush()
     os._exit(STOPPED)

@@ -1,4 +1,4 @@
-"""Ends a process that has stopped going forward, and leaves behind where it stood."""
+"""Ends a process that makes no progress, and writes the stacks of its threads."""
 
 import faulthandler
 import os
@@ -13,33 +13,33 @@ from types import TracebackType
 from pipeline.system.exit_codes import HUNG
 
 PATIENCE_MINUTES = 30.0
-"""At least so long may last what is no step: compiling, evaluating a batch, the last write."""
+"""Minimum timeout outside a training step (compiling, evaluating, the final checkpoint)."""
 PATIENCE_HOURS = 12.0
-"""So long may last what goes through all of the data before the first step: to copy, to check."""
+"""Minimum timeout of passes over all of the data before the first step (copying, checking)."""
 POLL_SECONDS = 5.0
 LAST_WORDS_SECONDS = 10.0
-"""Where the disk is what hangs, the process ends without its stacks."""
+"""If the disk hangs, the process ends without its stacks."""
 DEAF_SECONDS = 2 * 60 * 60.0
-"""A process in which no Python thread has run for so long is ended, with exit code 1."""
+"""A process in which no Python thread runs for this long is ended, with exit code 1."""
 
 
 class Watchdog(AbstractContextManager["Watchdog"]):
-    """Ends the process once `minutes` go by without a step in the block; None or 0 is never.
+    """Ends the process if a step in the block takes more than `minutes`; None or 0 disables it.
 
-    It begins with `expect_other`. Time in which the process itself was suspended does not count.
+    The block starts in `expect_other`. Time in which the process was suspended does not count.
     """
 
     def __init__(self, minutes: float | None) -> None:
         self.minutes = minutes
         self.stacks: Path | None = None
-        """The file that the stacks of all threads go to in the end; None is standard error."""
-        self.tell: Callable[[str], None] | None = None
-        """Hears of the end, too."""
+        """The file for the stacks of all threads; None is standard error."""
+        self.on_hang: Callable[[str], None] | None = None
+        """Called with the reason before the process ends."""
         self._step_seconds = 60 * (minutes or 0)
         self._other_seconds = max(self._step_seconds, 60 * PATIENCE_MINUTES)
         self._hours_seconds = max(self._other_seconds, 3600 * PATIENCE_HOURS)
         self._limit = self._other_seconds
-        self._signs = 0
+        self._reports = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -50,19 +50,19 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         return self
 
     def expect_step(self) -> None:
-        """A step is done, and the next one follows."""
+        """Report progress; a training step comes next."""
         self._limit = self._step_seconds
-        self._signs += 1
+        self._reports += 1
 
     def expect_other(self) -> None:
-        """Something else is done or begins, which takes its own time."""
+        """Report progress; something other than a step comes next."""
         self._limit = self._other_seconds
-        self._signs += 1
+        self._reports += 1
 
     def expect_hours(self) -> None:
-        """All of the data is copied or checked now."""
+        """Report progress; a pass over all of the data comes next."""
         self._limit = self._hours_seconds
-        self._signs += 1
+        self._reports += 1
 
     def __exit__(
         self,
@@ -77,30 +77,28 @@ class Watchdog(AbstractContextManager["Watchdog"]):
 
     def _watch(self) -> None:
         poll = min(POLL_SECONDS, self._step_seconds / 10)
-        seen, still, last = self._signs, 0.0, time.monotonic()
+        seen, still, last = self._reports, 0.0, time.monotonic()
         while not self._ended.wait(poll):
-            # Native code that never lets Python run would silence this thread, too.
+            # Native code that keeps Python from running would block this thread, too.
             faulthandler.dump_traceback_later(DEAF_SECONDS, exit=True, file=2)
             now = time.monotonic()
-            passed, last = min(now - last, 2 * poll), now  # more: the process was suspended
-            still = still + passed if self._signs == seen else 0.0
-            seen = self._signs
+            passed, last = min(now - last, 2 * poll), now  # longer: the process was suspended
+            still = still + passed if self._reports == seen else 0.0
+            seen = self._reports
             if still > self._limit:
                 self._end(still)
 
     def _end(self, seconds: float) -> None:
         threading.Timer(LAST_WORDS_SECONDS, os._exit, (HUNG,)).start()
         where = self.stacks or "below"
-        message = (
-            f"nothing has gone forward for {seconds / 60:.1f} min; stacks of all threads: {where}"
-        )
+        message = f"no progress for {seconds / 60:.1f} min; stacks of all threads: {where}"
         with suppress(OSError, ValueError):
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
         with suppress(OSError):
             _dump(self.stacks)
-        if self.tell:
-            self.tell(message)
+        if self.on_hang:
+            self.on_hang(message)
         os._exit(HUNG)
 
 

@@ -1,5 +1,6 @@
-"""Listeners to the events that the loop emits: the console, a file, and MLflow from that file.
+"""What a run reports, and to whom: the console, a file, and MLflow from that file.
 
-events: what happens; jsonl, console: who hears it; sidecar starts the process mlflow, in which
-shipper brings what spool reads from the file to a store.
+events are what happens; tracker passes each to console, jsonl and sidecar. sidecar starts the
+process ship, in which uploader sends the file to MLflow: spool says what to send and how much was
+sent, mlflow_client sends it to the store at store_uri.
 """

@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar on a terminal, plain lines in a log, a table at the end."""
+"""What the user sees: a progress bar on a terminal, plain lines in a log, a table at the end."""
 
 import os
 import sys
@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.system.command import plural
 from pipeline.tracking.events import (
     CheckpointSaved,
     Evaluated,
@@ -29,7 +30,7 @@ from pipeline.tracking.events import (
 
 
 class _Terminal(RichConsole):
-    """A console that falls silent when its reader goes away; rich itself would end the process."""
+    """A console that goes quiet when its pipe is closed; rich itself would end the process."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -38,22 +39,22 @@ class _Terminal(RichConsole):
 
 @dataclass(frozen=True, slots=True)
 class _Pace:
-    """Where this process began, to tell how long the rest will take."""
+    """Where and when this process started, to estimate the time left."""
 
     first_step: int
     last_step: int
     last_epoch: float
-    began: float
+    started: float
 
     def seconds_left(self, step: int) -> float | None:
         done = step - self.first_step + 1
         if done <= 0:
             return None
-        return (time.monotonic() - self.began) / done * (self.last_step - step)
+        return (time.monotonic() - self.started) / done * (self.last_step - step)
 
 
 class Console:
-    """Shows the events on standard output; it never raises and never ends the process."""
+    """Shows the events on standard output; never raises and never ends the process."""
 
     def __init__(self, console: RichConsole | None = None) -> None:
         self._console = console or _Terminal(highlight=False)
@@ -96,10 +97,9 @@ class Console:
     def _start(self, event: RunStarted) -> None:
         self._pace = _Pace(event.first_step, event.last_step, event.last_epoch, time.monotonic())
         verb = "starts" if event.first_step <= 1 else f"continues at step {event.first_step:,}"
-        ranks = f"{event.world_size} rank{'s' if event.world_size > 1 else ''}"
         self._print(
             f"{event.name} {verb}: {event.last_step:,} steps, {event.last_epoch:.4g} epochs, "
-            f"{ranks}\nRun folder: {_short(event.run_dir)}"
+            f"{plural(event.world_size, 'rank')}\nRun folder: {_short(event.run_dir)}"
         )
         if self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=4, transient=True)
@@ -128,7 +128,7 @@ class Console:
                 self._print(f"Failed: {event.message}", style="bold red")
 
     def _print(self, text: str, style: str = "") -> None:
-        # A log keeps each event on one line, however long; a terminal folds it.
+        # In a log each event stays on one line, however long; a terminal wraps it.
         soft_wrap = not self._console.is_terminal
         self._console.print(Text(text, style=style), soft_wrap=soft_wrap)
 
@@ -149,7 +149,7 @@ def show_result(result: dict[str, Any], console: RichConsole | None = None) -> N
 
 
 def final_table(result: dict[str, Any]) -> Table:
-    """The result of a finished run as a table that fits in 80 columns."""
+    """Return the result of a finished run as a table that fits in 80 columns."""
     table = Table(box=ROUNDED, show_header=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -162,7 +162,7 @@ def final_table(result: dict[str, Any]) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss, or with days in front."""
+    """Return seconds as h:mm:ss, preceded by days if there are any."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
@@ -170,7 +170,7 @@ def duration(seconds: float) -> str:
 
 
 def _short(folder: str) -> str:
-    """The folder as one would type it from here."""
+    """Return the folder relative to the working directory if it is below it."""
     path, here = Path(folder), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else folder
 

@@ -1,13 +1,17 @@
-"""What a run tells the world: one small frozen value for each thing that happens."""
+"""What a run reports: one small frozen value for each thing that happens.
+
+`kind` is the name of an event in metrics.jsonl.
+"""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A process began, or resumed, the run; `first_step` is the first that it will train."""
+    """A process started or resumed the run; `first_step` is the first step that it will train."""
 
+    kind: ClassVar[str] = "run_started"
     name: str
     run_dir: str
     first_step: int
@@ -17,28 +21,30 @@ class RunStarted:
     params: dict[str, str | int | float | bool]
     """The resolved configuration, flattened to dotted keys."""
     tags: dict[str, str]
-    """git_commit, config_hash, dataset_fingerprint and the like."""
+    """git_commit, config_hash, dataset_fingerprint and others."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
     """Training since the last report: the mean loss of those steps, and their speed."""
 
+    kind: ClassVar[str] = "progress"
     step: int
     epoch: float
     loss: float
     lr: float
     images_per_second: float
     data_wait_percent: float
-    """Share of the time that the training loop stood waiting for images."""
+    """Share of the time in which the training loop waited for images."""
     images_replaced: int = 0
     """Corrupt images replaced so far (data.on_corrupt: skip)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """The validation images were counted, each exactly once."""
+    """All validation images were evaluated, each exactly once."""
 
+    kind: ClassVar[str] = "evaluated"
     step: int
     epoch: float
     top1_error_percent: float
@@ -50,8 +56,9 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSaved:
-    """A checkpoint is whole and on disk."""
+    """A checkpoint is complete and on disk."""
 
+    kind: ClassVar[str] = "checkpoint_saved"
     step: int
     path: str
     seconds: float
@@ -61,13 +68,15 @@ class CheckpointSaved:
 class Warned:
     """Something went wrong that does not stop the training."""
 
+    kind: ClassVar[str] = "warned"
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The last word of a process: `result` is what result.json holds, if the run is finished."""
+    """A process ended; `result` is the content of result.json if the run is finished."""
 
+    kind: ClassVar[str] = "run_ended"
     status: Literal["finished", "failed", "interrupted"]
     message: str = ""
     result: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -77,6 +86,6 @@ Event = RunStarted | StepReport | Evaluated | CheckpointSaved | Warned | RunEnde
 
 
 class Listener(Protocol):
-    """Hears every event of the main rank, in order. It must not raise and must not block."""
+    """Gets every event of the main rank, in order. It must not raise and must not block."""
 
     def on_event(self, event: Event) -> None: ...

@@ -1,13 +1,12 @@
-"""The run's event file: one line of JSON for each event, appended as it happens.
+"""The event file of a run: one line of JSON per event, appended as it happens.
 
-It is the first and the lasting record of a run; whatever else shows the run reads this file.
+It is the primary and permanent record of a run; everything else that shows the run reads this file.
 """
 
 import dataclasses
 import json
 import math
 import os
-import re
 import sys
 import time
 from collections import deque
@@ -16,35 +15,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from pipeline.tracking.events import Event, StepReport
+from pipeline.tracking.events import Event
 
 METRICS = "metrics.jsonl"
 PENDING_LINES = 100_000
-"""Lines that wait in memory while the disk is full: about 30 MB, or days of training."""
+"""Lines kept in memory while the disk is full: about 30 MB, or days of training."""
 READ_BYTES = 1 << 20
 
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
-def event_name(kind: type) -> str:
-    """Return the name of an event's class in the file: RunStarted is run_started."""
-    if kind is StepReport:
-        return "progress"
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-
-
-_FLOAT_FIELDS = {
-    event_name(kind): tuple(f.name for f in dataclasses.fields(kind) if f.type is float)
-    for kind in Event.__args__
+_FLOAT_FIELDS: dict[str, tuple[str, ...]] = {
+    event.kind: tuple(f.name for f in dataclasses.fields(event) if f.type is float)
+    for event in Event.__args__
 }
 
 
 class Jsonl:
-    """Appends every event to a file, a line each, in one write: readers never see half a line grow.
+    """Appends every event to a file, each as one line in one write.
 
-    Neither `hear` nor closing raises: while the disk refuses, lines wait in memory and go out, in
-    order, at the first write that works. NaN and infinities are written as the strings "NaN",
-    "Infinity" and "-Infinity", since JSON has no numbers for them.
+    Neither `on_event` nor closing raises. While the disk fails, lines wait in memory; the first
+    write that succeeds writes them, in order. NaN and infinities are written as the strings "NaN",
+    "Infinity" and "-Infinity", because JSON numbers cannot express them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,16 +57,16 @@ class Jsonl:
     ) -> None:
         self._flush()
         if self._pending:
-            _say(f"{len(self._pending)} events could not be written to {self._path}")
+            _print_warning(f"{len(self._pending)} events could not be written to {self._path}")
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def on_event(self, event: Event) -> None:
-        """Append `event`, stamped with the time of now."""
+        """Append `event` with the current time."""
         self._pending.append(_line(event, time.time()))
         if len(self._pending) > PENDING_LINES:
-            del self._pending[1]  # not [0]: its beginning may be in the file already
+            del self._pending[1]  # not [0]: part of it may be in the file already
         self._flush()
 
     def _flush(self) -> None:
@@ -85,13 +77,13 @@ class Jsonl:
                 written = os.write(self._file, self._pending[0])
                 if written == len(self._pending[0]):
                     self._pending.popleft()
-                else:  # a disk that fills up takes the beginning; the rest follows later
+                else:  # a disk that fills up takes only the beginning; the rest follows later
                     self._pending[0] = self._pending[0][written:]
         except OSError as error:
             self._warn(error)
 
     def _open(self) -> int:
-        """Open for appending; a line that a kill left torn is closed, so that it stands alone."""
+        """Open for appending; end an incomplete last line, so that it cannot damage the next."""
         file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         size = os.fstat(file).st_size
         if size and os.pread(file, 1, size - 1) != b"\n":
@@ -101,13 +93,15 @@ class Jsonl:
     def _warn(self, error: OSError) -> None:
         if not self._warned:
             self._warned = True
-            _say(f"{self._path}: {error}; events wait in memory until it can be written")
+            _print_warning(
+                f"{self._path}: {error}; events are kept in memory until it can be written"
+            )
 
 
 def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any] | None, int]]:
-    """Yield each whole line after byte `offset`: its event, None if torn, and where it ends.
+    """Yield, for each line after byte `offset`, its event, None if incomplete, and its end.
 
-    A last line without its newline is still being written, and not yielded.
+    A last line without a newline is still being written and is not yielded.
     """
     with path.open("rb", buffering=READ_BYTES) as file:
         file.seek(offset)
@@ -119,14 +113,14 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any] | N
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of the file as dicts, in order; lines torn by a kill are skipped."""
+    """Yield the events of the file as dicts, in order; incomplete lines are skipped."""
     for event, _ in read_lines(path):
         if event is not None:
             yield event
 
 
 def _line(event: Event, now: float) -> bytes:
-    record = {"event": event_name(type(event)), "time": round(now, 6)}
+    record = {"event": event.kind, "time": round(now, 6)}
     record |= {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
     return json.dumps(_finite(record), allow_nan=False, default=str).encode() + b"\n"
 
@@ -156,10 +150,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     return event
 
 
-def _say(message: str) -> None:
-    with_newline = f"warning: {message}\n"
+def _print_warning(message: str) -> None:
     try:
-        sys.stderr.write(with_newline)
+        sys.stderr.write(f"warning: {message}\n")
         sys.stderr.flush()
-    except (OSError, ValueError):  # the terminal went away; nobody is left to tell
+    except (OSError, ValueError):  # the terminal was closed
         return

@@ -1,8 +1,8 @@
 """The process that ships a run's event file to MLflow, so that training never waits for it.
 
-`python -m pipeline.tracking.ship RUN_DIR` follows the file, survives outages of any length, and
-may be killed and started again at any time: nothing is lost and nothing is shown twice. Run by
-hand, it sends what a run still has to tell.
+`python -m pipeline.tracking.ship RUN_DIR` follows the file and survives outages of any length. It
+can be killed and restarted at any time: nothing is lost and nothing appears twice. Started by hand,
+it ships what MLflow does not have yet.
 """
 
 import argparse
@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.tracking.mlflow_client import default_uri, locked, without_password
-from pipeline.tracking.shipper import EVENTS_PER_REQUEST, Shipper, say
-from pipeline.tracking.spool import Shipped, text
+from pipeline.tracking.mlflow_client import locked
+from pipeline.tracking.spool import Shipped, clean_text
+from pipeline.tracking.store_uri import default_uri, without_password
+from pipeline.tracking.uploader import EVENTS_PER_REQUEST, Uploader, log
 
 POLL_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 10.0
@@ -26,22 +27,23 @@ LOCK = "mlflow.lock"
 
 @dataclass
 class Trainer:
-    """Tells whether the trainer is there.
+    """Watches whether the trainer still runs.
 
-    It holds the other end of our standard input, and the system closes that when it dies.
+    The trainer has the other end of this process's standard input; the system closes it when the
+    trainer ends.
     """
 
     attended: bool
     _parent: int = field(default_factory=os.getppid)
 
-    def here(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the trainer still runs."""
         if self.attended and (os.getppid() != self._parent or self._closed(0)):
             self.attended = False
         return self.attended
 
     def wait(self, seconds: float) -> None:
-        """Sleep, or less if the trainer goes meanwhile."""
+        """Sleep for `seconds`, or until the trainer ends."""
         if not self.attended:
             time.sleep(seconds)
         else:
@@ -52,77 +54,81 @@ class Trainer:
         return bool(select.select([0], [], [], seconds)[0])
 
 
-def follow(shipper: Shipper, trainer: Trainer, give_up_seconds: float) -> bool:
-    """Ship until the trainer is gone and all is shipped; whether it is.
+def follow(uploader: Uploader, trainer: Trainer, give_up_seconds: float) -> bool:
+    """Ship until the trainer has ended and everything is shipped; return whether it is.
 
-    An outage of any length is waited for while the trainer runs, `give_up_seconds` afterwards.
+    While the trainer runs, outages may last any time; afterwards at most `give_up_seconds`.
     """
     wait, last_good, failing = 1.0, time.monotonic(), False
     while True:
-        here = trainer.here()
+        running = trainer.is_running()
         try:
-            if here:
-                shipper.revive()
-            more = shipper.ship_next()
-            if not (here or more):
-                shipper.abandon()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the file keeps the data
+            if running:
+                uploader.revive()
+            more = uploader.upload_next()
+            if not (running or more):
+                uploader.abandon()
+        except Exception as error:  # noqa: BLE001 - after any error the file still has the data
             if not failing:
-                say(f"will be tried again: {type(error).__name__}: {text(error)[:500]}")
+                log(f"retrying after {type(error).__name__}: {clean_text(error)[:500]}")
             failing = True
-            if not here and time.monotonic() - last_good >= give_up_seconds:
+            if not running and time.monotonic() - last_good >= give_up_seconds:
                 return False
-            shipper.events_per_request = max(1, shipper.events_per_request // 4)
+            uploader.events_per_request = max(1, uploader.events_per_request // 4)
             trainer.wait(wait)
             wait = min(LONGEST_WAIT_SECONDS, 2 * wait)
         else:
             if failing:
-                say("MLflow answers again")
+                log("MLflow answers again")
             failing, wait = False, 1.0
-            shipper.events_per_request = min(EVENTS_PER_REQUEST, 2 * shipper.events_per_request)
-            if not (here or more):
+            uploader.events_per_request = min(EVENTS_PER_REQUEST, 2 * uploader.events_per_request)
+            if not (running or more):
                 return True
             if not more:
                 trainer.wait(POLL_SECONDS)
-        if here or not failing:
+        if running or not failing:
             last_good = time.monotonic()
 
 
 def ship_run(run_dir: Path, options: argparse.Namespace, trainer: Trainer) -> bool:
-    """Ship the run in `run_dir`; whether MLflow has it all. One process at a time does a run."""
+    """Ship the run in `run_dir`, unless another process does; return whether MLflow has it all."""
     with locked(run_dir / LOCK, wait=trainer.attended) as held:
         if not held:
-            say(f"{run_dir}: another process is shipping it")
+            log(f"{run_dir}: another process is shipping it")
             return True
         old = Shipped.load(run_dir)
         uri = _uri(run_dir, options, old)
         experiment = options.experiment or (old.experiment if old else "imagenet-pipeline")
         new = Shipped(without_password(uri), experiment, options.run_key or "")
         same = old is not None and (old.uri, old.experiment) == (new.uri, new.experiment)
-        shipper = Shipper(run_dir, uri, old if old and same else new)
-        done = follow(shipper, trainer, options.give_up_seconds)
+        uploader = Uploader(run_dir, uri, old if old and same else new)
+        done = follow(uploader, trainer, options.give_up_seconds)
     if not done:
-        say(f"gives up; this sends the rest: python -m pipeline.tracking.ship {run_dir}")
+        log(f"giving up; to ship the rest: python -m pipeline.tracking.ship {run_dir}")
     return done
 
 
 def _uri(run_dir: Path, options: argparse.Namespace, old: Shipped | None) -> str:
-    # Under a trainer the environment says where to; by hand, a run goes on where it began.
+    # A trainer sets the store in the environment; by hand, a run stays in its store.
     if options.uri:
         return default_uri(run_dir.parent, options.uri)
     default = default_uri(run_dir.parent)
     if options.attended or old is None or old.uri == without_password(default):
         return default
     if ":***@" in old.uri:
-        raise ValueError(f"{run_dir}: its store needs a password; give --uri {old.uri} with it")
+        raise ValueError(
+            f"{run_dir}: its store needs a password; add --uri {old.uri} with the password"
+        )
     return old.uri
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline.tracking.ship", description=__doc__)
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--uri", help="MLflow store (default: as before, $MLFLOW_TRACKING_URI)")
-    parser.add_argument("--experiment", help="MLflow experiment (default: as before)")
+    parser.add_argument(
+        "--uri", help="MLflow store (default: the last one, else $MLFLOW_TRACKING_URI)"
+    )
+    parser.add_argument("--experiment", help="MLflow experiment (default: the last one)")
     parser.add_argument("--run-key", help="tag that identifies the run (default: name@time)")
     parser.add_argument("--give-up-seconds", type=float, default=600.0, metavar="SECONDS")
     parser.add_argument("--attended", action="store_true", help=argparse.SUPPRESS)
@@ -130,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ship the runs; return 0 if MLflow has them, 3 if it did not answer, 2 for a mistake."""
+    """Ship the runs; return 0 if MLflow has them all, 3 if it did not answer, 2 for a mistake."""
     parser = _parser()
     options = parser.parse_args(argv)
     if options.run_key and not re.fullmatch(r"[\w.@:/ -]+", options.run_key):
@@ -138,17 +144,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     trainer = Trainer(options.attended)
 
     def on_signal(number: int, _frame: object) -> None:
-        # A scheduler signals every process of a job: stay to ship the trainer's last word.
-        if not trainer.here():
+        # Schedulers signal every process of a job; stay to ship the trainer's last event.
+        if not trainer.is_running():
             raise SystemExit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, on_signal)
     if options.attended:
-        os.nice(10)  # training comes first
+        os.nice(10)  # training has priority
     missing = [folder for folder in options.run_dirs if not folder.is_dir()]
     if missing:
-        parser.error(f"no such run folder: {missing[0]}")
+        parser.error(f"{missing[0]} is not a folder")
     try:
         done = [ship_run(folder.resolve(), options, trainer) for folder in options.run_dirs]
     except ValueError as error:

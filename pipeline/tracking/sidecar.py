@@ -1,4 +1,4 @@
-"""The trainer's side of shipping to MLflow: start the process that does it, and look after it."""
+"""The trainer's side of shipping to MLflow: starts the process and restarts it if it dies."""
 
 import contextlib
 import os
@@ -12,8 +12,8 @@ from typing import Self
 
 import pipeline
 from pipeline.tracking.events import Event
-from pipeline.tracking.mlflow_client import without_password
 from pipeline.tracking.spool import Shipped, unshipped_bytes
+from pipeline.tracking.store_uri import without_password
 
 LOG = "mlflow.log"
 POLL_SECONDS = 0.1
@@ -21,10 +21,10 @@ RESTART_SECONDS = 60.0
 
 
 class Sidecar:
-    """Ships a run's events while the `with` block lasts; what is left then, in the background.
+    """Ships a run's events during the `with` block, and the rest after it in the background.
 
-    It is a listener too, so that a process that dies is started again. No method raises for a
-    trouble with tracking: the caller sees None or False and may warn.
+    It is a listener, so that it can restart a process that died. Problems with tracking raise
+    nothing: the methods return None or False, and the caller may warn.
     """
 
     def __init__(self, command: list[str], run_dir: Path, uri: str) -> None:
@@ -38,7 +38,7 @@ class Sidecar:
     def start(
         run_dir: Path, *, uri: str, experiment: str, give_up_seconds: float = 600.0
     ) -> "Sidecar":
-        """Start shipping the run in `run_dir` to the store at `uri`; its log is mlflow.log."""
+        """Start shipping the run in `run_dir` to the store at `uri`; the log is mlflow.log."""
         command = [sys.executable, "-P", "-m", "pipeline.tracking.ship", str(run_dir.resolve())]
         command += ["--attended", "--experiment", experiment]
         command += ["--give-up-seconds", str(give_up_seconds)]
@@ -55,25 +55,25 @@ class Sidecar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Tell the process that the trainer is done; it ends by itself."""
+        """Close the pipe to the process, which ships the rest and ends."""
         if self._process is not None:
-            _let_go(self._process)
+            _release(self._process)
             self._process = None
 
     @property
     def pid(self) -> int | None:
-        """Process id of the sidecar, while there is one."""
+        """Process id of the sidecar; None if it does not run."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
-    def on_event(self, event: Event) -> None:  # noqa: ARG002 - every event is an occasion to look
-        """Start the process again if it died, but not over and over."""
+    def on_event(self, event: Event) -> None:  # noqa: ARG002 - any event triggers the check
+        """Restart the process if it died, at most every RESTART_SECONDS."""
         if self.pid is None and time.monotonic() - self._launched >= RESTART_SECONDS:
             self._launch()
 
     def await_run_id(self, timeout_seconds: float) -> str | None:
-        """The id that MLflow gave the run, or None if it has not by then.
+        """Return MLflow's id of the run, or None if it has none within `timeout_seconds`.
 
-        A run gets its id once its first event is in the file.
+        MLflow creates the run when the first event is in the file.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -85,7 +85,7 @@ class Sidecar:
             time.sleep(POLL_SECONDS)
 
     def drain(self, timeout_seconds: float) -> bool:
-        """Wait until MLflow has all that was written so far; whether it has, by then."""
+        """Wait until MLflow has all events written so far; return False after `timeout_seconds`."""
         deadline = time.monotonic() + timeout_seconds
         goal = unshipped_bytes(self._run_dir, 0)
         if self.pid is None:
@@ -106,7 +106,7 @@ class Sidecar:
         self._launched = time.monotonic()
         root = str(Path(pipeline.__path__[0]).parent)
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        # The address goes by the environment: a command line, with a password, is for all to see.
+        # In the environment: the URI may contain a password, and all users see command lines.
         environment = os.environ | {
             "MLFLOW_TRACKING_URI": self._uri,
             "PYTHONPATH": path,
@@ -114,7 +114,7 @@ class Sidecar:
             "CUDA_VISIBLE_DEVICES": "",
         }
         if self._process is not None:
-            _let_go(self._process)
+            _release(self._process)
             self._process = None
         with contextlib.suppress(OSError), (self._run_dir / LOG).open("ab") as log:
             self._process = subprocess.Popen(
@@ -123,14 +123,16 @@ class Sidecar:
                 stdout=log,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for the trainer
+                start_new_session=True,  # Ctrl-C is for the trainer alone
             )
 
 
 def unshipped_runs(runs_dir: Path, uri: str) -> list[Path]:
-    """The runs under `runs_dir` of which the store at `uri` does not have all, oldest first."""
+    """Return the runs under `runs_dir` that are not fully shipped to the store at `uri`."""
     found: list[Path] = []
-    for folder in sorted([*runs_dir.glob("*/"), *runs_dir.glob("*/*/")]):  # those of sweeps, too
+    for folder in sorted(
+        [*runs_dir.glob("*/"), *runs_dir.glob("*/*/")]
+    ):  # including runs of sweeps
         state = Shipped.load(folder)
         if state and state.uri == without_password(uri):
             behind = unshipped_bytes(folder, state.offset) > 0
@@ -138,8 +140,8 @@ def unshipped_runs(runs_dir: Path, uri: str) -> list[Path]:
     return found
 
 
-def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """Close the pipe, which tells the process that we are done, and see it off when it ends."""
+def _release(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipe, so that the process ends, and wait for that in the background."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()

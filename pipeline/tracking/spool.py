@@ -1,6 +1,6 @@
-"""What MLflow is to be told of a run's event file, and how far it has been told.
+"""What MLflow should receive from a run's event file, and how much of it was shipped.
 
-What is shipped is a function of the file alone, so shipping any part of it again changes nothing.
+What to ship is a function of the file alone, so shipping any part again changes nothing.
 """
 
 import json
@@ -10,14 +10,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from pipeline.system.durable import write_whole
 from pipeline.tracking.jsonl import METRICS, read_events, read_lines
+from pipeline.tracking.store_uri import without_password
 
 STATE = "mlflow.json"
 TEXT_CHARACTERS = 5000
-"""MLflow cuts longer tags and parameters itself, at a length that depends on its release."""
+"""MLflow truncates longer tags and parameters at a length that depends on its version."""
 
 GROUP = "tracking.group"
-"""The setting by which runs are shown below one that stands for all of them."""
+"""The setting that groups runs in MLflow below a common parent run."""
 
 _TRAIN = {
     "train/loss": "loss",
@@ -46,7 +48,7 @@ class MetricPoint:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A setting of the run; MLflow refuses to change it."""
+    """A setting of the run; MLflow does not allow changing it."""
 
     key: str
     value: str
@@ -54,7 +56,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """A remark on the run; the last one with a key stands."""
+    """A note on the run; a later one with the same key replaces it."""
 
     key: str
     value: str
@@ -65,45 +67,43 @@ Item = MetricPoint | Param | Tag
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """How far a run's file has been shipped, and where to; lies in the run's folder."""
+    """How much of a run's file was shipped, and to which store; kept in the run folder."""
 
     uri: str
     experiment: str
     run_key: str
-    """The tag by which the run is found again if this file was lost."""
+    """The tag that identifies the run in MLflow if this file was lost."""
     experiment_id: str = ""
     run_id: str = ""
     offset: int = 0
-    """Bytes of the event file that MLflow has."""
+    """Bytes of the event file that MLflow has received."""
     train_step: int = -1
     val_step: int = -1
-    """The last steps shipped; steps trained again after a resume are not drawn twice."""
+    """The last steps shipped; steps repeated after a resume are not sent twice."""
     last_time: float = 0.0
     ended: bool = False
-    """The last word shipped is that of a process that ended."""
+    """The last process shipped its RunEnded event."""
     abandoned: bool = False
-    """MLflow was told that the process was killed, since it left no last word."""
+    """The run was marked as killed in MLflow, since its process left no RunEnded event."""
 
     def save(self, run_dir: Path) -> None:
-        """Write the state; a reader sees the old one or the new one, whole."""
-        partial = run_dir / f".{STATE}.partial"
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        partial.replace(run_dir / STATE)
+        """Replace the state in the run folder."""
+        write_whole(run_dir / STATE, json.dumps(asdict(self), indent=2).encode() + b"\n")
 
     @staticmethod
     def load(run_dir: Path) -> "Shipped | None":
-        """The state in the run's folder, or None if there is none that can be read."""
+        """Return the state in the run folder, or None if it is missing or damaged."""
         try:
             return Shipped(**json.loads((run_dir / STATE).read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def anew(self) -> "Shipped":
-        """The state of a run that has nothing in MLflow (any more): all is to be shipped."""
+    def restarted(self) -> "Shipped":
+        """Return the state of a run of which MLflow has nothing: everything must be shipped."""
         return Shipped(self.uri, self.experiment, self.run_key)
 
     def after(self, event: dict[str, Any]) -> "Shipped":
-        """The state once `event` is shipped."""
+        """Return the state after `event` was shipped."""
         state = replace(self, last_time=float(event["time"]))
         match event["event"]:
             case "run_started":
@@ -119,14 +119,14 @@ class Shipped:
 
 
 def run_key(run_dir: Path) -> str:
-    """A name for the run that stays when its folder moves: the time of its first event."""
+    """Return a name of the run that does not change later: folder and time of the first event."""
     for event in read_events(run_dir / METRICS):
         return f"{run_dir.name}@{event['time']:.6f}"
-    raise FileNotFoundError(f"{run_dir / METRICS} holds no event yet")
+    raise FileNotFoundError(f"{run_dir / METRICS} has no event yet")
 
 
 def group_of(event: dict[str, Any]) -> str | None:
-    """The group that a run belongs to, as the event of its start tells; None if to none."""
+    """Return the run's group from its RunStarted event; None if it has none."""
     params = event.get("params")
     group = cast("dict[str, object]", params).get(GROUP) if isinstance(params, dict) else None
     if not isinstance(group, str) or group == "null":
@@ -135,7 +135,7 @@ def group_of(event: dict[str, Any]) -> str | None:
 
 
 def unshipped_bytes(run_dir: Path, offset: int) -> int:
-    """Bytes of the run's event file after `offset`."""
+    """Return the number of bytes of the run's event file after `offset`."""
     try:
         return (run_dir / METRICS).stat().st_size - offset
     except OSError:
@@ -143,9 +143,9 @@ def unshipped_bytes(run_dir: Path, offset: int) -> int:
 
 
 def next_events(run_dir: Path, offset: int, most: int) -> tuple[list[dict[str, Any]], int]:
-    """Up to `most` events after byte `offset`, and where they end; torn lines are passed over.
+    """Return at most `most` events after byte `offset`, and their end; skip incomplete lines.
 
-    A start or an end of a process comes alone, since MLflow hears of it in another way.
+    The start or end of a process comes alone, because MLflow needs other requests for it.
     """
     path, found = run_dir / METRICS, list[dict[str, Any]]()
     if not path.exists():
@@ -163,9 +163,9 @@ def next_events(run_dir: Path, offset: int, most: int) -> tuple[list[dict[str, A
 
 
 def items(event: dict[str, Any], shipped: Shipped) -> list[Item]:
-    """What MLflow is to be told of `event`, given what is `shipped`.
+    """Return what MLflow should receive for `event`, given what was `shipped`.
 
-    Raises LookupError, ValueError or TypeError for an event that the trainer does not write.
+    Raises LookupError, ValueError or TypeError if the trainer cannot have written the event.
     """
     match event["event"]:
         case "progress":
@@ -176,31 +176,26 @@ def items(event: dict[str, Any], shipped: Shipped) -> list[Item]:
             return _start(event)
         case "run_ended":
             return _end(event)
-        case kind:  # a kind that a later release adds is passed over
-            remarks = {"checkpoint_saved": "path", "warned": "message"}
-            return [Tag(str(kind), text(event[remarks[kind]]))] if kind in remarks else []
+        case kind:  # kinds of later versions are ignored
+            notes = {"checkpoint_saved": "path", "warned": "message"}
+            return [Tag(str(kind), clean_text(event[notes[kind]]))] if kind in notes else []
 
 
-def without_password(text: str) -> str:
-    """`text`, an address or with addresses in it, as it may be shown and kept."""
-    return re.sub(r"(://[^/@:\s]*):[^/@\s]*@", r"\1:***@", text)
-
-
-def text(value: object) -> str:
-    """`value` as text that every database stores and everybody may read."""
+def clean_text(value: object) -> str:
+    """Return `value` as text that every database can store, without passwords."""
     plain = str(value).replace("\0", "").encode("utf-8", "replace").decode()
     return without_password(plain)[:TEXT_CHARACTERS]
 
 
 def milliseconds(event: dict[str, Any]) -> int:
-    """The time of `event` in milliseconds since 1970, as MLflow counts."""
+    """Return the time of `event` in milliseconds since 1970, as MLflow expects."""
     return int(float(event["time"]) * 1000)
 
 
 def _points(event: dict[str, Any], fields: dict[str, str]) -> list[Item]:
     step, timestamp = int(event["step"]), milliseconds(event)
     if not 0 <= step < 2**63:
-        raise ValueError(f"step={step} is not a 64-bit count")
+        raise ValueError(f"step={step} must be from 0 to 2**63 - 1")
     points: list[Item] = [
         MetricPoint(key, float(event[name]), timestamp, step) for key, name in fields.items()
     ]
@@ -214,25 +209,25 @@ def _points(event: dict[str, Any], fields: dict[str, str]) -> list[Item]:
 def _start(event: dict[str, Any]) -> list[Item]:
     params = cast("dict[str, object]", event["params"])
     tags = cast("dict[str, object]", event["tags"])
-    found: list[Item] = [Param(str(key), text(value)) for key, value in params.items()]
-    found += [Tag(str(key), text(value)) for key, value in tags.items()]
-    found += [Tag(_TAGS[key], text(value)) for key, value in tags.items() if key in _TAGS]
+    found: list[Item] = [Param(str(key), clean_text(value)) for key, value in params.items()]
+    found += [Tag(str(key), clean_text(value)) for key, value in tags.items()]
+    found += [Tag(_TAGS[key], clean_text(value)) for key, value in tags.items() if key in _TAGS]
     found += [
-        Tag("world_size", text(event["world_size"])),
-        Tag("first_step", text(event["first_step"])),
-        Tag("run_dir", text(event["run_dir"])),
-        Tag("mlflow.source.name", text(tags.get("command", "pipeline.train"))),
+        Tag("world_size", clean_text(event["world_size"])),
+        Tag("first_step", clean_text(event["first_step"])),
+        Tag("run_dir", clean_text(event["run_dir"])),
+        Tag("mlflow.source.name", clean_text(tags.get("command", "pipeline.train"))),
         Tag("mlflow.source.type", "LOCAL"),
-        Tag("mlflow.note.content", f"Run folder: `{text(event['run_dir'])}`"),
+        Tag("mlflow.note.content", f"Run folder: `{clean_text(event['run_dir'])}`"),
     ]
     return found
 
 
 def _end(event: dict[str, Any]) -> list[Item]:
     result = cast("dict[str, Any]", event.get("result") or {})
-    found: list[Item] = [Tag("end", text(event["status"]))]
+    found: list[Item] = [Tag("end", clean_text(event["status"]))]
     if event.get("message"):
-        found.append(Tag("end_message", text(event["message"])))
+        found.append(Tag("end_message", clean_text(event["message"])))
     if "top1_error_percent" in result:
         found.append(Tag("mlflow.note.content", _note(result)))
     return found
@@ -240,7 +235,7 @@ def _end(event: dict[str, Any]) -> list[Item]:
 
 def _note(result: dict[str, Any]) -> str:
     rows = [f"| {key.replace('_', ' ')} | {_number(value)} |" for key, value in result.items()]
-    return text("\n".join(["| result | |", "|---|---|", *rows]))
+    return clean_text("\n".join(["| result | |", "|---|---|", *rows]))
 
 
 def _number(value: object) -> str:

@@ -1,4 +1,4 @@
-"""All listeners of a run as one: what is emitted reaches the console, the file and MLflow."""
+"""Passes each event of a run to the console, the event file and MLflow."""
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -6,46 +6,47 @@ from pathlib import Path
 from threading import Lock
 
 from pipeline.config.schema import Config
+from pipeline.system.extras import MissingExtra, expect_installed
 from pipeline.tracking.console import Console
 from pipeline.tracking.events import Event, Listener, Warned
 from pipeline.tracking.jsonl import METRICS, Jsonl
-from pipeline.tracking.mlflow_client import default_uri, without_password
 from pipeline.tracking.sidecar import Sidecar
+from pipeline.tracking.store_uri import default_uri, without_password
 
 
 class Tracker:
-    """Passes events on to the listeners, in order, from whatever thread they come."""
+    """Passes events to the listeners, in order; thread-safe."""
 
     def __init__(self, listeners: Sequence[Listener], sidecar: Sidecar | None, store: str) -> None:
         self._listeners, self._sidecar, self._store = listeners, sidecar, store
         self._lock = Lock()
 
     def emit(self, event: Event) -> None:
-        """Let every listener hear `event`."""
+        """Pass `event` to every listener."""
         with self._lock:
             for listener in self._listeners:
                 listener.on_event(event)
 
     def warn(self, message: str) -> None:
-        """Tell of something that does not stop the training."""
+        """Emit a warning about something that does not stop the training."""
         self.emit(Warned(message))
 
     def mlflow_run_id(self, timeout_seconds: float) -> str | None:
-        """Return MLflow's id of the run; None without MLflow, or if it does not answer by then."""
+        """Return MLflow's id of the run; None without MLflow or without an answer in time."""
         return self._sidecar.await_run_id(timeout_seconds) if self._sidecar else None
 
     def drain(self, timeout_seconds: float) -> None:
-        """Wait a while for MLflow to catch up, and warn if it does not."""
+        """Wait until MLflow has all events; warn if it has not within `timeout_seconds`."""
         if self._sidecar and not self._sidecar.drain(timeout_seconds):
             self.warn(
-                f"MLflow at {self._store} has not caught up; metrics.jsonl holds everything, and"
-                " what is missing is sent in the background"
+                f"MLflow at {self._store} does not have all events yet; metrics.jsonl has them, and"
+                " the rest is sent in the background"
             )
 
 
 @contextmanager
 def open_tracker(config: Config, run_dir: Path, *, is_main: bool) -> Generator[Tracker]:
-    """Open the listeners of the run in `run_dir`; ranks that are not the main one stay silent."""
+    """Open the listeners of the run in `run_dir`; only the main rank has any."""
     if not is_main:
         yield Tracker([], None, "")
         return
@@ -55,7 +56,20 @@ def open_tracker(config: Config, run_dir: Path, *, is_main: bool) -> Generator[T
             stack.enter_context(Console()),
         ]
         sidecar, uri = None, default_uri(config.runs_dir, config.tracking.uri)
-        if config.tracking.mlflow:
+        missing = _missing_mlflow() if config.tracking.mlflow else ""
+        if config.tracking.mlflow and not missing:
             sidecar = Sidecar.start(run_dir, uri=uri, experiment=config.tracking.experiment)
             listeners.append(stack.enter_context(sidecar))
-        yield Tracker(listeners, sidecar, without_password(uri))
+        tracker = Tracker(listeners, sidecar, without_password(uri))
+        if missing:
+            tracker.warn(f"{missing}; {METRICS} holds everything")
+        yield tracker
+
+
+def _missing_mlflow() -> str:
+    """What to install, if MLflow is missing: this stops no training."""
+    try:
+        expect_installed("mlflow", needed_by="tracking.mlflow")
+    except MissingExtra as error:
+        return str(error)
+    return ""

@@ -1,8 +1,7 @@
-"""The uniform mean of several checkpoints of a run, as a checkpoint to use and not to resume."""
+"""The uniform mean of several checkpoints of a run: a checkpoint to use, not to resume."""
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,69 +9,138 @@ from typing import Any
 
 import torch
 
-from pipeline.checkpoint import MANIFEST, Progress, Snapshot, Tensors, write_checkpoint
+from pipeline.checkpoint import (
+    DATASET_FILE,
+    Progress,
+    Snapshot,
+    Tensors,
+    TrainedOn,
+    describe_dataset,
+    write_checkpoint,
+)
+from pipeline.checkpoint.reading import read_manifest
 from pipeline.config.load import dump
 from pipeline.config.schema import Config
 from pipeline.runs.folder import CONFIG_FILE
-from pipeline.system.durable import sync_folder, write_durably
-from pipeline.weights.stored import (
-    CHECKPOINTS,
-    MODEL,
-    StoredCheckpoint,
-    is_statistic,
-    network_of,
-    open_stored,
-)
+from pipeline.system.durable import sync_folder
+from pipeline.weights.batch_statistics import recompute_statistics
+from pipeline.weights.find import CHECKPOINTS, MODEL
+from pipeline.weights.stored import StoredCheckpoint, build_network, is_statistic, open_stored
 
-AVERAGE = "average.json"
-"""Beside the tensors of a mean: which checkpoints it is of."""
+AVERAGE_FILE = "average.json"
+"""Beside the tensors of a mean: the checkpoints that it is the mean of."""
 
 
 @dataclass(frozen=True, slots=True)
-class AveragedCheckpoint:
-    """What is kept of a checkpoint once its tensors are added up."""
+class Member:
+    """What is kept of a checkpoint once its tensors are added to the sums."""
 
     path: Path
     progress: Progress
     config: Config | None
-    has_average: bool
+    dataset: TrainedOn | None
+    has_ema: bool
     shapes: dict[str, str]
     """Name of each tensor to its dtype and shape in words."""
 
     @staticmethod
-    def of(stored: StoredCheckpoint, weights: Tensors) -> "AveragedCheckpoint":
+    def of(stored: StoredCheckpoint, weights: Tensors) -> "Member":
         shapes = {name: f"{v.dtype} {tuple(v.shape)}" for name, v in weights.items()}
         progress = stored.snapshot.progress
-        return AveragedCheckpoint(
-            stored.path, progress, stored.config, stored.has_average(), shapes
+        return Member(stored.path, progress, stored.config, stored.dataset, stored.has_ema, shapes)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what identifies it: path, step and the SHA-256 of its weights."""
+        digest = read_manifest(self.path).sha256[f"{MODEL}.safetensors"]
+        return {"path": str(self.path), "step": self.progress.step, "model_sha256": digest}
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """The mean of the weights of `members`, in memory."""
+
+    weights: Tensors
+    members: tuple[Member, ...]
+    live: bool
+    """Of the trained weights, even where there are moving averages of them."""
+    statistics_batches: int = 0
+    """Batches that batch norm's statistics were recomputed over; 0 if those are a mean, too."""
+
+    @property
+    def last(self) -> Member:
+        """The member with the most steps, whose configuration and progress the mean has."""
+        return max(self.members, key=lambda member: member.progress.step)
+
+    def require_config(self) -> Config:
+        """Return the configuration, or raise `ValueError` with the remedy."""
+        if self.last.config is None:
+            raise ValueError(f"{self.last.path}: its configuration is missing; give --config FILE")
+        return self.last.config
+
+    def with_statistics(self, batches: Iterable[torch.Tensor]) -> "Average":
+        """Return the same mean with batch norm's statistics recomputed over training images.
+
+        `batches` are uint8 (n, h, w, 3), augmented as in training. Raises `ValueError` if the
+        configuration is missing, or is not that of this network.
+        """
+        config = self.require_config()
+        # The network shares these tensors, and the statistics are replaced in place.
+        own = {name: v.clone() if is_statistic(name) else v for name, v in self.weights.items()}
+        network = build_network(config, own, self.last.path)
+        group = config.model.batch_norm_group or config.evaluate.batch_per_rank
+        seen = recompute_statistics(
+            network, batches, mean=config.data.mean, std=config.data.std, group=group
+        )
+        state = network.state_dict()
+        statistics = {name: value for name, value in state.items() if is_statistic(name)}
+        return replace(self, weights=self.weights | statistics, statistics_batches=seen)
+
+    def save(self, out: Path) -> None:
+        """Write the mean as a checkpoint into the new folder `out`, whole or not at all.
+
+        It has no optimiser state and no errors, since it was neither trained nor evaluated.
+        """
+        expect_new(out)
+        snapshot = Snapshot({MODEL: self.weights}, self._progress(), self._documents())
+        with TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as aside:
+            write_checkpoint(Path(aside), snapshot).rename(out)
+        sync_folder(out.parent)
+
+    def _progress(self) -> Progress:
+        return replace(
+            self.last.progress, top1_error_percent=None, best_top1_error_percent=None, scaler={}
         )
 
+    def _documents(self) -> dict[str, str]:
+        origin = {
+            "checkpoints": [member.describe() for member in self.members],
+            "weights": "ema" if self.last.has_ema and not self.live else "live",
+            "statistics_batches": self.statistics_batches,
+        }
+        documents = {AVERAGE_FILE: json.dumps(origin, indent=2) + "\n"}
+        if self.last.config:
+            documents[CONFIG_FILE] = dump(self.last.config)
+        if self.last.dataset:
+            documents[DATASET_FILE] = describe_dataset(self.last.dataset)
+        return documents
 
-def average(
-    paths: Sequence[Path],
-    out: Path,
-    *,
-    live: bool = False,
-    config: Path | None = None,
-    recompute_batches: int = 0,
-) -> Path:
-    """Write the mean of checkpoints to the new folder `out`, itself a checkpoint; return it.
 
-    Sums are in double precision. Of each checkpoint its moving average counts if it has one, unless
-    `live`. The mean has no optimiser's state. With `recompute_batches`, batch norm's statistics are
-    taken anew over that many global batches of the training images. Raises `ValueError` unless
-    there are two checkpoints or more, of one network, one dataset and one seed.
+def average(paths: Sequence[Path], *, live: bool = False, config: Path | None = None) -> Average:
+    """Return the mean of the checkpoints at `paths`, of whose tensors one set is read at a time.
+
+    Sums are in double precision. The moving average of a checkpoint counts if it has one, unless
+    `live`. `config` replaces the configurations of the runs. Raises `ValueError` unless there are
+    at least two checkpoints, of one network, one dataset and one seed.
     """
-    _expect_free(out)
     if len(paths) < 2:
-        raise ValueError("a mean is of two checkpoints or more; name them, or a run with --last N")
+        raise ValueError("a mean needs at least two checkpoints; name them, or a run with --last N")
     sums: Tensors = {}
     dtypes: dict[str, torch.dtype] = {}
-    members: list[AveragedCheckpoint] = []
+    members: list[Member] = []
     for path in paths:
         stored = open_stored(path, config)
         weights = stored.weights(live=live)
-        members.append(AveragedCheckpoint.of(stored, weights))
+        members.append(Member.of(stored, weights))
         _expect_alike(members[0], members[-1], live=live)
         _add(sums, weights)
         dtypes = {name: value.dtype for name, value in weights.items()}
@@ -80,31 +148,24 @@ def average(
         name: total.div(len(paths)).to(dtypes[name]) if dtypes[name].is_floating_point else total
         for name, total in sums.items()
     }
-    last = max(members, key=lambda member: member.progress.step)
-    if recompute_batches:
-        mean |= _recomputed(mean, last, recompute_batches)
-    origin: dict[str, Any] = {
-        "checkpoints": [_name(member) for member in members],
-        "weights": "ema" if last.has_average and not live else "live",
-        "statistics_batches": recompute_batches,
-    }
-    return _write(out, mean, last, origin)
+    return Average(mean, tuple(members), live)
 
 
-def _expect_free(out: Path) -> None:
+def expect_new(out: Path) -> None:
+    """Raise `ValueError` unless a mean may be written to the folder `out`."""
     if out.exists():
         raise ValueError(f"--out {out} exists; delete it, or name another")
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first")
+        raise ValueError(f"--out {out}: folder {out.parent} is missing; make it first")
     if out.absolute().parent.name == CHECKPOINTS:
         raise ValueError(
-            f"--out {out} lies among a run's own checkpoints, and the run would try to go on from"
+            f"--out {out} is among a run's own checkpoints, and the run would try to resume from"
             " it; name a folder elsewhere"
         )
 
 
-def _expect_alike(first: AveragedCheckpoint, other: AveragedCheckpoint, *, live: bool) -> None:
-    """Raise `ValueError` if the mean of the two would be of no use."""
+def _expect_alike(first: Member, other: Member, *, live: bool) -> None:
+    """Raise `ValueError` if the mean of the two would be useless."""
     theirs, ours = _recipe(first), _recipe(other)
     for key in sorted(theirs.keys() & ours.keys()):
         if theirs[key] != ours[key]:
@@ -117,18 +178,18 @@ def _expect_alike(first: AveragedCheckpoint, other: AveragedCheckpoint, *, live:
         prints = f"{first.progress.fingerprint} and {other.progress.fingerprint}"
         raise _unlike(first, other, "dataset", f"fingerprints {prints}")
     if first.progress.seed != other.progress.seed:
-        why = "networks that began with other weights have no common mean"
+        why = "networks with different initial weights have no useful mean"
         raise _unlike(
             first, other, "seed", f"{first.progress.seed} and {other.progress.seed}; {why}"
         )
-    if first.has_average != other.has_average and not live:
+    if first.has_ema != other.has_ema and not live:
         raise ValueError(
             f"only one of {first.path} and {other.path} has an EMA of its weights;"
-            " take the weights themselves with --live"
+            " average the trained weights with --live"
         )
 
 
-def _recipe(member: AveragedCheckpoint) -> dict[str, object]:
+def _recipe(member: Member) -> dict[str, object]:
     """What tensors of the same shape may still differ in, as far as it is known."""
     config = member.config
     if config is None:
@@ -140,14 +201,12 @@ def _recipe(member: AveragedCheckpoint) -> dict[str, object]:
     }
 
 
-def _unlike(
-    first: AveragedCheckpoint, other: AveragedCheckpoint, what: str, why: str
-) -> ValueError:
+def _unlike(first: Member, other: Member, what: str, why: str) -> ValueError:
     return ValueError(f"{first.path} and {other.path} are not of one {what} ({why})")
 
 
 def _add(sums: Tensors, weights: Tensors) -> None:
-    """Add `weights` to `sums`, which begin empty; of whole numbers, counts, keep the largest."""
+    """Add `weights` to `sums`, empty at first; of counts, which are integers, keep the largest."""
     for name, value in weights.items():
         if not value.is_floating_point():
             sums[name] = torch.maximum(sums.get(name, value), value)
@@ -155,39 +214,3 @@ def _add(sums: Tensors, weights: Tensors) -> None:
             sums[name] += value
         else:
             sums[name] = value.double()
-
-
-def _recomputed(mean: Tensors, last: AveragedCheckpoint, batches: int) -> Tensors:
-    if last.config is None:
-        raise ValueError(f"{last.path}: no configuration to load images by; give --config FILE")
-    from pipeline.weights.batch_statistics import recomputed_statistics
-
-    network = network_of(last.config, mean, last.path)
-    state = recomputed_statistics(network, last.config, last.progress, batches=batches)
-    return {name: value for name, value in state.items() if is_statistic(name)}
-
-
-def _name(member: AveragedCheckpoint) -> dict[str, Any]:
-    digest = json.loads((member.path / MANIFEST).read_text())["sha256"][f"{MODEL}.safetensors"]
-    return {"path": str(member.path), "step": member.progress.step, "model_sha256": digest}
-
-
-def _write(out: Path, mean: Tensors, last: AveragedCheckpoint, origin: dict[str, Any]) -> Path:
-    """Write the checkpoint aside, with two files more, and rename it when it is whole."""
-    progress = replace(
-        last.progress, top1_error_percent=None, best_top1_error_percent=None, scaler={}
-    )
-    more = {AVERAGE: json.dumps(origin, indent=2).encode() + b"\n"}
-    if last.config:
-        more[CONFIG_FILE] = dump(last.config).encode()
-    with TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as aside:
-        made = write_checkpoint(Path(aside), Snapshot({MODEL: mean}, progress))
-        manifest = json.loads((made / MANIFEST).read_text())
-        for name, content in more.items():
-            write_durably(made / name, content)
-            manifest["sha256"][name] = hashlib.sha256(content).hexdigest()
-        write_durably(made / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
-        sync_folder(made)
-        made.rename(out)
-    sync_folder(out.parent)
-    return out

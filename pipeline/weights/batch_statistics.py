@@ -1,52 +1,38 @@
-"""Batch norm's running statistics, taken anew for weights that no training step has seen."""
+"""Batch norm's running statistics, recomputed for weights that no training step has seen."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-from pipeline.checkpoint import Progress, Tensors
-from pipeline.config.schema import Config
-from pipeline.dataset.split import open_split
-from pipeline.distributed.world import World
-from pipeline.loaders import open_loader
 from pipeline.models.input import Normalized
 
 
 @torch.no_grad()
-def recomputed_statistics(
-    network: nn.Module, config: Config, progress: Progress, *, batches: int
-) -> Tensors:
-    """Return the network's state after the first `batches` global batches of the training stream.
+def recompute_statistics(
+    network: nn.Module,
+    batches: Iterable[torch.Tensor],
+    *,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    group: int,
+) -> int:
+    """Replace the statistics of `network` by those of `batches`; return how many batches came.
 
-    Each statistic is the mean over parts of `model.batch_norm_group` images, or of up to
-    `evaluate.rank_batch`, which are loaded and augmented as in training, on the CPU. Raises
-    `ValueError` if the dataset is missing or not that of the checkpoint, or an image cannot be
-    read.
+    Each statistic is the mean over equal parts, of at most `group` images, of batches of uint8
+    (n, h, w, 3). The network is in evaluation mode afterwards. `mean` and `std` are on a scale of
+    0 to 1.
     """
-    split = open_split(config.data)
-    if split.train.manifest.fingerprint != progress.fingerprint:
-        raise ValueError(
-            f"{config.data.dir} is not the dataset of the checkpoint: its fingerprint is"
-            f" {split.train.manifest.fingerprint}, not {progress.fingerprint}"
-        )
-    loader = open_loader(
-        config.data,
-        split,
-        seed=progress.seed,
-        global_batch=progress.global_batch,
-        rank_batch=config.evaluate.rank_batch,
-        world=World(),
-    )
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
-            module.momentum = None  # the plain mean over all that is seen
-    module = Normalized(network, mean=config.data.mean, std=config.data.std).train()
-    most = config.model.batch_norm_group or config.evaluate.rank_batch
-    parts = math.ceil(progress.global_batch / most)
-    with loader.train(range(1, batches + 1)) as stream:
-        for batch in stream:
-            for images in batch.images.tensor_split(parts):
-                module(images)
-    return network.eval().state_dict()
+            module.momentum = None  # the plain mean over everything seen
+    module = Normalized(network, mean=mean, std=std).train()
+    seen = 0
+    for images in batches:
+        for part in images.tensor_split(math.ceil(len(images) / group)):
+            module(part)
+        seen += 1
+    network.eval()
+    return seen

@@ -1,25 +1,27 @@
-"""A network as an ONNX graph, which gives the same logits as the network or is not given out."""
+"""A network as an ONNX graph, written only if it gives the same logits as the network."""
 
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+from pipeline.system.extras import import_extra
+
+EXPORTER = ("onnx", "onnxscript")
+"""What torch's exporter imports."""
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-4
-"""Of logits, relative to the largest: libraries add up in other orders."""
+"""Of logits, relative to the largest: libraries sum in different orders."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """Images that a graph takes: their dtype, and their shape without the batch."""
+class GraphInput:
+    """The images that a graph takes: dtype, and shape without the batch."""
 
     dtype: Literal["uint8", "float32"]
     shape: tuple[int, int, int]
@@ -32,19 +34,21 @@ class Pixels:
         return torch.randn(images, *self.shape, generator=generator)
 
 
-def export(network: nn.Module, pixels: Pixels, metadata: Mapping[str, str]) -> bytes:
+def export(network: nn.Module, taken: GraphInput, metadata: Mapping[str, str]) -> bytes:
     """Return `network`, in evaluation mode, as an ONNX model: `images` to `logits` (n, classes).
 
-    The batch is of any size; `metadata` goes along. Its logits on noise were compared with the
-    network's in ONNX Runtime. Raises `ValueError` if a package for it is not installed.
+    It takes batches of any size, and carries `metadata`. Its logits on noise are compared with the
+    network's in ONNX Runtime: `RuntimeError` if they differ. Raises `ValueError` if a package for
+    it is not installed.
     """
-    for package in NEEDED:
-        _expect_installed(package)
+    for package in EXPORTER:
+        import_extra(package, needed_by="--to onnx")
+    runtime = import_extra("onnxruntime", needed_by="--to onnx")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's words about its own future
+        warnings.simplefilter("ignore")  # the exporter announces its own deprecations
         program: Any = torch.onnx.export(
             network,
-            (pixels.noise(2),),
+            (taken.noise(2),),
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim(BATCH)},),
@@ -52,43 +56,35 @@ def export(network: nn.Module, pixels: Pixels, metadata: Mapping[str, str]) -> b
             verbose=False,
         )
     model = program.model_proto
-    _forget_origin(model)
+    _remove_origin(model)
     for name, value in metadata.items():
         model.metadata_props.add(key=name, value=value)
     content: bytes = model.SerializeToString()
-    _expect_same_logits(content, network, pixels)
+    _expect_same_logits(runtime, content, network, taken)
     return content
 
 
-def _expect_installed(package: str) -> None:
-    try:
-        import_module(package)
-    except ImportError as error:
-        raise ValueError(
-            f"--to onnx needs {package}, which cannot be imported ({error});"
-            " install it: pip install 'imagenet-pipeline[export]'"
-        ) from error
-
-
-def _forget_origin(model: Any) -> None:
-    """Drop what the exporter notes of our code on every node, the paths of its files included."""
+def _remove_origin(model: Any) -> None:
+    """Remove what the exporter notes about our code on every node, such as paths of files."""
     graph = model.graph
     for part in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
-        for noted in part:
-            del noted.metadata_props[:]
-            noted.doc_string = ""
+        for item in part:
+            del item.metadata_props[:]
+            item.doc_string = ""
     del graph.metadata_props[:]
 
 
-def _expect_same_logits(content: bytes, network: nn.Module, pixels: Pixels) -> None:
-    import onnxruntime
-
-    session: Any = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+def _expect_same_logits(
+    runtime: Any, content: bytes, network: nn.Module, taken: GraphInput
+) -> None:
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
     for count in CHECKED_BATCHES:
-        images = pixels.noise(count)
+        images = taken.noise(count)
         with torch.no_grad():
             ours = network(images).numpy()
         theirs = session.run([OUTPUT], {INPUT: images.numpy()})[0]
         difference = float(np.abs(ours - theirs).max())
         if not difference <= TOLERANCE * max(1.0, float(np.abs(ours).max())):
-            raise RuntimeError(f"the ONNX graph's logits differ from the network's by {difference}")
+            raise RuntimeError(
+                f"logits of the ONNX graph differ from the network's by {difference}"
+            )

@@ -1,4 +1,4 @@
-"""One dataset in many packings: the same index, the same batches, the same weights."""
+"""A dataset in many packings: the same index, the same batches, the same weights."""
 
 import os
 import shutil
@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.formats import devkit
 from pipeline.dataset.index import Index, read_manifest
 from pipeline.distributed.world import World
 from pipeline.train import main
 from tests.multiprocess.runs import result, state, write_recipe
 from tests.support.loading import assert_equal, dali, evaluated, trained
+from tests.support.official import md5
 from tests.support.packings import PACKINGS, WNIDS, Command, Pictures, make_pictures, write_classes
 from tests.support.preparing import INDEX_FILES, run
 
 TRAIN, VAL = 42, 13
 NAMED = {"official archives", "Kaggle", "class folders", "shards with .json", "Parquet"}
-"""Packings that say what the classes are called."""
+"""Packings that contain the names of the classes."""
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +34,17 @@ def commands(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> di
     return {name: pack(folder / name, pictures) for name, pack in PACKINGS.items()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def published_kit(commands: dict[str, Command]) -> Generator[None]:
+    """The kit of these pictures counts as the published one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devkit, "MD5", md5(Path(str(commands["official archives"][-2]))))
+        yield
+
+
 @pytest.fixture(scope="module")
 def datasets(
-    commands: dict[str, Command], tmp_path_factory: pytest.TempPathFactory
+    commands: dict[str, Command], published_kit: None, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("datasets")
     for name, command in commands.items():
@@ -65,7 +75,7 @@ def test_every_sample_is_where_the_index_says(
             assert stored(folder, split) == first, name
 
 
-def test_the_fingerprint_is_of_the_pictures_alone(datasets: dict[str, Path]) -> None:
+def test_the_fingerprint_depends_only_on_the_pictures(datasets: dict[str, Path]) -> None:
     assert len({read_manifest(folder).fingerprint for folder in datasets.values()}) == 1
     for name in NAMED:
         assert read_manifest(datasets[name]).classes == WNIDS
@@ -100,7 +110,7 @@ def test_processes_and_their_number_change_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("data.indexing.units.FEW_BYTES", -1)
+    monkeypatch.setattr("data.indexing.reading.FEW_BYTES", -1)
     name = "official archives"
     assert run(*commands[name], "--out", tmp_path, "--workers", 2) == 0
     assert {path.name for path in tmp_path.iterdir()} == INDEX_FILES
@@ -137,7 +147,7 @@ def test_training_from_the_archives_ends_with_the_weights_of_training_from_files
 
 
 def blank(folder: Path, pictures: Pictures) -> None:
-    """Make all images useless; no file changes its size or time of modification."""
+    """Blank all images; sizes and times of modification stay the same."""
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         before = path.stat()
         content = path.read_bytes()
@@ -148,7 +158,7 @@ def blank(folder: Path, pictures: Pictures) -> None:
 
 
 def written(folder: Path) -> dict[str, tuple[int, int]]:
-    """When each file was written, and that it was not replaced since."""
+    """The inode of each file, and when it was written."""
     stats = {path.name: path.stat() for path in folder.iterdir()}
     return {name: (status.st_ino, status.st_mtime_ns) for name, status in stats.items()}
 
@@ -169,7 +179,7 @@ def test_the_second_time_no_image_is_read(
     capsys.readouterr()
     blank(source, pictures)
     assert run(*command) == 0
-    nothing = f"nothing to do: {out} holds all of it\nnext: python launch/submit.py"
+    nothing = f"nothing to do: {out} is complete\nnext: python launch/submit.py"
     assert capsys.readouterr().out.startswith(nothing)
     assert written(out) == before
     touch(source)
@@ -178,7 +188,7 @@ def test_the_second_time_no_image_is_read(
 
 
 @pytest.mark.parametrize("name", PACKINGS)
-def test_what_was_touched_or_changed_is_indexed_again(
+def test_touched_or_changed_files_are_indexed_again(
     name: str, pictures: Pictures, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
@@ -191,11 +201,11 @@ def test_what_was_touched_or_changed_is_indexed_again(
     shutil.rmtree(source)
     PACKINGS[name](source, Pictures(pictures.train, pictures.val[:-1]))
     assert run(*command) == 0
-    assert "(it was another)" in capsys.readouterr().out
+    assert "(changed)" in capsys.readouterr().out
     assert read_manifest(out).samples == {"train": TRAIN, "val": VAL - 1}
 
 
-def test_other_ways_to_index_are_other_datasets(
+def test_other_options_give_other_datasets(
     pictures: Pictures, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
@@ -207,7 +217,7 @@ def test_other_ways_to_index_are_other_datasets(
         assert "nothing to do" not in capsys.readouterr().out
 
 
-def test_a_damaged_index_is_made_again(
+def test_a_damaged_index_is_written_again(
     pictures: Pictures, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"

@@ -1,6 +1,5 @@
-"""prepare.py as a program: what it says, and where it runs."""
+"""prepare.py as a program: its output, and where it runs."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dataset.index import MANIFEST, read_manifest
-from tests.support.preparing import ROOT, make_source, python
+from pipeline.dataset.index import read_manifest
+from tests.support.preparing import ROOT, make_source, python, run
 
 
 @pytest.fixture
@@ -18,27 +17,29 @@ def source(tmp_path: Path) -> Path:
     return make_source(tmp_path / "source")
 
 
-def program(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return python(ROOT / "data/prepare.py", *arguments)
-
-
-def test_the_program_says_what_it_made(source: Path, tmp_path: Path) -> None:
-    done = program("imagefolder", source, "--out", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "out" / MANIFEST).read_text())["fingerprint"] in done.stdout
-    assert f"data.dir={tmp_path / 'out'}" in done.stdout
-
-
-def test_the_program_refuses_without_a_traceback(tmp_path: Path) -> None:
-    done = program("imagefolder", tmp_path / "none", "--out", tmp_path / "out")
+def test_mistakes_have_one_message_and_no_traceback(tmp_path: Path) -> None:
+    program = ROOT / "data/prepare.py"
+    done = python(program, "imagefolder", tmp_path / "none", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr == (
-        f"prepare.py: {tmp_path / 'none'} does not exist; give the folder that holds the images\n"
+        f"prepare.py: {tmp_path / 'none'} does not exist; give the folder with the images\n"
     )
 
 
-def test_the_program_needs_no_installed_project(source: Path, tmp_path: Path) -> None:
-    """Without `site`, packages are found but no project that is installed as editable."""
+def test_a_missing_library_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert run("digits", "--out", tmp_path) == 2
+    said = "digits needs sklearn.datasets, which is not installed; run: pip install '.[prepare]'"
+    assert capsys.readouterr().err == f"prepare.py: {said}\n"
+
+
+def test_the_program_reports_its_result_without_an_installed_project(
+    source: Path, tmp_path: Path
+) -> None:
+    """Without `site`, packages are found but not a project that is installed as editable."""
     packages = sysconfig.get_path("purelib")
     prepare = [ROOT / "data/prepare.py", "imagefolder", source, "--out", "out", "--workers", "2"]
     done = subprocess.run(
@@ -50,4 +51,7 @@ def test_the_program_needs_no_installed_project(source: Path, tmp_path: Path) ->
         env=os.environ | {"PYTHONPATH": packages},
     )
     assert done.returncode == 0, done.stderr
-    assert read_manifest(tmp_path / "out").samples == {"train": 4, "val": 2}
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.samples == {"train": 4, "val": 2}
+    assert manifest.fingerprint in done.stdout
+    assert "data.dir=out" in done.stdout

@@ -1,4 +1,4 @@
-"""Bad images, mistakes and full disks: one clear message, and what was there before stays."""
+"""Bad images, mistakes and full disks: one clear message, and the old dataset stays."""
 
 import os
 import shutil
@@ -39,11 +39,11 @@ def test_bad_files_are_listed_all_at_once(
     assert "--skip-bad" in message
     for name in ("empty.jpg: empty", "text.jpg", "cut.jpg", "nowhere.jpg", "pipe.jpg", "UTF-8"):
         assert name in message
-    assert "animated.jpg: no image (of JPEG" in message
+    assert "animated.jpg: not a JPEG" in message
     assert not (tmp_path / "out").exists()
 
 
-def test_a_long_list_of_bad_files_is_cut(
+def test_a_long_list_of_bad_files_is_shortened(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(25):
@@ -68,27 +68,27 @@ def test_a_class_that_is_all_bad_is_not_left_out(
 ) -> None:
     (source / "train/cat/4.jpg").write_bytes(b"")
     assert folder(source, tmp_path / "out", "--skip-bad") == 2
-    assert "1 classes have no training image: cat" in capsys.readouterr().err
+    assert "1 class has no training image: cat" in capsys.readouterr().err
 
 
 Spoil = Callable[[Path], object]
 MISTAKES: dict[str, tuple[Spoil, str]] = {
     "no source": (shutil.rmtree, "does not exist"),
-    "no val": (lambda source: shutil.rmtree(source / "val"), "has no val/ (it holds train)"),
+    "no val": (lambda source: shutil.rmtree(source / "val"), "has no val/ (it contains train)"),
     "no classes": (
         lambda source: [shutil.rmtree(path) for path in (source / "val").iterdir()],
-        "holds no class folders",
+        "has no class folders",
     ),
     "empty class": (lambda source: (source / "train/owl").mkdir(), "without an image"),
     "unknown class": (
         lambda source: save(source / "val/owl/1.jpg", picture(0)),
-        "1 classes that train/ has not: owl",
+        "1 class that train/ lacks: owl",
     ),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_get_one_message(
+def test_mistakes_have_one_message(
     mistake: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil, expected = MISTAKES[mistake]
@@ -116,11 +116,11 @@ def test_out_must_be_writable(
 ) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     assert folder(source, tmp_path / "locked/out") == 2
-    assert "no right to write" in capsys.readouterr().err
+    assert "no permission to write" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_the_old_dataset_whole(source: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: the index does not fit, its rest does."""
+    """A limit on the size of files stands for the disk: the index does not fit, the rest does."""
     out = tmp_path / "out"
     assert folder(source, out) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}

@@ -1,4 +1,4 @@
-"""Names that no index can hold, or that would write on a terminal, are told in one line."""
+"""Names that an index cannot hold, or that contain commands for a terminal."""
 
 import os
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def test_a_name_that_is_not_utf8_is_refused_with_its_path(
     assert not (tmp_path / "out").exists()
 
 
-def test_odd_names_are_names(source: Path, pictures: Pictures, tmp_path: Path) -> None:
+def test_odd_names_are_indexed(source: Path, pictures: Pictures, tmp_path: Path) -> None:
     odd = ["new\nline", "quote'\"", " ", "\x1b[2J", "日本", "$(id)", "-rf"]
     for number, path in enumerate(sorted(source.glob("*/*/*.JPEG"))):
         path.rename(path.with_name(f"{odd[number % len(odd)]}{number}.JPEG"))
@@ -74,7 +74,7 @@ def test_odd_names_are_names(source: Path, pictures: Pictures, tmp_path: Path) -
         assert found == {each.content for each in some}
 
 
-def test_a_message_neither_breaks_lines_nor_steers_the_terminal(
+def test_names_in_messages_do_not_break_lines_or_control_the_terminal(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (source / "train/n02119789/a\nb\x1b[2J.jpg").touch()
@@ -83,8 +83,8 @@ def test_a_message_neither_breaks_lines_nor_steers_the_terminal(
     assert "'train/n02119789/a\\nb\\x1b[2J.jpg': empty" in capsys.readouterr().err
     assert folder(source, tmp_path / "out", "--skip-bad") == 0
     said = capsys.readouterr().out
-    assert "files not named as images ignored: 'train/n02119789/x\\ny.txt'" in said
+    assert "1 file not named as images ignored: 'train/n02119789/x\\ny.txt'" in said
     assert "\x1b" not in said
     (source / "val/new\nclass").mkdir()
     assert folder(source, tmp_path / "out") == 2
-    assert "1 classes that train/ has not: 'new\\nclass'" in capsys.readouterr().err
+    assert "1 class that train/ lacks: 'new\\nclass'" in capsys.readouterr().err

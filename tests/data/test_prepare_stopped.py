@@ -1,4 +1,4 @@
-"""Preparing is stopped in every way: what was read is not read again, and nobody is left over."""
+"""Preparing, stopped in every way: the next run continues, and no processes remain."""
 
 import os
 import signal
@@ -12,10 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data.indexing.units import FEW_BYTES, JOURNAL, Journal
+from data.formats import devkit
+from data.indexing.journal import JOURNAL, Journal
+from data.indexing.reading import FEW_BYTES
 from data.sources.imagenet import ClassTar
 from tests.support.images import make_images
-from tests.support.official import tar, write_devkit, write_train_archive, write_val_archive
+from tests.support.official import md5, tar, write_devkit, write_train_archive, write_val_archive
 from tests.support.packings import OFFICIAL
 from tests.support.preparing import INDEX_FILES, ROOT, run
 
@@ -24,7 +26,10 @@ PROGRAM = """
 import os, sys, time
 sys.path.insert(0, {root!r})
 from data import prepare
+from data.formats import devkit
 from data.sources.imagenet import ClassTar
+
+devkit.MD5 = {md5!r}
 
 def read(tar, read=ClassTar.read):
     with open({log!r}, "a") as log:
@@ -40,13 +45,13 @@ if __name__ == "__main__":
 KINDS = ("train", "val", "devkit")
 WNIDS = [f"n{number:08d}" for number in range(6)]
 STUCK = WNIDS[2:4]
-"""Classes whose reading takes for ever while nothing else is said."""
+"""Classes whose reading never ends in `half_way`."""
 MEGABYTE = 1_000_000
 
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 MB in six classes, the larger ones first."""
+    """Archives of 40 MB in six classes, the larger ones first."""
     folder = tmp_path_factory.mktemp("archives")
     jpegs = [picture.content for picture in make_images(12, classes=6, size=(16, 12), seed=0)]
     images = {
@@ -64,7 +69,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Preparation:
-    """prepare.py on the archives as a process of its own, which logs what classes it reads."""
+    """prepare.py on the archives, as a process that logs the classes it reads."""
 
     archives: Path
     folder: Path
@@ -76,7 +81,9 @@ class Preparation:
     def start(self, *, workers: int, stuck: Sequence[str] = ()) -> subprocess.Popen[str]:
         program, log = self.folder / "program.py", self.folder / "log"
         log.write_text("")
-        program.write_text(PROGRAM.format(root=str(ROOT), log=str(log)))
+        program.write_text(
+            PROGRAM.format(root=str(ROOT), log=str(log), md5=md5(self.archives / OFFICIAL[2]))
+        )
         options = [
             f"--{kind}={self.archives / name}" for kind, name in zip(KINDS, OFFICIAL, strict=True)
         ]
@@ -87,14 +94,14 @@ class Preparation:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"STUCK": " ".join(stuck)},
-            start_new_session=True,  # a terminal's Ctrl-C goes to a whole group of processes
+            start_new_session=True,  # Ctrl-C on a terminal goes to a whole group of processes
         )
 
     def log(self) -> list[str]:
         return (self.folder / "log").read_text().split()
 
     def records(self) -> int:
-        """How many units the journal holds, while a process has it open."""
+        """The number of units in the journal, which a process may have open."""
         try:
             content = (self.out / JOURNAL).read_bytes()
         except FileNotFoundError:
@@ -106,7 +113,7 @@ class Preparation:
         return count
 
     def finish(self, *, workers: int) -> list[str]:
-        """Prepare to the end; return the classes that were read for it."""
+        """Prepare to the end; return the classes that were read."""
         process = self.start(workers=workers)
         _, said = process.communicate(timeout=SECONDS)
         assert (process.returncode, said) == (0, "")
@@ -116,7 +123,7 @@ class Preparation:
 
 @pytest.fixture(scope="module")
 def whole(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The index of a preparation that nothing disturbed."""
+    """The index of an undisturbed preparation."""
     preparation = Preparation(archives, tmp_path_factory.mktemp("whole"))
     assert preparation.finish(workers=1) == WNIDS
     return {path.name: path.read_bytes() for path in preparation.out.iterdir()}
@@ -136,10 +143,10 @@ def assert_gone(processes: list[psutil.Process]) -> None:
 
 
 def half_way(preparation: Preparation) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """A preparation of which two processes have read two classes and are at two more."""
+    """A preparation in which two processes have read two classes and are reading two more."""
     process = preparation.start(workers=2, stuck=STUCK)
-    begun = {*WNIDS[:2], *STUCK}
-    wait_until(lambda: preparation.records() == 2 and set(preparation.log()) == begun, process)
+    started = {*WNIDS[:2], *STUCK}
+    wait_until(lambda: preparation.records() == 2 and set(preparation.log()) == started, process)
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
@@ -153,13 +160,13 @@ def blocks_interrupts(process: psutil.Process) -> bool:
     return bool(int(blocked, 16) & 1 << (signal.SIGINT - 1))
 
 
-def assert_goes_on(preparation: Preparation, whole: dict[str, bytes], *, workers: int) -> None:
+def assert_continues(preparation: Preparation, whole: dict[str, bytes], *, workers: int) -> None:
     assert preparation.records() == 2
     assert preparation.finish(workers=workers) == WNIDS[2:]
     assert {path.name: path.read_bytes() for path in preparation.out.iterdir()} == whole
 
 
-def test_a_killed_preparation_goes_on(
+def test_a_killed_preparation_is_continued(
     archives: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     preparation = Preparation(archives, tmp_path)
@@ -171,10 +178,10 @@ def test_a_killed_preparation_goes_on(
     assert [path.name for path in preparation.out.iterdir()] == [JOURNAL]
     with (preparation.out / JOURNAL).open("ab") as journal:
         journal.write(bytes(range(100)))
-    assert_goes_on(preparation, whole, workers=2)
+    assert_continues(preparation, whole, workers=2)
 
 
-def test_ctrl_c_ends_at_once_and_in_one_line(
+def test_ctrl_c_stops_at_once_with_one_message(
     archives: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     preparation = Preparation(archives, tmp_path)
@@ -183,12 +190,12 @@ def test_ctrl_c_ends_at_once_and_in_one_line(
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
-    assert said == "prepare.py: interrupted; give the same command again to go on\n"
+    assert said == "\nprepare.py: interrupted; give the same command again to continue\n"
     assert_gone(children)
-    assert_goes_on(preparation, whole, workers=1)
+    assert_continues(preparation, whole, workers=1)
 
 
-def test_a_killed_worker_is_told(archives: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_reported(archives: Path, tmp_path: Path) -> None:
     preparation = Preparation(archives, tmp_path)
     process, children = half_way(preparation)
     workers_of(children)[0].kill()
@@ -201,10 +208,11 @@ def test_a_killed_worker_is_told(archives: Path, tmp_path: Path) -> None:
     assert preparation.records() == 2
 
 
-def test_a_mistake_in_much_data_leaves_what_was_read(
+def test_a_mistake_in_large_data_keeps_what_was_read(
     archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, val, kit = (archives / name for name in OFFICIAL)
+    monkeypatch.setattr(devkit, "MD5", md5(kit))
     wrong = archives / "wrong.tar"
     wrong.write_bytes(tar({"ILSVRC2012_val_00000001.JPEG": b"", "strange": b""}))
     command: list[object] = ["imagenet", "--train", train, "--devkit", kit, "--partial"]
@@ -225,6 +233,6 @@ def test_ctrl_c_while_workers_start(archives: Path, tmp_path: Path) -> None:
     children = parent.children()
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=SECONDS)
-    assert (process.returncode, said.count("\n")) == (130, 1), said
+    assert (process.returncode, said.count("\n")) == (130, 2), said
     assert_gone(children)
     assert preparation.log() == []

@@ -1,4 +1,4 @@
-"""show.py: what it prints adds up, and what it draws is what training will see, to the pixel."""
+"""show.py: its figures add up, and its pictures are those of training, pixel for pixel."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -80,12 +80,12 @@ def one_place(sheet: NDArray[np.uint8], picture: NDArray[np.uint8]) -> tuple[int
 def training_loader(folder: Path, config: Config) -> Loader:
     split = Split(Index.open(folder, "train"), Index.open(folder, "val"))
     return open_loader(
-        config.data, split, seed=config.seed, global_batch=BATCH, rank_batch=5, world=World()
+        config.data, split, seed=config.seed, global_batch=BATCH, batch_per_rank=5, world=World()
     )
 
 
 def views_in_training(folder: Path, config: Config) -> dict[tuple[int, int], NDArray[np.uint8]]:
-    """What training sees in its first three epochs, by sample and epoch."""
+    """The views of the first three epochs of training, by sample and epoch."""
     index = Index.open(folder, "train")
     views: dict[tuple[int, int], NDArray[np.uint8]] = {}
     steps = range(1, 3 * TRAIN_IMAGES // BATCH + 2)
@@ -144,7 +144,7 @@ def test_the_sheet_shows_what_evaluation_sees_to_the_pixel(folder: Path, tmp_pat
     both = Split(training, training), Split(training, Index.open(folder, "val"))
     for split in both:
         loader = open_loader(
-            config.data, split, seed=0, global_batch=BATCH, rank_batch=5, world=World()
+            config.data, split, seed=0, global_batch=BATCH, batch_per_rank=5, world=World()
         )
         with loader.evaluate() as stream:
             images = torch.cat([batch.images for batch in stream]).numpy()
@@ -170,7 +170,7 @@ def test_small_images_are_enlarged_by_a_whole_factor(folder: Path, tmp_path: Pat
     assert places_of(sheet, picture.repeat(6, 0).repeat(6, 1))
 
 
-def test_without_a_recipe_images_are_cut_as_the_schema_says(
+def test_without_a_recipe_crops_are_the_defaults_of_the_schema(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = shown(folder, tmp_path / "sheet.png", "--samples", 1)
@@ -237,7 +237,7 @@ def test_classes_are_named_in_words(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--config", "none.yaml"], "none.yaml: no such file"),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(
+def test_mistakes_are_reported_without_a_traceback(
     folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], part: str
 ) -> None:
     assert show.main([str(folder), *options]) == 2

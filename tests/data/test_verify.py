@@ -1,4 +1,4 @@
-"""verify.py finds just the damage that was done, and nothing in a sound dataset."""
+"""verify.py finds exactly the damage, and nothing in a sound dataset."""
 
 import os
 from pathlib import Path
@@ -26,9 +26,7 @@ def test_nothing_is_found_in_a_sound_dataset(folder: Path, options: tuple[str, .
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_flipped_byte_spoils_the_image_that_holds_it_and_no_other(
-    folder: Path, seed: int
-) -> None:
+def test_a_flipped_byte_damages_only_its_image(folder: Path, seed: int) -> None:
     index = Index.open(folder, "train")
     path = folder / "a.tar"
     sample = int(np.random.default_rng(seed).choice(in_file(folder, "a.tar")))
@@ -46,7 +44,7 @@ def test_a_flipped_byte_spoils_the_image_that_holds_it_and_no_other(
         assert outcome(folder).code == 0
 
 
-def test_a_fault_is_listed_with_all_that_finds_it(folder: Path) -> None:
+def test_a_fault_is_listed_with_its_place(folder: Path) -> None:
     index = Index.open(folder, "train")
     sample = in_file(folder, "b.tar")[4]
     flip(folder / "b.tar", int(index.offsets[sample]) + 100)
@@ -63,14 +61,14 @@ def test_a_fault_is_listed_with_all_that_finds_it(folder: Path) -> None:
     }
 
 
-def test_an_archive_that_is_gone(folder: Path) -> None:
+def test_a_missing_archive_loses_its_images(folder: Path) -> None:
     (folder / "b.tar").unlink()
     done = outcome(folder)
     assert done.faults == {("train", sample, "missing") for sample in in_file(folder, "b.tar")}
     assert done.files == {("b.tar", "missing")}
 
 
-def test_a_truncated_archive(folder: Path) -> None:
+def test_a_truncated_archive_loses_its_last_images(folder: Path) -> None:
     index = Index.open(folder, "train")
     samples = in_file(folder, "a.tar")
     path = folder / "a.tar"
@@ -87,7 +85,7 @@ def test_a_truncated_archive(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [0, 100, -100])
-def test_an_archive_replaced_by_another(folder: Path, change: int) -> None:
+def test_a_replaced_archive_loses_its_images(folder: Path, change: int) -> None:
     path = folder / "a.tar"
     size = path.stat().st_size + change
     other = np.random.default_rng(0).integers(0, 256, size, np.uint8)
@@ -97,14 +95,14 @@ def test_an_archive_replaced_by_another(folder: Path, change: int) -> None:
     assert done.files == {("a.tar", "replaced")}
 
 
-def test_an_archive_that_grew(folder: Path) -> None:
+def test_a_longer_archive_is_reported(folder: Path) -> None:
     with (folder / "v.tar").open("ab") as stream:
         stream.write(b"more")
     done = outcome(folder)
     assert (done.code, done.faults, done.files) == (1, set(), {("v.tar", "longer")})
 
 
-def test_a_folder_or_a_pipe_in_the_place_of_an_archive(folder: Path) -> None:
+def test_a_folder_or_a_pipe_instead_of_an_archive_loses_its_images(folder: Path) -> None:
     (folder / "a.tar").unlink()
     (folder / "a.tar").mkdir()
     (folder / "b.tar").unlink()
@@ -115,7 +113,7 @@ def test_a_folder_or_a_pipe_in_the_place_of_an_archive(folder: Path) -> None:
     }
 
 
-def test_all_damage_at_once_is_told_apart_whoever_reads(folder: Path) -> None:
+def test_all_kinds_of_damage_are_told_apart_by_any_number_of_workers(folder: Path) -> None:
     index = Index.open(folder, "train")
     in_a = in_file(folder, "a.tar")
     flip(folder / "a.tar", int(index.offsets[in_a[2]]))
@@ -128,7 +126,7 @@ def test_all_damage_at_once_is_told_apart_whoever_reads(folder: Path) -> None:
     assert outcome(folder, "--decode", "--workers", "5").report["faults"] == done.report["faults"]
 
 
-def test_images_that_moved_are_found_under_another_root(folder: Path, tmp_path: Path) -> None:
+def test_moved_images_are_found_under_another_root(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     for name in ("a.tar", "b.tar", "v.tar"):
         (folder / name).rename(tmp_path / "elsewhere" / name)
@@ -136,7 +134,7 @@ def test_images_that_moved_are_found_under_another_root(folder: Path, tmp_path: 
     assert outcome(folder, "--root", tmp_path / "elsewhere").code == 0
 
 
-def test_archives_that_were_only_copied_or_touched_are_sound(folder: Path) -> None:
+def test_copied_or_touched_archives_are_sound(folder: Path) -> None:
     (folder / "copy").write_bytes((folder / "a.tar").read_bytes())
     (folder / "copy").replace(folder / "a.tar")
     os.utime(folder / "b.tar", (0, 0))

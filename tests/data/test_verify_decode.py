@@ -1,4 +1,4 @@
-"""verify.py --decode finds what training would stumble over, and what is odd."""
+"""verify.py --decode finds the images that training would refuse, and odd ones."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_decoding_finds_every_kind_of_image_and_no_other(tmp_path: Path) -> None
     assert outcome(tmp_path).faults == {("train", at["empty"], "empty")}
 
 
-def test_what_is_found_is_what_training_stumbles_over(tmp_path: Path) -> None:
+def test_faults_are_the_images_that_training_refuses(tmp_path: Path) -> None:
     at = with_odd(tmp_path)
     index = Index.open(tmp_path, "train")
     told = {int(line.rpartition("at offset ")[2].split()[0]) for line in dali(tmp_path).verify()}
@@ -49,17 +49,17 @@ def test_what_is_found_is_what_training_stumbles_over(tmp_path: Path) -> None:
     assert told == {int(index.offsets[sample]) for sample in faults - {at["wrong-size"]}}
 
 
-def test_a_dataset_without_a_single_image_that_decodes(tmp_path: Path) -> None:
+def test_all_images_may_be_corrupt(tmp_path: Path) -> None:
     cut = [
         Picture(p.name, p.content[:-200], p.size, p.label) for p in pictures(70, 1)
-    ]  # more than are decoded at a time
+    ]  # more than one batch
     texts = [Picture(p.name, p.name.encode(), p.size, p.label) for p in pictures(70, 1)]
     packed(tmp_path, {"a.tar": cut, "v.tar": texts})
     faults = outcome(tmp_path, "--decode").report["faults"]
     assert [entry["split"] for entry in faults["corrupt"]] == ["train"] * 70 + ["val"] * 70
 
 
-def test_other_formats_are_not_odd_where_all_images_are_of_them(tmp_path: Path) -> None:
+def test_another_format_is_not_odd_if_all_images_have_it(tmp_path: Path) -> None:
     made = [
         Picture(f"{n}.png", stored(noise(SIZE, n), "PNG"), SIZE, n % CLASSES) for n in range(12)
     ]

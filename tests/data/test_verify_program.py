@@ -1,4 +1,4 @@
-"""verify.py --exclude, and verify.py as a program: what it writes, says and refuses."""
+"""verify.py --exclude, and verify.py as a program."""
 
 import subprocess
 import sys
@@ -61,7 +61,7 @@ def test_the_dataset_without_faulty_images_is_sound_and_trains(
     assert len(joined(evaluated(dali(tmp_path / "out"))).labels) == 6
 
 
-def test_the_new_dataset_says_what_it_was_made_from(folder: Path, tmp_path: Path) -> None:
+def test_the_new_dataset_records_its_origin(folder: Path, tmp_path: Path) -> None:
     damage(folder)
     verified(folder, "--exclude", tmp_path / "out")
     manifest = read_manifest(tmp_path / "out")
@@ -71,7 +71,7 @@ def test_the_new_dataset_says_what_it_was_made_from(folder: Path, tmp_path: Path
     assert manifest.classes == read_manifest(folder).classes
 
 
-def test_findings_are_left_out_if_asked(tmp_path: Path) -> None:
+def test_findings_are_left_out_on_request(tmp_path: Path) -> None:
     at = with_odd(tmp_path / "in")
     index = Index.open(tmp_path / "in", "train")
     verified(tmp_path / "in", "--decode", "--exclude", tmp_path / "one")
@@ -87,7 +87,7 @@ def test_findings_are_left_out_if_asked(tmp_path: Path) -> None:
     assert outcome(tmp_path / "two", "--decode").code == 0
 
 
-def test_of_a_sound_dataset_nothing_is_left_out(folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_left_out_of_a_sound_dataset(folder: Path, tmp_path: Path) -> None:
     assert verified(folder, "--exclude", tmp_path / "out") == 0
     assert read_manifest(tmp_path / "out").fingerprint == read_manifest(folder).fingerprint
 
@@ -101,14 +101,14 @@ def test_no_class_may_lose_all_its_images(
     (tmp_path / "in/b.tar").unlink()
     assert verified(tmp_path / "in", "--exclude", tmp_path / "out") == 2
     told = capsys.readouterr().err
-    assert "no training image is left of class1 (1 of 3 classes)" in told
+    assert "no training image would be left of class1 (1 of 3 classes)" in told
     assert not (tmp_path / "out").exists()
 
 
 MISTAKES: dict[str, Callable[[Path, Path], list[object]]] = {
     "no dataset at": lambda folder, tmp: [tmp / "none"],
     "is the dataset itself": lambda folder, tmp: [folder, "--exclude", folder],
-    "is no folder": lambda folder, tmp: [folder, "--exclude", folder / "a.tar"],
+    "is not a folder": lambda folder, tmp: [folder, "--exclude", folder / "a.tar"],
     "needs --exclude OUT": lambda folder, tmp: [folder, "--exclude-also", "cmyk", "--decode"],
     "--decode to find": lambda folder, tmp: [
         folder,
@@ -122,7 +122,7 @@ MISTAKES: dict[str, Callable[[Path, Path], list[object]]] = {
 
 
 @pytest.mark.parametrize("part", MISTAKES)
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_reported_in_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str
 ) -> None:
     arguments = MISTAKES[part](folder, tmp_path)
@@ -142,11 +142,11 @@ def test_an_unknown_finding_is_refused(folder: Path, capsys: pytest.CaptureFixtu
     assert "not-jpeg, cmyk, large, small" in capsys.readouterr().err
 
 
-def test_the_program_says_what_it_found(folder: Path) -> None:
+def test_the_program_prints_its_findings(folder: Path) -> None:
     (folder / "b.tar").unlink()
     command = [sys.executable, ROOT / "data/verify.py", folder]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/")
     assert done.returncode == 1, done.stderr
     assert done.stderr == ""
-    assert f"{folder}/b.tar: missing; 9 of its 9 images are lost" in done.stdout
+    assert f"{folder}/b.tar: missing; 9 of 9 images lost" in done.stdout
     assert "9 faulty images and 1 damaged archive;" in done.stdout

@@ -1,4 +1,4 @@
-"""The engines on GPUs, one rank for each, up to two: NCCL where there are two."""
+"""The engines on one or two GPUs, one rank each; with NCCL on two."""
 
 import math
 
@@ -10,7 +10,7 @@ from tests.multiprocess.engine_runs import Outcome, Trial, run_trials_afresh
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
 
 ENGINES: dict[str, Ddp | DeepSpeed] = {
@@ -27,12 +27,12 @@ SETTINGS = {
     "fp16": {"precision": "fp16", "clip_norm": 0.5},
 }
 OVERFLOWING = 2.0**22
-"""A loss scale at which the gradients are infinite in fp16."""
+"""A loss scale that makes the gradients infinite in fp16."""
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """Trainings in which, after the first step, the host never waits for the device."""
+    """Runs in which the host never waits for the device after the first step."""
     trials = [
         Trial(
             f"{setting} {name}",
@@ -51,10 +51,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2"])
-def test_engines_come_to_the_same_weights(
+def test_engines_give_the_same_losses(
     outcomes: dict[str, Outcome], setting: str, engine: str
 ) -> None:
-    """Of channels-last weights stages 1 and 2 know nothing: other kernels compute, and round."""
+    """ZeRO 1 and 2 do not keep channels-last weights: other kernels run, and round differently."""
     ours, theirs = outcomes[f"{setting} {engine}"], outcomes[f"{setting} ddp"]
     if engine == "zero0":
         assert ours["losses"] == theirs["losses"]
@@ -65,7 +65,7 @@ def test_engines_come_to_the_same_weights(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_loss_scale_of_fp16_backs_off(outcomes: dict[str, Outcome], engine: str) -> None:
+def test_the_fp16_loss_scale_backs_off(outcomes: dict[str, Outcome], engine: str) -> None:
     outcome = outcomes[f"fp16 {engine}"]
     assert 1 <= math.log2(OVERFLOWING / outcome["scaler"]["scale"]) < STEPS
     momentum = outcome["optimizer"]["momentum_buffer"]

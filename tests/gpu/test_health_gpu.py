@@ -1,4 +1,4 @@
-"""GPUs measure themselves; two of them the way between them, over NCCL."""
+"""Health measurements on GPUs; with two, also of the link between them, over NCCL."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from pipeline.distributed.world import World
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
 
 PAIR = """
@@ -26,7 +26,7 @@ from pipeline.distributed.world import join_world
 from pipeline.distributed.health import check_health
 
 with join_world() as world:
-    world.all_reduce_sum_(torch.zeros(1, device=world.device))  # connects, which may take long
+    world.all_reduce_sum_(torch.zeros(1, device=world.device))  # connecting may take long
     started = time.monotonic()
     healths = [asdict(health) for health in check_health(world, 5.0)]
     found = {"healths": healths, "seconds": time.monotonic() - started}
@@ -34,7 +34,7 @@ with join_world() as world:
 """
 
 
-def test_a_gpu_alone_measures_its_products_and_copies_and_leaves_its_generator_alone() -> None:
+def test_a_single_gpu_measures_products_and_copies_and_keeps_its_generator() -> None:
     device = torch.device("cuda", 0)
     torch.cuda.manual_seed(5)
     before = torch.cuda.get_rng_state(device)
@@ -47,22 +47,22 @@ def test_a_gpu_alone_measures_its_products_and_copies_and_leaves_its_generator_a
     assert health.links == ()
 
 
-def test_products_are_waited_for() -> None:
-    """No GPU of today reaches what merely asking for products would come to."""
+def test_the_measurement_waits_for_the_products() -> None:
+    """Timing only the launches would give figures far above any current GPU."""
     (health,) = check_health(World(device=torch.device("cuda", 0)), 2.0)
     assert health.matmul_teraflops < 10_000
     assert (health.host_to_device_gigabytes_per_second or 0) < 2_000
 
 
-def test_a_node_tells_its_gpu_and_the_versions_that_drive_it(tmp_path: Path) -> None:
+def test_a_node_reports_its_gpu_and_driver_versions(tmp_path: Path) -> None:
     assert re.fullmatch(r"\d+\.\d+(\.\d+)*", driver_version())
     what, _ = node_lines(describe_nodes(World(device=torch.device("cuda", 0)), tmp_path, None))
     assert f"1 x {torch.cuda.get_device_name(0)}" in what
     assert f"CUDA {torch.version.cuda}" in what
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is only one GPU")
-def test_two_gpus_measure_the_way_between_them(
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_measure_the_link_between_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pair.py").write_text(PAIR)

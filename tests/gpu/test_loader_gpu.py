@@ -1,4 +1,4 @@
-"""The loader with its images on the GPU, against the same on the CPU."""
+"""The loader with images on the GPU, compared with the CPU."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.support.loading import assert_equal, dali, evaluated, joined, trained
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
 
 GPU = torch.device("cuda", 0)
@@ -34,19 +34,19 @@ def mean_difference(ours: list[Batch], theirs: list[Batch]) -> float:
 
 
 @pytest.mark.parametrize("spec", [MIXED, ON_CPU], ids=["mixed", "cpu"])
-def test_batches_on_the_gpu_are_nearly_those_of_the_cpu(folder: Path, spec: Dali) -> None:
+def test_training_batches_on_the_gpu_agree_with_the_cpu(folder: Path, spec: Dali) -> None:
     ours = trained(dali(folder, spec=spec, device=GPU), 1, 5)
     assert {batch.images.device for batch in ours} == {GPU}
     assert {batch.labels.device for batch in ours} == {GPU}
     assert ours[0].images.dtype == torch.uint8
     difference = mean_difference(ours, trained(dali(folder), 1, 5))
-    assert difference < (2.0 if spec is MIXED else 1e-9)  # another decoder, other chroma
+    assert difference < (2.0 if spec is MIXED else 1e-9)  # the GPU decoder upsamples differently
 
 
-def test_evaluation_on_the_gpu_is_nearly_that_of_the_cpu(folder: Path) -> None:
-    cut = ResizeCenterCrop(resize=64, size=56)
-    ours = evaluated(dali(folder, evaluation=cut, spec=MIXED, device=GPU))
-    theirs = evaluated(dali(folder, evaluation=cut))
+def test_evaluation_on_the_gpu_agrees_with_the_cpu(folder: Path) -> None:
+    crop = ResizeCenterCrop(resize=64, size=56)
+    ours = evaluated(dali(folder, evaluation=crop, spec=MIXED, device=GPU))
+    theirs = evaluated(dali(folder, evaluation=crop))
     assert mean_difference(ours, theirs) < 1.0
     assert sum(len(batch.labels) for batch in ours) == 21
 
@@ -58,7 +58,7 @@ def test_region_decoding_changes_little(folder: Path) -> None:
     assert mean_difference(ours, theirs) < 1.0
 
 
-def test_a_batch_stays_as_it_is_while_it_is_held(folder: Path) -> None:
+def test_a_batch_keeps_its_pixels_while_later_ones_are_decoded(folder: Path) -> None:
     with dali(folder, spec=MIXED, device=GPU).train(range(1, 17)) as stream:
         held = [next(stream) for _ in range(8)]
         for _ in stream:

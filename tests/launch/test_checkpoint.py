@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.checkpoint import MANIFEST, read_checkpoint, write_checkpoint
-from pipeline.config.schema import Model
+from pipeline.config.schema import model_named
 from pipeline.models import build, count_parameters
 from pipeline.tracking.events import Evaluated, RunStarted
 from pipeline.tracking.jsonl import METRICS, Jsonl
-from pipeline.weights.stored import locate
+from pipeline.weights.find import find_one
 from tests.support.snapshots import flip_a_bit, save_all, snapshot
 from tests.support.stored_networks import CLASSES, Run, make_run, program
 
 ROOT = Path(__file__).parents[2]
-SMALL = Model(name="cifar_resnet8")
+SMALL = model_named("cifar_resnet8")
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_the_best_is_the_one_that_a_run_keeps(tmp_path: Path) -> None:
     for one in snapshots:
         write_checkpoint(tmp_path / "all", one)
     save_all(tmp_path / "kept", snapshots, keep_last=1)
-    best = locate(tmp_path / "all", best=True, warn=pytest.fail).name
+    best = find_one(tmp_path / "all", best=True, warn=pytest.fail).name
     assert best == "step-00000002"
     assert best in {path.name for path in (tmp_path / "kept").iterdir()}
 

@@ -25,7 +25,7 @@ def rows(recipe: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> l
     return [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
 
 
-def test_mixing_grows_with_windows_up_to_the_global_shuffle(
+def test_larger_windows_mix_better_up_to_the_global_shuffle(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ("data.order={name: windowed, shard_images: 4, window_shards: 60}",)
@@ -46,7 +46,7 @@ def test_mixing_grows_with_windows_up_to_the_global_shuffle(
 
 
 @pytest.mark.parametrize("text", ["4x1", "4x0x1", "axbxc", "4x1x3"])
-def test_a_mistake_is_told(recipe: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_a_mistake_is_one_line(recipe: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     assert order_quality.main([str(recipe), f"--windowed={text}"]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"--windowed {text}: ")

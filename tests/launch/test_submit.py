@@ -1,4 +1,4 @@
-"""What a person types is checked before anything starts, and every mistake comes with a remedy."""
+"""A command is checked before anything starts, and every mistake comes with a remedy."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def add_command(folder: Path, name: str) -> None:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Return what is said to a command that is a mistake of the user's."""
+    """Return the message for a command with a user's mistake."""
     try:
         code = main([str(each) for each in arguments])
     except SystemExit as end:
@@ -56,7 +56,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 # --------------------------------------------------------------------------------------- dry run
 
 
-def test_a_dry_run_shows_what_a_run_comes_to_and_makes_nothing(
+def test_a_dry_run_shows_the_summary_and_writes_nothing(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(recipe.parent.rglob("*"))
@@ -71,17 +71,17 @@ def test_a_dry_run_shows_what_a_run_comes_to_and_makes_nothing(
     assert shown["network"].startswith("cifar_resnet8, ")
     assert shown["network"].endswith(" parameters")
     assert shown["global batch"] == "16 images"
-    assert shown["micro batch"] == "8 images a rank x 2 accumulated"
+    assert shown["micro batch"] == "8 images per rank x 2 accumulated"
     assert shown["steps per epoch"] == "5.62"
     assert shown["length"] == "240 steps, 42.67 epochs"
     assert "peak 0.1 = 0.05 x 16/8, after 4 steps of warm-up" in shown["learning rate"]
     assert "cosine" in shown["learning rate"]
-    assert "global_batch: 16" in output.out  # of the resolved configuration
+    assert "global_batch: 16" in output.out  # in the resolved configuration
     assert list(Path().iterdir()) == []
     assert sorted(recipe.parent.rglob("*")) == before
 
 
-def test_what_a_dry_run_shows_is_a_recipe(
+def test_the_output_of_a_dry_run_is_a_recipe(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--dry-run", str(recipe), "seed=9"]) == 0
@@ -99,24 +99,24 @@ def test_what_a_dry_run_shows_is_a_recipe(
         "RECIPE --local seed=7 --nodes 1 name=other --ranks 2 --dry-run",
     ],
 )
-def test_options_may_stand_anywhere(
+def test_options_may_be_in_any_order(
     recipe: Path, capsys: pytest.CaptureFixture[str], order: str
 ) -> None:
     assert main(order.replace("RECIPE", str(recipe)).split(" ")) == 0
     shown = capsys.readouterr().out
     assert "seed: 7\n" in shown
     assert "name: other\n" in shown
-    assert "8 images a rank\n" in shown
+    assert "8 images per rank\n" in shown
 
 
-def test_from_a_checkout_that_is_not_installed_and_another_folder(
+def test_a_checkout_that_is_not_installed_runs_from_another_folder(
     recipe: Path, tmp_path: Path
 ) -> None:
-    """A relative path is one from where the person stands."""
+    """A relative path starts in the current folder."""
     done = subprocess.run(
         [sys.executable, "-S", ROOT / "launch" / "submit.py", "--dry-run", recipe.name],
         cwd=recipe.parent,
-        # Without the site module nothing is installed but what we name.
+        # Without the site module, only the named folder is on the path.
         env=os.environ | {"PYTHONPATH": str(Path(torch.__file__).parents[1])},
         capture_output=True,
         text=True,
@@ -186,15 +186,15 @@ def test_several_nodes_without_slurm(recipe: Path, capsys: pytest.CaptureFixture
 
 
 def test_with_slurm(recipe: Path, no_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a real cluster says is in tests/slurm; here a half of SLURM is installed."""
+    """Here sbatch exists but scontrol does not; for a real cluster, see tests/slurm."""
     add_command(no_slurm, "sbatch")
-    assert "scontrol is not on PATH: run this where SLURM is" in refusal(capsys, recipe)
-    assert "--local runs on this one" in refusal(capsys, recipe, "--local", "--nodes", 2)
+    assert "scontrol is not on PATH; run this on a SLURM login node" in refusal(capsys, recipe)
+    assert "--local trains on this machine" in refusal(capsys, recipe, "--local", "--nodes", 2)
     assert main(["--local", "--dry-run", str(recipe)]) == 0
 
 
 def test_decoding_on_a_gpu_needs_one(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ranks = torch.cuda.device_count() + 1  # more than the GPUs: they run on the CPU
+    ranks = torch.cuda.device_count() + 1  # more ranks than GPUs run on the CPU
     batch = f"train.global_batch={16 * ranks}"
     said = refusal(capsys, recipe, batch, "data.loader.decode=mixed", "--ranks", ranks)
     assert "data.loader.decode=mixed" in said

@@ -174,7 +174,7 @@ def _command(folder: Path, dataset: Path | None) -> list[object]:
     noise = None if dataset else make_dataset(folder / "data", train=90, val=23)
     cifar = [
         *("data.train.size=32", "data.train.pad=4", "data.eval.resize=32", "data.eval.size=32"),
-        *("evaluate.every_steps=150", "evaluate.rank_batch=500", "train.global_batch=48"),
+        *("evaluate.every_steps=150", "evaluate.batch_per_rank=500", "train.global_batch=48"),
     ]
     recipe = write_recipe(folder, dataset or noise)
     settings = cifar if dataset else ["train.global_batch=24"]

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from pipeline.config.schema import Ddp, DeepSpeed, Model, Sgd, Train
+from pipeline.config.schema import Ddp, DeepSpeed, Sgd, Train, model_named
 from pipeline.distributed.world import World, join_world
 from pipeline.engines import Engine, EngineState, Trainable, open_engine
 from pipeline.losses import build_loss
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> None:
 def train(trial: Trial, folder: Path, world: World) -> Outcome:
     defaults = {"steps": LAST_STEP, "precision": "fp32", "global_batch": trial.global_batch}
     settings = Train(**defaults | trial.train)
-    network = build(Model(name="cifar_resnet8"), classes=CLASSES, generator_seed=1)
+    network = build(model_named("cifar_resnet8"), classes=CLASSES, generator_seed=1)
     layout = torch.channels_last if settings.channels_last else torch.contiguous_format
     network.to(world.device).to(memory_format=layout)
     module = Normalized(

@@ -14,7 +14,7 @@ from pipeline.distributed.health import (
     describe_health,
     describe_nodes,
     node_lines,
-    slow_ones,
+    slow_ranks,
 )
 from pipeline.distributed.world import World, join_world
 
@@ -40,7 +40,7 @@ def measure(world: World, folder: Path, seconds: float) -> dict[str, object]:
     return {
         "seconds": taken,
         "healths": [asdict(health) for health in healths],
-        "said": [describe_health(healths), *slow_ones(healths)],
+        "said": [describe_health(healths), *slow_ranks(healths)],
         "reports": [asdict(report) for report in reports],
         "lines": node_lines(reports),
     }

@@ -32,7 +32,7 @@ train:
   log_every_steps: 5
 optim: {{lr: 0.05}}
 schedule: {{name: cosine, warmup_steps: 4}}
-evaluate: {{every_steps: 40, rank_batch: 7}}
+evaluate: {{every_steps: 40, batch_per_rank: 7}}
 checkpoint: {{every_steps: 10}}
 tracking: {{mlflow: false}}
 """

@@ -92,7 +92,7 @@ def test_an_interrupted_evaluation_is_repeated_on_resume(tmp_path: Path) -> None
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=30, val=300))
     run = tmp_path / "run"
     arguments = (recipe, f"run_dir={run}", "train.steps=12", "evaluate.every_steps=6")
-    arguments += ("evaluate.rank_batch=1", "train.log_every_steps=6", NEVER)
+    arguments += ("evaluate.batch_per_rank=1", "train.log_every_steps=6", NEVER)
     training = start(*arguments, ranks=2)
     train_until(lambda: reached(run, "progress", 6), training)
     training.ranks.send(signal.SIGTERM, training.ranks.pids[:1])

@@ -16,11 +16,11 @@ from pipeline.config.schema import (
     Cosine,
     Data,
     Evaluate,
-    Model,
     Polynomial,
     Sgd,
     StepDecay,
     Train,
+    model_named,
 )
 from pipeline.optim.schedule import Rate, Schedule, learning_rate
 from pipeline.plan import Every, make_plan
@@ -32,7 +32,7 @@ def config(schedule: Schedule | None = None, **changes: Any) -> Config:
     whole: dict[str, Any] = {
         "name": "test",
         "data": Data(dir=Path("somewhere")),
-        "model": Model(name="resnet50"),
+        "model": model_named("resnet50"),
         "train": Train(epochs=10, global_batch=64),
         "optim": Sgd(lr=0.1),
         "schedule": schedule or Cosine(),
@@ -192,7 +192,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_a_remedy(
 ) -> None:
     def plan(global_batch: int) -> Any:
         train = Train(epochs=1, global_batch=global_batch, accumulation=accumulation)
-        model = Model(name="resnet50", batch_norm_group=group)
+        model = model_named("resnet50", batch_norm_group=group)
         return make_plan(config(train=train, model=model), samples=1000, world_size=world)
 
     with pytest.raises(ValueError, match=f"global_batch={batch} does not divide.*; {remedy}$"):

@@ -1,7 +1,7 @@
-"""A cluster by hand: `python -m tests.slurm [--lab] [--nodes 4]`, as root, until Ctrl-C.
+"""A cluster to work with by hand: `python -m tests.slurm [--lab] [--nodes 4]`, as root.
 
-It prints the line to paste into another shell, where sinfo, sbatch and the project's programs then
-talk to this cluster. Nothing of it stays when it ends.
+It prints a line to paste into another shell, so that sinfo, sbatch and the project's programs use
+this cluster. Ctrl-C removes the cluster completely.
 """
 
 import argparse
@@ -20,10 +20,12 @@ from tests.slurm.settings import Hardware
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.slurm", description=__doc__)
-    parser.add_argument("--lab", action="store_true", help="each node in namespaces of its own")
+    parser.add_argument("--lab", action="store_true", help="run each node in its own namespaces")
     parser.add_argument("--nodes", type=int, default=4)
-    parser.add_argument("--cpus", type=int, default=4, help="that each node claims to have")
-    parser.add_argument("--gpus", type=int, default=0, help="stand-ins that each node claims")
+    parser.add_argument("--cpus", type=int, default=4, help="CPUs that each node claims to have")
+    parser.add_argument(
+        "--gpus", type=int, default=0, help="fake GPUs that each node claims to have"
+    )
     options = parser.parse_args()
     if missing := missing_for_cluster() or (missing_for_lab() if options.lab else ""):
         sys.exit(missing)

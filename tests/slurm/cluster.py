@@ -1,11 +1,11 @@
-"""A real SLURM cluster of Debian's packages whose nodes all run on this host.
+"""A real SLURM cluster from Debian's packages, with all nodes on this host.
 
     with start_cluster(tmp_path) as cluster:
         job = cluster.submit("srun hostname", "--nodes=4")
         cluster.wait_for(job, "COMPLETED")
 
-Submit by the project's own programs with `env=cluster.environment`. For nodes that can be switched
-off or cut from the network see `tests.slurm.lab`; to have one by hand, `python -m tests.slurm`.
+The project's programs use it with `env=cluster.environment`. For nodes that can be switched off or
+cut off the network, see `tests.slurm.lab`; to work by hand, run `python -m tests.slurm`.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from tests.slurm.settings import Hardware, Node, controller_at, free_ports, writ
 
 SECONDS_TO_ANSWER = 60
 SECONDS_TO_START = 60
-SECONDS_TO_SAVE = 6  # slurmctld puts off writing its state for up to 5 s
+SECONDS_TO_SAVE = 6  # slurmctld delays writing its state by up to 5 s
 
 
 class Cluster:
-    """A running cluster: its daemons' logs lie in `folder`."""
+    """A running cluster, with the logs of its daemons in `folder`."""
 
     def __init__(self, folder: Path, nodes: list[Node], keeper: Keeper) -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Cluster:
         self._controller = 0
 
     def run(self, *command: str) -> str:
-        """What a command, such as `squeue --noheader`, prints; RuntimeError if it fails."""
+        """Return the output of a command, such as squeue; raise `RuntimeError` if it fails."""
         answer = subprocess.run(
             command,
             env=self.environment,
@@ -54,16 +54,16 @@ class Cluster:
         return answer.stdout.strip()
 
     def submit(self, script: str, *options: str) -> str:
-        """Submit lines of shell with options of sbatch; returns the job's id."""
+        """Submit shell lines with options of sbatch; return the job id."""
         return self.run("sbatch", "--parsable", *options, "--wrap", script)
 
     def job(self, job_id: str) -> dict[str, str]:
-        """The fields of `scontrol show job`: JobState, Restarts, Reason, NodeList and others."""
+        """Return the fields of `scontrol show job`: JobState, Restarts, Reason, NodeList ..."""
         text = self.run("scontrol", "--oneliner", "show", "job", job_id)
         return dict(field.split("=", 1) for field in text.split() if "=" in field)
 
     def wait_for(self, job_id: str, state: str, seconds: float = 30) -> dict[str, str]:
-        """Wait for a job's state, such as RUNNING; returns its fields, or raises TimeoutError."""
+        """Wait for a job's state, such as RUNNING; return its fields, or raise `TimeoutError`."""
         wait_until(
             lambda: self.job(job_id)["JobState"] == state,
             lambda: f"job {job_id} is not {state}: {self.job(job_id)}",
@@ -72,12 +72,12 @@ class Cluster:
         return self.job(job_id)
 
     def node_states(self) -> dict[str, str]:
-        """By node: `idle`, `mixed`, `allocated`, `down`...; `*` follows if it does not answer."""
+        """Return the states by node: `idle`, `mixed`, `down` ...; with `*` if it is silent."""
         lines = self.run("sinfo", "--noheader", "--Node", "--partition=main", "--format=%N %T")
         return dict(line.split() for line in lines.splitlines())
 
     def wait_for_node(self, node: str, state: str, seconds: float = 60) -> None:
-        """Wait for a node's state as `node_states` tells it; `state` is a regular expression."""
+        """Wait until a node's state, as in `node_states`, matches the expression `state`."""
         wait_until(
             lambda: re.fullmatch(state, self.node_states()[node]) is not None,
             lambda: f"{node} is not {state}: {self.node_states()}",
@@ -85,29 +85,29 @@ class Cluster:
         )
 
     def set_down(self, node: str) -> None:
-        """Declare a node down, as an administrator does: SLURM ends or requeues its jobs."""
+        """Set a node down, as an administrator does: SLURM ends or requeues its jobs."""
         self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
 
     def resume(self, node: str) -> None:
-        """Declare a node fit again."""
+        """Return a node to service."""
         self.run("scontrol", "update", f"nodename={node}", "state=resume")
 
     def stop_controller(self) -> None:
         """Kill slurmctld without warning.
 
-        It takes 6 s, so that the controller has written down all jobs that it was told of before.
+        It waits 6 s first, so that the controller has saved all of its jobs.
         """
         time.sleep(SECONDS_TO_SAVE)
         kill(self._controller)
 
     def restart_controller(self) -> None:
-        """Kill slurmctld without warning, and start it again; returns when it answers."""
+        """Kill slurmctld without warning and start it again; return when it answers."""
         self.stop_controller()
         self.start_controller()
         self.wait_for_nodes("idle", "mixed", "allocated")
 
     def rank_processes(self, job_id: str) -> list[psutil.Process]:
-        """What runs of a job's ranks, on all nodes, with the processes that they started."""
+        """Return the processes of a job's ranks on all nodes, with their children."""
         wanted = {"SLURM_JOB_ID": job_id, "SLURM_CONF": self.environment["SLURM_CONF"]}
         return [
             process
@@ -117,7 +117,7 @@ class Cluster:
         ]
 
     def rank_process(self, job_id: str, rank: int) -> psutil.Process:
-        """The process that srun started as a rank, not those that it started itself."""
+        """Return the process that srun started as a rank, not its children."""
         (process,) = (
             process
             for process in self.rank_processes(job_id)
@@ -128,7 +128,7 @@ class Cluster:
         return process
 
     def restore(self) -> None:
-        """Cancel all jobs and make all nodes idle, whatever was done to them."""
+        """Cancel all jobs and make all nodes idle."""
         self.run("scancel", "--quiet", "--user=root")
         for node, state in self.node_states().items():
             if not re.fullmatch(r"idle|mixed|allocated|completing", state):
@@ -137,7 +137,7 @@ class Cluster:
         self.wait_for_nodes("idle")
 
     def wait_for_nodes(self, *states: str) -> None:
-        """Return when every node is in one of these states."""
+        """Wait until every node is in one of these states."""
         wait_until(
             lambda: set(self._states_if_any().values()) <= set(states),
             lambda: f"not ready: {self._states_if_any()}, see {self.folder}/*.log",
@@ -145,13 +145,13 @@ class Cluster:
         )
 
     def start_munge(self) -> None:
-        """Start munged with a key and a socket of its own."""
+        """Start munged with its own key and socket."""
         key = self.folder / "munge.key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o400)
         names = {"socket": "munge.socket", "pid-file": "munge.pid", "seed-file": "munge.seed"}
         files = [f"--{option}={self.folder / name}" for option, name in names.items()]
-        # Force: the folder of a test is nobody else's, which munged takes for a mistake.
+        # Without --force, munged rejects the permissions of a test folder.
         command = ["munged", "--foreground", "--force", f"--key-file={key}", *files]
         self.start_daemon("munged", *command)
         wait_until((self.folder / "munge.socket").exists, lambda: "munged does not start", 10)
@@ -164,7 +164,7 @@ class Cluster:
             self.start_daemon(node.name, "slurmd", "-D", "-N", node.name)
 
     def start_daemon(self, name: str, *command: str) -> int:
-        """Start what writes `name`.log; returns its process id."""
+        """Start a daemon that writes `name`.log; return its process id."""
         return self._keeper.start(command, self.folder / f"{name}.log", self.environment)
 
     def _states_if_any(self) -> dict[str, str]:
@@ -180,9 +180,9 @@ def start_cluster(
     hardware: Hardware = Hardware(),  # noqa: B008 it is frozen
     **slurm_conf: object,
 ) -> Generator[Cluster]:
-    """A cluster of n1, n2, ... that is ready for jobs; after the block nothing of it runs.
+    """Yield a cluster of n1, n2, ... that is ready for jobs; after the block it is gone.
 
-    `slurm_conf` replaces settings of slurm.conf by their names, such as SlurmdTimeout=30.
+    `slurm_conf` replaces settings of slurm.conf, such as SlurmdTimeout=30.
     """
     port, *ports = free_ports(1 + hardware.nodes)
     nodes = [Node(f"n{index}", "127.0.0.1", port) for index, port in enumerate(ports, 1)]
@@ -203,7 +203,7 @@ def start_daemons(cluster: Cluster) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without the traces of a job that it may be part of."""
+    """Return this process's environment without the variables of a surrounding job."""
     strange = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
     return kept | {"PATH": search_path()}
@@ -217,7 +217,7 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
 
 
 def kill(pid: int) -> None:
-    """Kill a process, and return when it is gone."""
+    """Kill a process and wait until it is gone."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         process.kill()
@@ -225,7 +225,7 @@ def kill(pid: int) -> None:
 
 
 def wait_until(holds: Callable[[], bool], problem: Callable[[], str], seconds: float) -> None:
-    """Return when it holds; TimeoutError with the problem if it does not in time."""
+    """Wait until `holds`; raise `TimeoutError` with the problem if that takes too long."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:

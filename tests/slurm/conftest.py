@@ -1,7 +1,7 @@
-"""Clusters that tests share: every test gets one with all nodes idle and no jobs.
+"""Clusters that tests share: every test starts with all nodes idle and no jobs.
 
-Where a cluster cannot run, its tests are skipped; with EXPECT_SLURM=1 they fail. A lab, which needs
-namespaces, may be skipped even then.
+If a cluster cannot run here, its tests are skipped, or fail with EXPECT_SLURM=1. A lab needs
+namespaces, so its tests may be skipped even then.
 """
 
 import os
@@ -33,14 +33,14 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
 
 @pytest.fixture
 def cluster(shared_cluster: Cluster) -> Cluster:
-    """Nodes n1 to n4 of 4 CPUs and 4 GPU stand-ins each, all on this host."""
+    """Nodes n1 to n4 with 4 CPUs and 4 fake GPUs each, all on this host."""
     shared_cluster.restore()
     return shared_cluster
 
 
 @pytest.fixture
 def lab(shared_lab: Lab) -> Lab:
-    """Nodes m1 to m4 of 4 CPUs and 4 GPU stand-ins each, which can be cut and switched off."""
+    """Nodes m1 to m4 with 4 CPUs and 4 fake GPUs each, which can be cut off and switched off."""
     shared_lab.restore()
     return shared_lab
 

@@ -1,7 +1,7 @@
-"""A process that starts daemons when told to and outlives none of them.
+"""A process that starts daemons on request and kills all of them when it ends.
 
-It is the reaper of all that its daemons leave behind, so that a daemon's daemon cannot slip away.
-When its starter ends, even by SIGKILL, it kills every descendant and ends, too.
+It adopts orphans of its daemons, so that no descendant escapes. When its starter ends, even by
+SIGKILL, it kills every descendant and ends, too.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ SECONDS_TO_END = 20
 
 
 class Keeper:
-    """The handle that the starter holds."""
+    """The starter's handle."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
 
     def start(self, argv: Sequence[str], log: Path, environment: Mapping[str, str]) -> int:
-        """Start a program whose output is appended to `log`; returns its process id."""
+        """Start a program and append its output to `log`; return its process id."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         order = {"argv": list(argv), "log": str(log), "environment": dict(environment)}
@@ -43,13 +43,13 @@ class Keeper:
 
 @contextlib.contextmanager
 def keep_daemons() -> Generator[Keeper]:
-    """A keeper; after the block nothing that it started is alive."""
+    """Yield a keeper; after the block, nothing that it started is alive."""
     process = subprocess.Popen(
         [sys.executable, Path(__file__)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # Ctrl-C is for the starter
+        start_new_session=True,  # Ctrl-C must only reach the starter
     )
     with process:
         try:
@@ -72,7 +72,7 @@ def serve() -> None:
 def spawn(argv: list[str], log: str, environment: dict[str, str]) -> int:
     return os.posix_spawnp(
         "setpriv",
-        ["setpriv", "--pdeathsig", "KILL", "--", *argv],  # should the keeper itself be killed
+        ["setpriv", "--pdeathsig", "KILL", "--", *argv],  # in case the keeper itself is killed
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -1,13 +1,12 @@
-"""A SLURM cluster whose nodes have networks, addresses, host names and processes of their own.
+"""A SLURM cluster whose nodes have their own networks, addresses, host names and processes.
 
     with start_lab(tmp_path) as lab:
         job = lab.submit("srun train", "--nodes=4")
         lab.power_off("m3")
 
-Each node m1, m2, ... lives in namespaces that its own first process holds, wired by a virtual
-cable to a switch, which is a bridge in a network namespace of its own. One more cable leads from
-the switch to this host, where the controller runs. So the kernel removes every interface as soon as
-the processes are gone, however they ended.
+Each node m1, m2, ... runs in its own namespaces, and a virtual cable connects it to a switch: a
+bridge in another network namespace. One more cable connects the switch to this host, where the
+controller runs. The kernel removes every interface as soon as the processes have ended.
 """
 
 import contextlib
@@ -36,7 +35,7 @@ exec slurmd -D -N {name}
 
 
 class Lab(Cluster):
-    """A running cluster whose nodes can be switched off and cut from the network."""
+    """A running cluster whose nodes can be switched off and cut off the network."""
 
     def __init__(self, folder: Path, nodes: list[Node], keeper: Keeper, switch: int) -> None:
         super().__init__(folder, nodes, keeper)
@@ -44,16 +43,16 @@ class Lab(Cluster):
         self._holders: dict[str, int] = {}
 
     def cut(self, node: str) -> None:
-        """Cut a node's cable: its processes run on, nobody reaches them."""
+        """Cut a node's cable: its processes still run, but are unreachable."""
         self._wire(f"link set {node} down")
 
     def mend(self, node: str) -> None:
-        """Mend a node's cable."""
+        """Reconnect a node's cable."""
         self._wire(f"link set {node} up")
 
     def power_off(self, node: str) -> None:
-        """Switch a node off: it falls silent, no connection is closed; its processes are gone."""
-        # The cable goes first: no farewell gets out, and the kernel has nothing left to remove.
+        """Switch a node off: its processes end, and no connection is closed."""
+        # The cable goes first, so that the dying processes cannot send anything.
         self._wire(f"link delete {node}")
         kill(self._holders.pop(node))
 
@@ -96,9 +95,9 @@ def start_lab(
     hardware: Hardware = Hardware(),  # noqa: B008 it is frozen
     **slurm_conf: object,
 ) -> Generator[Lab]:
-    """A lab of m1, m2, ... that is ready for jobs; after the block nothing of it is left.
+    """Yield a lab of m1, m2, ... that is ready for jobs; after the block it is gone.
 
-    `slurm_conf` replaces settings of slurm.conf by their names, such as SlurmdTimeout=30.
+    `slurm_conf` replaces settings of slurm.conf, such as SlurmdTimeout=30.
     """
     with keep_daemons() as keeper:
         switch = keeper.start(["unshare", "--net", "sleep", "inf"], folder / "switch.log", {})
@@ -118,7 +117,7 @@ def start_lab(
 
 @contextlib.contextmanager
 def plug_in(switch: int) -> Generator[str]:
-    """Cable this host to the switch; yields the subnet's first three numbers."""
+    """Connect this host to the switch; yield the first three numbers of the subnet."""
     number = add_cable(switch)
     name, subnet = f"slurmlab{number}", f"10.77.{number}"
     try:
@@ -131,18 +130,18 @@ def plug_in(switch: int) -> Generator[str]:
         )
         yield subnet
     finally:
-        with contextlib.suppress(RuntimeError):  # gone with the switch, should that have died
+        with contextlib.suppress(RuntimeError):  # it disappears with the switch
             configure(f"link delete {name}")
 
 
 def add_cable(switch: int) -> int:
-    """Lay a cable from `slurmlab<number>` on this host to the switch; returns a free number."""
-    # An interface's name can be had only once: it is the lock on the subnet, too.
+    """Connect `slurmlab<number>` on this host to the switch; return a free number."""
+    # The name of an interface is unique, so it also locks the subnet.
     for number in range(1, MOST_LABS):
         with contextlib.suppress(RuntimeError):
             configure(f"link add slurmlab{number} type veth peer name uplink netns {switch}")
             return number
-    raise AssertionError("no cable could be laid: see `ip link`")
+    raise AssertionError("no free interface name: see `ip link`")
 
 
 def write_hosts(folder: Path, nodes: list[Node]) -> None:
@@ -151,7 +150,7 @@ def write_hosts(folder: Path, nodes: list[Node]) -> None:
 
 
 def wait_for_network(holder: int) -> None:
-    """Wait until a process has left this host's network for its own."""
+    """Wait until a process has its own network namespace."""
     here, there = Path("/proc/self/ns/net"), Path(f"/proc/{holder}/ns/net")
     wait_until(
         lambda: there.readlink() != here.readlink(), lambda: "unshare does not start", seconds=10
@@ -159,7 +158,10 @@ def wait_for_network(holder: int) -> None:
 
 
 def configure(*lines: str, inside: int | None = None) -> None:
-    """Run lines of `ip`, in the network of process `inside` if given; RuntimeError if one fails."""
+    """Run lines of `ip`, in the network of process `inside` if given.
+
+    Raises `RuntimeError` if one fails.
+    """
     enter = [] if inside is None else ["nsenter", "--net", f"--target={inside}"]
     answer = subprocess.run(
         [*enter, "ip", "-batch", "-"],

@@ -1,4 +1,4 @@
-"""What a cluster needs of the machine, and what of it is missing."""
+"""What a cluster needs on this machine, and what is missing."""
 
 import os
 import shutil
@@ -20,21 +20,21 @@ def search_path() -> str:
 
 
 def missing_for_cluster() -> str:
-    """Why no cluster can run here; empty if one can."""
+    """Return why no cluster can run here; empty if one can."""
     absent = [
         package
         for program, package in PACKAGES.items()
         if shutil.which(program, path=search_path()) is None
     ]
     if absent:
-        return f"a cluster needs Debian's packages {' '.join(absent)}"
+        return f"a cluster needs the Debian packages {' '.join(absent)}"
     return "" if os.geteuid() == 0 else "a cluster's daemons need root"
 
 
 def missing_for_lab() -> str:
-    """Why no nodes in namespaces of their own can run here; empty if they can."""
+    """Return why nodes in their own namespaces cannot run here; empty if they can."""
     if shutil.which("ip", path=search_path()) is None:
-        return "a lab needs Debian's package iproute2"
+        return "a lab needs the Debian package iproute2"
     probe = "ip link add name one type bridge && ip link add name two type veth"
     answer = subprocess.run(
         ["unshare", *ISOLATED, "sh", "-c", probe],

@@ -1,4 +1,4 @@
-"""The files that describe a cluster to SLURM: quick to start, to give up and to requeue."""
+"""SLURM's configuration files for a test cluster, with short timeouts."""
 
 import contextlib
 import random
@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PORTS = range(10_000, 20_000)  # below those that the kernel and torch choose from
-LONGEST_SOCKET = 107  # bytes that a Unix socket's path may have
+PORTS = range(10_000, 20_000)  # below the ports that the kernel and torch choose
+LONGEST_SOCKET = 107  # bytes in the path of a Unix socket
 
 
 @dataclass(frozen=True)
 class Node:
-    """One node as SLURM sees it."""
+    """One node for SLURM."""
 
     name: str
     address: str
@@ -22,7 +22,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a cluster claims to have: SLURM takes its word for it."""
+    """What a cluster claims to have; SLURM does not check it."""
 
     nodes: int = 4
     cpus: int = 4  # of each node
@@ -36,11 +36,10 @@ def write_settings(
     hardware: Hardware,
     overrides: Mapping[str, object],
 ) -> None:
-    """Write slurm.conf and its neighbours into `folder`.
+    """Write slurm.conf, gres.conf and cgroup.conf into `folder`.
 
-    Partition `main` is the default one; jobs of partition `urgent` preempt (requeue) those in it,
-    which get 10 s of grace after the signal of their `--signal`; one that ends by itself within
-    them is not requeued.
+    `main` is the default partition. Jobs of partition `urgent` preempt (requeue) jobs of `main`,
+    which get their `--signal` and 10 s of grace; a job that ends within the grace is not requeued.
     """
     values = {**defaults(folder, controller), **overrides}
     gpus = f"Gres=gpu:{hardware.gpus}" if hardware.gpus else ""
@@ -53,7 +52,7 @@ def write_settings(
     ]
     (folder / "slurm.conf").write_text("\n".join(lines) + "\n")
     (folder / "gres.conf").write_text(gres(folder, hardware.gpus))
-    # Named, as slurmd refuses to start where it would have to guess; nothing here uses it.
+    # Nothing uses it, but slurmd does not start if it has to guess the plugin.
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
 
 
@@ -61,7 +60,7 @@ def defaults(folder: Path, controller: Node) -> dict[str, object]:
     munge = folder / "munge.socket"
     assert len(str(munge)) <= LONGEST_SOCKET, f"too long for a socket: {munge}"
     return {
-        "ClusterName": f"test{random.randrange(10**9)}",  # tells equal job ids apart
+        "ClusterName": f"test{random.randrange(10**9)}",  # distinguishes equal job ids
         "SlurmctldHost": f"{controller.name}({controller.address})",
         "SlurmctldPort": controller.port,
         "SlurmUser": "root",
@@ -80,7 +79,7 @@ def defaults(folder: Path, controller: Node) -> dict[str, object]:
         "SelectTypeParameters": "CR_Core",
         "SlurmdParameters": "config_overrides",  # nodes may claim more than the machine has
         "GresTypes": "gpu",
-        "ReturnToService": 1,  # of nodes that fell silent, not of those set down
+        "ReturnToService": 1,  # for silent nodes, not for those set down
         "JobRequeue": 1,
         "KillWait": 5,
         "MessageTimeout": 5,
@@ -94,19 +93,19 @@ def defaults(folder: Path, controller: Node) -> dict[str, object]:
 
 
 def gres(folder: Path, gpus: int) -> str:
-    """Stand-ins for GPUs: SLURM wants a device's file, and gives jobs CUDA_VISIBLE_DEVICES."""
+    """Return gres.conf with fake GPUs: SLURM needs device files, and sets CUDA_VISIBLE_DEVICES."""
     for index in range(gpus):
         (folder / f"gpu{index}").symlink_to("/dev/null")
     return f"Name=gpu File={folder}/gpu[0-{gpus - 1}]\n" if gpus else ""
 
 
 def controller_at(address: str, port: int) -> Node:
-    """The controller, which runs on this host under its own name."""
+    """Return the controller, which runs on this host."""
     return Node(socket.gethostname().partition(".")[0], address, port)
 
 
 def free_ports(count: int) -> list[int]:
-    """Different TCP ports that are free, drawn at random: several clusters may start at once."""
+    """Return random free TCP ports, because several clusters may start at once."""
     ports: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe, contextlib.suppress(OSError):

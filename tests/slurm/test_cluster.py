@@ -1,4 +1,4 @@
-"""What tests may expect of the cluster and the lab that they run on."""
+"""The test cluster and the lab behave like real ones, and leave nothing behind."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from tests.slurm.lab import Lab, start_lab
 from tests.slurm.settings import Hardware
 
 REPOSITORY = Path(__file__).parents[2]
-REQUEUE_SECONDS = 15  # the credentials' 5 s and one more, then a round of scheduling
+REQUEUE_SECONDS = 15  # 5 s of the credentials, one more, and a scheduling cycle
 
 
 def running_job(cluster: Cluster, *options: str) -> str:
@@ -48,7 +48,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 def index_of_interface(folder: Path) -> int:
-    """The interface by which this host reaches a lab: unlike names, indices are never reused."""
+    """The index of this host's interface to a lab; unlike names, indices are never reused."""
     found = re.search(r"\(10\.77\.(\d+)\.254\)", (folder / "slurm.conf").read_text())
     assert found is not None
     return socket.if_nametoindex(f"slurmlab{found[1]}")
@@ -74,7 +74,7 @@ def test_a_job_sees_the_gpus_that_it_asked_for(cluster: Cluster) -> None:
     assert (cluster.folder / "gpus.txt").read_text() == "0,1\n"
 
 
-def test_ranks_are_found_and_none_is_left_after_a_cancel(cluster: Cluster) -> None:
+def test_ranks_are_found_and_gone_after_a_cancel(cluster: Cluster) -> None:
     job = running_job(cluster)
     assert [cluster.rank_process(job, rank).name() for rank in range(4)] == ["sleep"] * 4
     cluster.run("scancel", job)
@@ -82,14 +82,14 @@ def test_ranks_are_found_and_none_is_left_after_a_cancel(cluster: Cluster) -> No
     wait_until(lambda: not cluster.rank_processes(job), lambda: "ranks are left", 20)
 
 
-def test_a_job_ends_when_one_of_its_ranks_is_killed(cluster: Cluster) -> None:
+def test_a_job_ends_when_a_rank_is_killed(cluster: Cluster) -> None:
     job = cluster.submit("srun --kill-on-bad-exit=1 sleep 300", "--nodes=4")
     wait_until(lambda: len(cluster.rank_processes(job)) == 4, lambda: "no ranks", 20)
     cluster.rank_process(job, 2).kill()
     cluster.wait_for(job, "FAILED")
 
 
-def test_a_restarted_controller_leaves_jobs_untouched(cluster: Cluster) -> None:
+def test_a_restarted_controller_leaves_jobs_alone(cluster: Cluster) -> None:
     job = running_job(cluster)
     ranks = {process.pid for process in cluster.rank_processes(job)}
     cluster.restart_controller()
@@ -97,7 +97,7 @@ def test_a_restarted_controller_leaves_jobs_untouched(cluster: Cluster) -> None:
     assert {process.pid for process in cluster.rank_processes(job)} == ranks
 
 
-def test_a_requeued_job_is_back_in_seconds(cluster: Cluster) -> None:
+def test_a_requeued_job_runs_again_within_seconds(cluster: Cluster) -> None:
     job = running_job(cluster)
     cluster.run("scontrol", "requeue", job)
     started = time.monotonic()
@@ -106,7 +106,7 @@ def test_a_requeued_job_is_back_in_seconds(cluster: Cluster) -> None:
     assert time.monotonic() - started < REQUEUE_SECONDS
 
 
-def test_an_urgent_job_makes_another_leave_by_the_signal_that_it_asked_for(
+def test_an_urgent_job_preempts_another_with_the_signal_it_asked_for(
     cluster: Cluster,
 ) -> None:
     ready = cluster.folder / "ready"
@@ -126,7 +126,7 @@ def test_a_node_set_down_loses_its_jobs_until_resumed(cluster: Cluster) -> None:
     cluster.wait_for(job, "RUNNING")
 
 
-def test_each_node_of_a_lab_has_a_name_an_address_and_processes_of_its_own(lab: Lab) -> None:
+def test_each_node_of_a_lab_has_its_own_name_address_and_processes(lab: Lab) -> None:
     script = "srun sh -c 'echo $(hostname) $(hostname -I) $(cat /proc/1/comm)'"
     expected = [f"{node.name} {node.address} slurmd" for node in lab.nodes]
     assert output_of(lab, script) == expected
@@ -137,7 +137,7 @@ def test_nodes_of_a_lab_reach_each_other_by_name(lab: Lab) -> None:
     assert output_of(lab, script) == ["reached"] * 4
 
 
-def test_a_node_that_is_cut_is_unreachable_until_mended(lab: Lab) -> None:
+def test_a_node_that_is_cut_off_is_unreachable_until_reconnected(lab: Lab) -> None:
     lab.cut("m3")
     lab.wait_for_node("m3", r".*\*")
     assert {state for node, state in lab.node_states().items() if node != "m3"} == {"idle"}
@@ -156,7 +156,7 @@ def test_a_node_that_is_switched_off_goes_down_and_its_job_starts_elsewhere(lab:
     assert "m2" not in fields["NodeList"]
 
 
-def test_a_lab_is_whole_again_when_restored(lab: Lab) -> None:
+def test_restoring_repairs_a_lab(lab: Lab) -> None:
     lab.power_off("m1")
     lab.cut("m4")
     lab.restore()
@@ -164,7 +164,7 @@ def test_a_lab_is_whole_again_when_restored(lab: Lab) -> None:
     assert len(output_of(lab, "srun hostname")) == 4
 
 
-def test_nothing_is_left_of_a_cluster_with_a_running_job(tmp_path: Path) -> None:
+def test_a_cluster_with_a_running_job_leaves_nothing_behind(tmp_path: Path) -> None:
     require_cluster()
     with start_cluster(tmp_path, Hardware(nodes=1)) as cluster:
         job = cluster.submit("srun setsid sleep 300")
@@ -173,7 +173,7 @@ def test_nothing_is_left_of_a_cluster_with_a_running_job(tmp_path: Path) -> None
     assert not processes_of(tmp_path)
 
 
-def test_nothing_is_left_of_a_lab_whose_test_fails(tmp_path: Path) -> None:
+def test_a_lab_leaves_nothing_behind_if_its_test_fails(tmp_path: Path) -> None:
     def fail() -> None:
         with start_lab(tmp_path, Hardware(nodes=1)) as lab:
             job = lab.submit("srun sleep 300")
@@ -189,7 +189,7 @@ def test_nothing_is_left_of_a_lab_whose_test_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("kind", ["cluster", "lab"])
-def test_nothing_runs_on_when_the_command_is_stopped(
+def test_the_command_leaves_nothing_behind_when_it_is_stopped(
     kind: str, stop: signal.Signals, tmp_path: Path
 ) -> None:
     (require_lab if kind == "lab" else require_cluster)()
@@ -208,4 +208,4 @@ def test_nothing_runs_on_when_the_command_is_stopped(
         assert processes_of(tmp_path)
         process.send_signal(stop)
     wait_until(lambda: not processes_of(tmp_path), lambda: str(processes_of(tmp_path)), 10)
-    wait_until(lambda: interface not in interfaces(), lambda: "its cable is left", 10)
+    wait_until(lambda: interface not in interfaces(), lambda: "its interface is left", 10)

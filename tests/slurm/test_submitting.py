@@ -1,4 +1,4 @@
-"""Submitting: all is checked first, kept for good, and told; nothing is left when it is refused."""
+"""Submitting checks everything first and keeps the code; a refusal leaves nothing behind."""
 
 import json
 import signal
@@ -31,7 +31,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def submit(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Submit:
-    """Call the program in this process, which has loaded torch: return code, output and errors."""
+    """Call the program in this process, which has imported torch: exit code, output and errors."""
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
 
     def call(*arguments: object) -> tuple[int, str, str]:
@@ -41,7 +41,7 @@ def submit(
     return call
 
 
-def test_a_dry_run_shows_the_script_and_changes_nothing(
+def test_a_dry_run_shows_the_script_and_writes_nothing(
     cluster: Cluster, submit: Submit, recipe: Path, tmp_path: Path
 ) -> None:
     code, shown, errors = submit(
@@ -106,10 +106,10 @@ def test_a_queued_run_keeps_its_code_and_configuration(
 
     code, _, errors = submit(*arguments)
     assert code == 2
-    assert f"has job {found.job_id} already (PENDING)" in errors
+    assert f"already has job {found.job_id} (PENDING)" in errors
 
 
-def test_watching_tells_the_reason_and_ctrl_c_leaves_the_job(
+def test_watching_shows_the_reason_and_ctrl_c_leaves_the_job_alone(
     cluster: Cluster, recipe: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, str(ROOT / "launch" / "submit.py"), "--watch", str(recipe), *HELD]
@@ -125,14 +125,14 @@ def test_watching_tells_the_reason_and_ctrl_c_leaves_the_job(
         wait_until(lambda: "JobHeldUser" in log.read_text(), log.read_text, 60)
         watching.send_signal(signal.SIGINT)
         assert watching.wait(30) == 0
-    assert "number 1 of 1 that are pending (JobHeldUser)" in log.read_text()
+    assert "number 1 of 1 pending (JobHeldUser)" in log.read_text()
     found = last_submission(tmp_path / "run")
     assert found
     time.sleep(1)
     assert cluster.job(found.job_id)["JobState"] == "PENDING"
 
 
-def test_a_folder_that_only_this_machine_sees_is_refused(
+def test_a_folder_that_only_this_machine_can_see_is_refused(
     lab: Lab, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", lab.environment["SLURM_CONF"])

@@ -1,4 +1,4 @@
-"""A sweep on a real cluster is one job array, and its points are runs like all others."""
+"""A sweep on a real cluster is one job array, and its points are ordinary runs."""
 
 import json
 import statistics
@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from launch.slurm.records.submission import last_submission
-from launch.sweep.array import expect_array
+from launch.sweep.job_array import expect_array
 from pipeline.runs.folder import RESULT
+from tests.launch.queued_runs import run_program
 from tests.multiprocess.runs import result, write_recipe
 from tests.slurm.cluster import Cluster, wait_until
-from tests.slurm.queued_runs import run_program
 from tests.support.images import make_dataset
 
 SETTINGS = ("train.steps=40", "slurm.cpus_per_rank=1", "slurm.run_dir_is_shared=true")
 
 
-def test_more_points_than_a_job_array_may_have_are_refused(
+def test_more_points_than_a_job_array_allows_are_refused(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
@@ -26,9 +26,7 @@ def test_more_points_than_a_job_array_may_have_are_refused(
         expect_array(1002)
 
 
-def test_a_sweep_trains_all_points_and_no_more_at_a_time_than_it_may(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_a_sweep_trains_all_points_at_most_two_at_a_time(cluster: Cluster, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=90, val=23))
     swept = ("--sweep", "optim.lr=0.05,0.1", "--sweep", "seed=0,1", "--parallel", "2")
@@ -36,7 +34,7 @@ def test_a_sweep_trains_all_points_and_no_more_at_a_time_than_it_may(
     limits = ("--sweep", "slurm.time_limit=1:00:00,2:00:00")
     refused = run_program("submit.py", *command, *limits, cluster=cluster)
     assert refused.returncode == 2
-    assert "time_limit=2-00-00 asks SLURM for another job" in refused.stderr
+    assert "time_limit=2-00-00 needs another kind of job" in refused.stderr
     shown = run_program("submit.py", "--dry-run", *command, cluster=cluster).stdout
     assert "#SBATCH --array=0-3%2\n" in shown
     assert not runs.exists()
@@ -51,7 +49,7 @@ def test_a_sweep_trains_all_points_and_no_more_at_a_time_than_it_may(
     assert jobs == [f"{array}_{index}" for index in range(4)]
     again = run_program("submit.py", *command, cluster=cluster)
     assert again.returncode == 2
-    assert f"has job {jobs[0]} already" in again.stderr
+    assert f"already has job {jobs[0]}" in again.stderr
 
     def ended() -> bool:
         return all(cluster.job(job)["JobState"] not in ("PENDING", "RUNNING") for job in jobs)

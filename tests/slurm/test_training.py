@@ -1,4 +1,4 @@
-"""A run on a real cluster comes through whatever happens, with the bits of an unbroken one."""
+"""A run on a real cluster survives every fault, bit for bit like an unbroken run."""
 
 import time
 from pathlib import Path
@@ -21,13 +21,13 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole(recipe: Path) -> Path:
-    """A run of two ranks that nothing happened to."""
+    """An unbroken run of two ranks."""
     return unbroken(recipe, ranks=2)
 
 
 def expect_like(training: Training, whole: Path) -> None:
-    """All bits are those of `whole`; where a stop was saved at an odd step, running statistics
-    were averaged there, too, and are the same up to rounding."""
+    """All bits equal those of `whole`, except that running statistics, which are also averaged
+    when a stop saves at an odd step, are equal up to rounding."""
     assert newest(training.run_dir) == STEPS, training.log()
     expected, found = state(whole), state(training.run_dir)
     for name, tensor in expected.items():
@@ -42,14 +42,14 @@ def expect_like(training: Training, whole: Path) -> None:
 def test_four_nodes_of_two_ranks_train(cluster: Cluster, recipe: Path) -> None:
     training = submit(cluster, recipe, "train.global_batch=64", nodes=4, ranks=2)
     training.wait_for_end()
-    assert training.endings == ["done"]
+    assert training.outcomes == ["done"]
     assert result(training.run_dir)["world_size"] == 8
     logs = sorted(path.name for path in training.run_dir.glob("logs/latest/rank-*.log"))
     assert logs == [f"rank-{rank}.log" for rank in range(8)]
     assert training.orphans() == []
 
 
-def test_a_rank_that_is_killed_costs_a_restart_inside_the_job(
+def test_a_killed_rank_costs_a_restart_inside_the_job(
     cluster: Cluster, recipe: Path, whole: Path
 ) -> None:
     training = submit(cluster, recipe)
@@ -57,13 +57,13 @@ def test_a_rank_that_is_killed_costs_a_restart_inside_the_job(
     fault_at = time.time()
     cluster.rank_process(training.job_id, 1).kill()
     training.wait_for_end()
-    assert training.endings == ["crashed", "done"]
+    assert training.outcomes == ["crashed", "done"]
     assert cluster.job(training.job_id)["Restarts"] == "0"
     expect_like(training, whole)
     print(f"SIGKILL of a rank: next report after {training.seconds_to_next_step(fault_at):.1f} s")
 
 
-def test_requeueing_saves_first_and_goes_on_where_it_stopped(
+def test_a_requeue_saves_first_and_resumes_there(
     cluster: Cluster, recipe: Path, whole: Path
 ) -> None:
     training = submit(cluster, recipe)
@@ -71,14 +71,14 @@ def test_requeueing_saves_first_and_goes_on_where_it_stopped(
     fault_at = time.time()
     cluster.run("scontrol", "requeue", training.job_id)
     training.wait_for_end()
-    assert training.endings[-1] == "done"
+    assert training.outcomes[-1] == "done"
     assert cluster.job(training.job_id)["Restarts"] == "1"
     expect_like(training, whole)
     print(f"scontrol requeue: next report after {training.seconds_to_next_step(fault_at):.1f} s")
 
 
 @pytest.mark.parametrize("name", ["USR2", "TERM"])
-def test_a_signal_to_stop_saves_and_requeues(
+def test_a_stop_signal_saves_and_requeues(
     cluster: Cluster, recipe: Path, whole: Path, name: str
 ) -> None:
     training = submit(cluster, recipe)
@@ -86,7 +86,7 @@ def test_a_signal_to_stop_saves_and_requeues(
     fault_at = time.time()
     cluster.run("scancel", f"--signal={name}", training.job_id)
     training.wait_for_end()
-    assert training.endings == ["stopped", "done"]
+    assert training.outcomes == ["stopped", "done"]
     assert cluster.job(training.job_id)["Restarts"] == "1"
     expect_like(training, whole)
     print(f"scancel --signal={name}: next report {training.seconds_to_next_step(fault_at):.1f} s")
@@ -97,34 +97,34 @@ def test_the_time_limit_requeues_until_the_run_is_done(
 ) -> None:
     training = submit(cluster, recipe, "slurm.time_limit='60'", "slurm.stop_notice_seconds=30")
     training.wait_for_step(20)
-    # Else the run would be done before its time is up. SLURM's notice lets the rank go on.
+    # Otherwise the run would finish before the limit. SLURM's notice resumes the rank.
     cluster.rank_process(training.job_id, 1).suspend()
     minutes = 2 + int((time.time() - training.submission.submitted_at) / 60)
     cluster.run("scontrol", "update", f"jobid={training.job_id}", f"TimeLimit={minutes}")
     training.wait_for_end()
     fault_at = events(training.run_dir, "run_ended")[0]["time"]
-    assert training.endings == ["time limit", "done"]
+    assert training.outcomes == ["time limit", "done"]
     expect_like(training, whole)
     print(f"time limit: next report after {training.seconds_to_next_step(fault_at):.1f} s")
 
 
-def test_a_preempted_run_saves_in_its_grace_and_comes_back(
+def test_a_preempted_run_saves_within_its_grace_and_resumes(
     cluster: Cluster, recipe: Path, whole: Path
 ) -> None:
     training = submit(cluster, recipe)
     training.wait_for_step(20)
-    # Else the run might be done first. SLURM's signals let the rank go on.
+    # Otherwise the run might finish first. SLURM's signals resume the rank.
     cluster.rank_process(training.job_id, 0).suspend()
     options = ("--partition=urgent", "--nodes=4", "--exclusive")
     urgent = cluster.submit("#!/bin/sh\nsleep 2\n", *options)
     training.wait_for_end()
     assert cluster.job(urgent)["JobState"] == "COMPLETED"
-    assert training.endings == ["stopped", "done"]
+    assert training.outcomes == ["stopped", "done"]
     assert cluster.job(training.job_id)["Restarts"] == "1"
     expect_like(training, whole)
 
 
-def test_a_node_that_goes_down_is_replaced_and_its_ghosts_write_nothing(
+def test_a_node_that_goes_down_is_replaced_and_its_old_ranks_write_nothing(
     lab: Lab, recipe: Path, whole: Path
 ) -> None:
     training = submit(lab, recipe)
@@ -133,65 +133,63 @@ def test_a_node_that_goes_down_is_replaced_and_its_ghosts_write_nothing(
     fault_at = time.time()
     lab.set_down(down)
     training.wait_for_end()
-    assert training.endings[-1] == "done"
+    assert training.outcomes[-1] == "done"
     expect_like(training, whole)
     print(f"node set down: next report after {training.seconds_to_next_step(fault_at):.1f} s")
 
 
-def test_a_rank_may_die_while_the_controller_is_away(
+def test_a_rank_may_die_while_the_controller_is_down(
     cluster: Cluster, recipe: Path, whole: Path
 ) -> None:
     training = submit(cluster, recipe)
     training.wait_for_step(10)
     frozen = cluster.rank_process(training.job_id, 0)
-    frozen.suspend()  # training must not be over before the controller is gone
+    frozen.suspend()  # training must not end before the controller is down
     cluster.stop_controller()
     frozen.resume()
     cluster.rank_process(training.job_id, 1).kill()
     time.sleep(5)
     cluster.start_controller()
     training.wait_for_end()
-    assert training.endings == ["crashed", "done"]
+    assert training.outcomes == ["crashed", "done"]
     expect_like(training, whole)
 
 
-def test_a_crash_that_repeats_itself_fails_with_the_traceback_of_the_first_rank(
+def test_a_repeated_crash_fails_with_the_traceback_of_the_first_rank(
     cluster: Cluster, recipe: Path
 ) -> None:
     training = submit(cluster, recipe, "optim.lr=1e30")
     training.wait_for_end("FAILED")
-    assert training.endings == ["crashed", "crashed"]
+    assert training.outcomes == ["crashed", "crashed"]
     log = training.log()
-    assert "the same error came twice at the same place" in log
+    assert "the same error occurred twice at the same step" in log
     assert "the loss became" in log
-    assert log.count("lower optim.lr") <= 3  # as each attempt ends, and as the job does
+    assert log.count("lower optim.lr") <= 3  # at the end of each attempt and of the job
 
 
-def test_a_mistake_of_the_user_is_told_once_and_not_tried_again(
-    cluster: Cluster, recipe: Path
-) -> None:
+def test_a_users_mistake_is_not_retried(cluster: Cluster, recipe: Path) -> None:
     training = submit(cluster, recipe, "data.loader.decode=mixed")
     training.wait_for_end("FAILED")
-    assert training.endings == ["mistake"]
+    assert training.outcomes == ["mistake"]
 
 
-def test_a_link_that_is_cut_for_a_while_costs_time_and_no_bits(
+def test_a_link_that_is_cut_for_a_while_costs_only_time(
     lab: Lab, recipe: Path, whole: Path
 ) -> None:
     training = submit(lab, recipe)
     training.wait_for_step(20)
     cut, fault_at = training.node_of(rank=1), time.time()
     lab.cut(cut)
-    time.sleep(5)  # shorter than SlurmdTimeout: nobody gives the node up
+    time.sleep(5)  # shorter than SlurmdTimeout: the node is not declared down
     lab.mend(cut)
     training.wait_for_end()
-    assert training.endings == ["done"]
+    assert training.outcomes == ["done"]
     expect_like(training, whole)
-    stood_still = training.longest_pause(since=fault_at)
-    print(f"link cut for 5 s: training stood still for {stood_still:.1f} s")
+    pause = training.longest_pause(since=fault_at)
+    print(f"link cut for 5 s: training paused for {pause:.1f} s")
 
 
-def test_a_spare_node_takes_the_place_of_one_that_is_switched_off(
+def test_a_spare_node_replaces_one_that_is_switched_off(
     lab: Lab, recipe: Path, whole: Path
 ) -> None:
     training = submit(lab, recipe, "slurm.spare_nodes=1")
@@ -199,7 +197,7 @@ def test_a_spare_node_takes_the_place_of_one_that_is_switched_off(
     lost, fault_at = training.node_of(rank=1), time.time()
     lab.power_off(lost)
     training.wait_for_end()
-    assert training.endings == ["node lost", "done"]
+    assert training.outcomes == ["node lost", "done"]
     assert lab.job(training.job_id)["Restarts"] == "0"
     assert lost not in training.nodes()
     expect_like(training, whole)

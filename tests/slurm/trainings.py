@@ -1,4 +1,4 @@
-"""Training on a cluster of ours as a person does, and looking at what became of it."""
+"""Training on a test cluster through the programs, and examining the run."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from pathlib import Path
 
 import psutil
 
-from launch.slurm.records.history import read_history
+from launch.slurm.records.history import Outcome, read_history
 from launch.slurm.records.submission import Submission, last_submission
-from launch.slurm.supervise.restart_policy import Outcome
+from tests.launch.queued_runs import run_program
 from tests.multiprocess.runs import events, newest, write_recipe
 from tests.slurm.cluster import Cluster, wait_until
 
 ROOT = Path(__file__).parents[2]
 STEPS = 400
 LAUNCH_SECONDS = 120
-"""Until the first checkpoint; ranks import for 8 seconds each, and share the machine's cores."""
+"""Until the first checkpoint: ranks import for 8 seconds each, and share the machine's cores."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Training:
         return read_history(self.submission.folder)
 
     @property
-    def endings(self) -> list[str]:
-        return [outcome.ending for outcome in self.history]
+    def outcomes(self) -> list[str]:
+        return [outcome.kind for outcome in self.history]
 
     def nodes(self) -> list[str]:
         """Return the nodes of the last attempt, in the order of ranks."""
@@ -56,15 +56,15 @@ class Training:
         return list(json.loads((last / "nodes.json").read_bytes()))
 
     def node_of(self, rank: int) -> str:
-        """Return the node that a rank of the last attempt is on."""
+        """Return the node of a rank of the last attempt."""
         return self.nodes()[rank // self.submission.layout.ranks_per_node]
 
     def log(self) -> str:
-        """Return the log of the job's batch side."""
+        """Return the batch log of the job."""
         return "".join(path.read_text() for path in sorted(self.run_dir.glob("logs/job-*.log")))
 
     def wait_for_step(self, step: int) -> None:
-        """Wait until a checkpoint of `step` or later is there."""
+        """Wait for a checkpoint of `step` or later."""
         wait_until(lambda: newest(self.run_dir) >= step, self.log, LAUNCH_SECONDS)
 
     def wait_for_end(self, state: str = "COMPLETED", seconds: float = 240) -> None:
@@ -80,19 +80,19 @@ class Training:
         wait_until(lambda: not self.orphans(), lambda: f"left: {self.orphans()}", 60)
 
     def orphans(self) -> list[psutil.Process]:
-        """Return what still runs of the job."""
+        """Return the processes of the job that still run."""
         return self.cluster.rank_processes(self.job_id)
 
     def lost_log_lines(self) -> list[int]:
-        """Return the steps that were reported to the metrics, but are in no rank's log."""
+        """Return the steps that are in the metrics but not in any log of rank 0."""
         text = "".join(path.read_text() for path in self.run_dir.glob("logs/*/rank-0.log"))
         logged = {int(step) for step in re.findall(r"^step (\d+)/", text, re.MULTILINE)}
         return [e["step"] for e in events(self.run_dir, "progress") if e["step"] not in logged]
 
     def seconds_to_next_step(self, fault_at: float) -> float:
-        """Return how long after `fault_at` (time.time) an attempt made its first report."""
-        begun = [e["time"] for e in events(self.run_dir, "run_started") if e["time"] > fault_at]
-        reports = [e["time"] for e in events(self.run_dir, "progress") if e["time"] > begun[0]]
+        """Return the seconds from `fault_at` (time.time) to the next attempt's first report."""
+        starts = [e["time"] for e in events(self.run_dir, "run_started") if e["time"] > fault_at]
+        reports = [e["time"] for e in events(self.run_dir, "progress") if e["time"] > starts[0]]
         return reports[0] - fault_at
 
     def longest_pause(self, since: float) -> float:
@@ -102,7 +102,7 @@ class Training:
 
 
 def digits_in(folder: Path) -> Path:
-    """Write a configuration, and the images that it is for: handwritten digits, real ones."""
+    """Prepare the handwritten digits, and write a configuration for them."""
     data = folder / "digits"
     prepare = [sys.executable, str(ROOT / "data" / "prepare.py"), "digits", "--out", str(data)]
     subprocess.run(prepare, check=True, capture_output=True)
@@ -112,35 +112,21 @@ def digits_in(folder: Path) -> Path:
 def submit(
     cluster: Cluster, recipe: Path, *settings: str, nodes: int = 2, ranks: int = 1
 ) -> Training:
-    """Submit a training of `STEPS` steps, as a person does."""
+    """Submit a training of `STEPS` steps."""
     run_dir = recipe.parent / f"run-{time.monotonic_ns()}"
     done = run_program(
-        cluster,
         "submit.py",
         *("--nodes", str(nodes), "--ranks", str(ranks), str(recipe)),
         *(f"run_dir={run_dir}", f"train.steps={STEPS}", "slurm.cpus_per_rank=1"),
         *("slurm.run_dir_is_shared=true", "launch.preflight=false", *settings),
+        cluster=cluster,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return Training(cluster, run_dir)
 
 
-def run_program(
-    cluster: Cluster, program: str, *arguments: str
-) -> "subprocess.CompletedProcess[str]":
-    """Run one of the programs in launch/ on the login node of `cluster`."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch" / program), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=cluster.environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        timeout=120,
-    )
-
-
 def unbroken(recipe: Path, *, ranks: int) -> Path:
-    """Train without a cluster, and without a fault; return the run's folder."""
+    """Train without a cluster or a fault; return the run folder."""
     run_dir = recipe.parent / f"unbroken-{ranks}"
     command = [sys.executable, str(ROOT / "launch" / "submit.py"), "--local", str(recipe)]
     command += ["--ranks", str(ranks), f"run_dir={run_dir}", f"train.steps={STEPS}"]

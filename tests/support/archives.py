@@ -1,4 +1,4 @@
-"""Datasets whose pictures lie inside archives, several in each."""
+"""Datasets with pictures inside archives, several in each."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def write_archives(
 ) -> Path:
     """Store pictures one after the other in files of these names under folder/shards.
 
-    A file that several splits name holds the pictures of all of them.
+    A file named by several splits contains the pictures of all of them.
     """
     root = folder / "shards"
     rows: dict[str, list[Sample]] = {split: [] for split in splits}

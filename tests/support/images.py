@@ -1,4 +1,4 @@
-"""Small datasets of pictures made on the spot, each pixel known from a seed."""
+"""Small generated datasets of pictures, each pixel determined by a seed."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def make_dataset(
 def make_images(
     count: int, *, classes: int, size: tuple[int, int], seed: int | Sequence[int]
 ) -> list[Picture]:
-    """JPEGs of noise about the colour of their class; classes take turns."""
+    """JPEGs of noise around the colour of their class; classes take turns."""
     random = np.random.default_rng(seed)
     colours = np.random.default_rng(classes).integers(60, 196, (classes, 3))
     width, height = size
@@ -65,7 +65,7 @@ def encode(pixels: np.ndarray, file_format: str = "JPEG") -> bytes:
 def write_pictures(
     folder: Path, splits: Mapping[str, Sequence[Picture]], *, classes: int = 1
 ) -> Path:
-    """Store each picture as a file of its own under folder/images, and index them in `folder`."""
+    """Store each picture in its own file under folder/images, and index them in `folder`."""
     splits_samples = {}
     for split, pictures in splits.items():
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Short ways to the streams of a DALI loader, for tests of it."""
+"""Shortcuts to the streams of a DALI loader, for tests."""
 
 from pathlib import Path
 from typing import Literal
@@ -24,17 +24,17 @@ def dali(
     folder: Path,
     *,
     part: tuple[int, int] = (0, 1),
-    cut: RandomResizedCrop | PadCrop = TRAIN,
+    crop: RandomResizedCrop | PadCrop = TRAIN,
     evaluation: ResizeCenterCrop = EVAL,
     on_corrupt: Literal["fail", "skip"] = "fail",
-    rank_batch: int = 7,
+    batch_per_rank: int = 7,
     spec: Dali | None = None,
     device: torch.device = CPU,
 ) -> Loader:
-    """The loader of rank `part[0]` of `part[1]`; two decoding threads unless `spec` says else."""
+    """The loader of rank `part[0]` of `part[1]`; two decoding threads by default."""
     data = Data(
         dir=folder,
-        train=cut,
+        train=crop,
         eval=evaluation,
         loader=spec or Dali(threads=2),
         on_corrupt=on_corrupt,
@@ -44,13 +44,13 @@ def dali(
         open_split(folder),
         seed=SEED,
         global_batch=BATCH,
-        rank_batch=rank_batch,
+        batch_per_rank=batch_per_rank,
         world=World(rank=part[0], size=part[1], device=device),
     )
 
 
-def places(folder: Path, step: int) -> BatchIndices:
-    """Where the images of a training step come from."""
+def indices(folder: Path, step: int) -> BatchIndices:
+    """The samples and epochs of a training step."""
     samples = len(open_split(folder).train)
     return training_places(step, samples=samples, seed=SEED, global_batch=BATCH)
 

@@ -1,6 +1,7 @@
-"""ImageNet's official archives, small: the very layouts and formats, the same bytes each time."""
+"""Small archives in the layouts and formats of ImageNet, always the same bytes."""
 
 import gzip
+import hashlib
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ README = b"This is the documentation of the ILSVRC2012 Development Kit.\n"
 
 @dataclass(frozen=True)
 class Synset:
-    """A node of the kit's tree; a class if it has no children (ids of the kit's)."""
+    """A node in the tree of the kit; a class if it has no children, which are ids of the kit."""
 
     kit_id: int
     wnid: str
@@ -37,7 +38,7 @@ class Synset:
     height: int = 0
 
     def row(self) -> tuple[Any, ...]:
-        """The values of FIELDS, in MATLAB's smallest types."""
+        """The values of FIELDS, in the smallest types of MATLAB."""
         children = np.array([self.children], smallest(max(self.children, default=0)))
         numbers = [self.kit_id, len(self.children), self.height, 0 if self.children else 1300]
         kit_id, count, height, images = (np.array([[n]], smallest(n)) for n in numbers)
@@ -60,7 +61,7 @@ def write_devkit(
 
 
 def make_synsets(words: Mapping[str, str]) -> list[Synset]:
-    """Number the classes, every second of the sorted wnids first; two inner nodes follow."""
+    """Number the classes, every second one of the sorted wnids first; two inner nodes follow."""
     wnids = sorted(words)
     order = wnids[1::2] + wnids[::2]
     leaves = [Synset(number, wnid, words[wnid]) for number, wnid in enumerate(order, 1)]
@@ -81,7 +82,7 @@ def encode_meta(synsets: Sequence[Synset], *, name: str = "synsets") -> bytes:
 
 
 def pack_devkit(path: Path, *, meta: bytes, truth: bytes, kit: str = KIT) -> Path:
-    """Write the kit's archive around these two files."""
+    """Write the archive of a kit with these two files."""
     files = {
         f"{kit}/readme.txt": README,
         f"{kit}/data/ILSVRC2012_validation_ground_truth.txt": truth,
@@ -91,10 +92,14 @@ def pack_devkit(path: Path, *, meta: bytes, truth: bytes, kit: str = KIT) -> Pat
     return path
 
 
-def write_train_archive(path: Path, images: Mapping[str, Mapping[str, bytes]]) -> Path:
-    """Write the training archive: a flat tar of each wnid, of its images such as n01440764_1.JPEG.
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
 
-    All keep the order in which they are given.
+
+def write_train_archive(path: Path, images: Mapping[str, Mapping[str, bytes]]) -> Path:
+    """Write the training archive: for each wnid a flat tar of images such as n01440764_1.JPEG.
+
+    Everything keeps its order.
     """
     path.write_bytes(tar({f"{wnid}.tar": tar(members) for wnid, members in images.items()}))
     return path
@@ -108,7 +113,7 @@ def write_val_archive(path: Path, images: Sequence[bytes]) -> Path:
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:
-    """Pack files in GNU's format, each after the folders that it is the first to need."""
+    """Pack files in the GNU format, each after the new folders that it needs."""
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as packed:
         folders: set[PurePosixPath] = set()

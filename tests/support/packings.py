@@ -1,4 +1,4 @@
-"""The same pictures in every packing that prepare.py reads, and the commands that read them."""
+"""The same pictures in every packing that prepare.py reads, and the commands for them."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +21,12 @@ OFFICIAL = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_de
 KAGGLE = "ILSVRC/Data/CLS-LOC"
 
 Command = list[object]
-"""Source and arguments of prepare.py, but for --out."""
+"""Source and arguments of prepare.py, without --out."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What is packed; labels are places among `WNIDS`."""
+    """The pictures to pack; labels are places among `WNIDS`."""
 
     train: Sequence[Picture]
     val: Sequence[Picture]
@@ -36,7 +36,7 @@ class Pictures:
 
 
 def make_pictures(train: int, val: int, *, size: tuple[int, int] = (40, 32)) -> Pictures:
-    """Validation images come in an order in which classes do not take turns."""
+    """The classes of validation images do not take turns."""
     classes = len(WNIDS)
     made = make_images(val, classes=classes, size=size, seed=1)
     return Pictures(
@@ -46,13 +46,13 @@ def make_pictures(train: int, val: int, *, size: tuple[int, int] = (40, 32)) -> 
 
 
 def class_members(pictures: Sequence[Picture], label: int) -> dict[str, bytes]:
-    """The files of a class's tar, as in n01440764.tar."""
+    """The files in the tar of a class, such as n01440764.tar."""
     of_class = [picture for picture in pictures if picture.label == label]
     return {f"{WNIDS[label]}_{n}.JPEG": each.content for n, each in enumerate(of_class, 1)}
 
 
 def official(folder: Path, pictures: Pictures) -> Command:
-    """The three official archives; the training archive holds the classes in no order."""
+    """The three official archives; the classes in the training archive are not in order."""
     folder.mkdir(parents=True, exist_ok=True)
     train, val, kit = (folder / name for name in OFFICIAL)
     labels = (2, 0, 3, 1)
@@ -64,7 +64,7 @@ def official(folder: Path, pictures: Pictures) -> Command:
 
 
 def kaggle(folder: Path, pictures: Pictures) -> Command:
-    """The tree of Kaggle's archive, with its two tables."""
+    """The tree in the archive of Kaggle, with its two tables."""
     for label, wnid in enumerate(WNIDS):
         write_files(folder / KAGGLE / "train" / wnid, class_members(pictures.train, label))
     names = [f"ILSVRC2012_val_{number:08d}" for number in range(1, len(pictures.val) + 1)]
@@ -85,7 +85,7 @@ def class_folders(folder: Path, pictures: Pictures) -> Command:
 
 
 def shards_with_cls(folder: Path, pictures: Pictures) -> Command:
-    """What WebDataset's own writer makes: image and class number of each key."""
+    """Shards by the writer of WebDataset: image and class number of each key."""
     import webdataset
 
     folder.mkdir(parents=True)
@@ -101,7 +101,7 @@ def shards_with_cls(folder: Path, pictures: Pictures) -> Command:
 
 
 def shards_with_json(folder: Path, pictures: Pictures) -> Command:
-    """All labels of a shard before its images, these backwards, keys in folders of classes."""
+    """Shards with all labels before the images, in reverse order, and keys in class folders."""
     folder.mkdir(parents=True)
     for split, some in pictures.splits().items():
         keys = [f"{WNIDS[each.label]}/deep.er/{number}" for number, each in enumerate(some)]
@@ -130,7 +130,7 @@ def shards_with_both(folder: Path, pictures: Pictures) -> Command:
 
 
 def shards_of_ours(folder: Path, pictures: Pictures) -> Command:
-    """What prepare.py writes itself."""
+    """Shards that prepare.py writes itself."""
     files, shards = folder / "files", folder / "shards"
     assert run(*class_folders(folder, pictures), "--out", files) == 0
     assert run("shards", files, "--out", shards, "--shard-images", 10, "--workers", 1) == 0

@@ -1,4 +1,4 @@
-"""Parquet files of images as Hugging Face writes them, and their way into a dataset."""
+"""Parquet files of images as Hugging Face writes them, and datasets prepared from them."""
 
 import json
 from argparse import ArgumentParser
@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.indexing.source import Survey
-from data.indexing.survey import Rules, carry_out
-from data.indexing.units import forget_journal
-from data.sources.parquet.source import SOURCE
+from data.indexing.journal import forget_journal
+from data.indexing.listing import Listing
+from data.indexing.reading import ReadingOptions, read_listing
+from data.sources.parquet import SOURCE
 from pipeline.dataset.writing import Dataset, write_dataset
 from tests.support.images import Picture, make_images
 
@@ -25,7 +25,7 @@ SNAPPY: Options = {"compression": "snappy"}
 
 
 def pictures(split: str) -> list[Picture]:
-    """50 or 9 images of different sizes in bytes, some of them more than once."""
+    """58 or 17 images of different sizes in bytes, some of them more than once."""
     count, seed = {"train": (50, 1), "val": (9, 2)}[split]
     made = make_images(count, classes=CLASSES, size=(24, 20), seed=seed)
     made += make_images(3, classes=CLASSES, size=(90, 70), seed=seed)
@@ -47,7 +47,7 @@ def write(
     names: Sequence[str] | None = NAMES,
     label_type: Any = None,
 ) -> Path:
-    """Write a file as Hugging Face does, with row groups of 16 rows and pages of some 2 kB."""
+    """Write a file as Hugging Face does, with row groups of 16 rows and pages of about 2 kB."""
     image = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
     columns = {
         "id": pa.array(range(len(content))),
@@ -70,7 +70,7 @@ def write_both(folder: Path, options: Options = PLAIN, **more: Any) -> Path:
     return folder
 
 
-def survey(folder: Path, out: Path, *options: object) -> tuple[Survey, Rules]:
+def listed(folder: Path, out: Path, *options: object) -> tuple[Listing, ReadingOptions]:
     parser = ArgumentParser()
     SOURCE.add_arguments(parser)
     parser.add_argument("--out", type=Path)
@@ -78,12 +78,12 @@ def survey(folder: Path, out: Path, *options: object) -> tuple[Survey, Rules]:
     given = [*files, "--out", out, "--workers", 1, *options]
     arguments = parser.parse_args([str(argument) for argument in given])
     found = SOURCE.prepare(arguments)
-    assert isinstance(found, Survey)
-    return found, Rules.of(arguments)
+    assert isinstance(found, Listing)
+    return found, ReadingOptions.of(arguments)
 
 
 def prepare(folder: Path, out: Path, *options: object) -> Dataset:
-    dataset = carry_out(*survey(folder, out, *options), out=out)
+    dataset = read_listing(*listed(folder, out, *options), out=out)
     write_dataset(out, dataset)
     forget_journal(out)
     return dataset

@@ -1,4 +1,4 @@
-"""Images on disk to prepare data from, and the program that does it."""
+"""Images on disk to prepare datasets from, and the program that does it."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from pipeline.dataset.index import MANIFEST, Index, split_files
 
 ROOT = Path(__file__).parents[2]
 INDEX_FILES = {MANIFEST, *split_files("train"), *split_files("val")}
-"""All that preparing in place leaves behind."""
+"""All files of a dataset that is indexed in place."""
 
 
 def run(*arguments: object) -> int:
@@ -42,7 +42,7 @@ def save(path: Path, image: Image.Image, kind: str = "JPEG", **options: Any) -> 
 
 
 def make_source(root: Path) -> Path:
-    """Three classes, of which validation has two; nested folders, capitals, a stray text."""
+    """Three classes, two of them in validation; nested folders, capital letters, a text file."""
     names = ["train/ant/1.JPEG", "train/ant/deep/er/2.jpg", "train/Bee/3.jpeg", "train/cat/4.jpg"]
     for seed, name in enumerate([*names, "val/ant/5.JPG", "val/cat/6.jpg"]):
         save(root / name, picture(seed))

@@ -1,4 +1,4 @@
-"""Shards written from small datasets, and what is in them."""
+"""Shards written from small datasets, and their content."""
 
 from pathlib import Path
 

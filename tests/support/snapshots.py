@@ -1,4 +1,4 @@
-"""Small checkpoints for tests, of which each shows by its weights what step it is of."""
+"""Small checkpoints for tests; the weights of each equal its step."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,7 +47,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def newest_step(folder: Path) -> int | None:
-    """Which step a resumed run would start after; what it would start from is whole."""
+    """The step of the checkpoint that a run would resume from, after checking its weights."""
     path = newest_checkpoint(folder, lambda _: None)
     if path is None:
         return None

@@ -1,4 +1,4 @@
-"""A dataset's files on a stage, looked at from outside."""
+"""Helpers for tests of staged files."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def paths(split: Split) -> list[Path]:
 
 
 def identities(split: Split) -> list[tuple[int, int]]:
-    """These change if a file is made anew."""
+    """Inode and change time of each file: different once a file is written again."""
     return [(path.stat().st_ino, path.stat().st_ctime_ns) for path in paths(split)]
 
 

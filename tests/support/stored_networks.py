@@ -11,7 +11,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from launch import checkpoint
-from pipeline.checkpoint import Snapshot, write_checkpoint
+from pipeline.checkpoint import (
+    DATASET_FILE,
+    Snapshot,
+    TrainedOn,
+    describe_dataset,
+    write_checkpoint,
+)
 from pipeline.config.load import dump
 from pipeline.config.schema import Config, Data, Model, RandomResizedCrop, ResizeCenterCrop
 from pipeline.models import build
@@ -73,8 +79,15 @@ class Run:
     folder: Path
     config: Config
 
-    def save(self, step: int, groups: dict[str, TENSORS], **progress: Any) -> Path:
-        snapshot = Snapshot(groups, replace(PROGRESS_AT_1, step=step, **progress))
+    def save(
+        self,
+        step: int,
+        groups: dict[str, TENSORS],
+        dataset: TrainedOn | None = None,
+        **progress: Any,
+    ) -> Path:
+        documents = {DATASET_FILE: describe_dataset(dataset)} if dataset else {}
+        snapshot = Snapshot(groups, replace(PROGRESS_AT_1, step=step, **progress), documents)
         return write_checkpoint(self.folder / "checkpoints", snapshot)
 
 

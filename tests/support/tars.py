@@ -1,4 +1,4 @@
-"""Tar archives made block by block, and what tarfile finds in them."""
+"""Tar archives made block by block, and their content by tarfile."""
 
 import io
 import tarfile
@@ -27,7 +27,7 @@ def pack(
     folders: Iterable[str] = (),
     owner: int = 0,
 ) -> bytes:
-    """What tarfile makes of folders and files, less those that do not fit into the format."""
+    """The archive that tarfile makes, without what does not fit the format."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=form, encoding="utf-8") as out:
         for name, content in [*((name, None) for name in folders), *contents.items()]:
@@ -57,7 +57,7 @@ def padded(content: bytes) -> bytes:
 
 
 def patched(block: bytes, at: int, new: bytes) -> bytes:
-    """A header with other bytes at a place, and the checksum that goes with them."""
+    """A header with other bytes at a place, and the right checksum."""
     block = block[:at] + new + block[at + len(new) :]
     return with_sum(block, sum(block) - sum(block[148:156]))
 
@@ -99,7 +99,7 @@ def written(folder: Path, content: bytes) -> Path:
 
 
 def refusal(path: Path, *, start: int = 0, end: int | None = None) -> str:
-    """What both ways to read an archive say of it, less its path."""
+    """The message with which an archive is refused, without its path."""
     with pytest.raises(ValueError) as caught:
         walked(path, start=start, end=end)
     with pytest.raises(ValueError) as listing:

@@ -1,4 +1,4 @@
-"""Datasets whose images lie in archives, verify.py run on them, and what it reports."""
+"""Datasets with images in archives, and the reports of verify.py about them."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from tests.support.images import Picture, make_images
 CLASSES = 3
 SIZE = (40, 32)
 GAP = 512
-"""Bytes of no image between two images of an archive, as in a tar."""
+"""Bytes between two images of an archive, as in a tar."""
 
 Found = set[tuple[str, int, str]]
 """Split, sample and kind of each flaw."""
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def outcome(folder: Path, *options: object) -> Outcome:
-    """Run the program with a report, which must be whole and add up."""
+    """Run the program with a report, which must be complete and consistent."""
     path = folder / "report.json"
     code = verified(folder, "--report", path, *options)
     report = json.loads(path.read_bytes())
@@ -87,7 +87,7 @@ def pack(folder: Path, name: str, pictures: Sequence[Picture]) -> tuple[list[Sam
 
 
 def packed(folder: Path, archives: dict[str, Sequence[Picture]], classes: int = CLASSES) -> Path:
-    """A dataset whose training images lie in archives, and its validation images in `v.tar`."""
+    """A dataset with training images in archives, and validation images in `v.tar`."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {name: pack(folder, name, pictures) for name, pictures in archives.items()}
     splits = {
@@ -106,14 +106,14 @@ def pictures(count: int, seed: int) -> list[Picture]:
 
 
 def make_archives(folder: Path) -> Path:
-    """Two archives of 9 training images, and one of 6 for validation."""
+    """Two archives with 9 training images each, and one with 6 validation images."""
     return packed(
         folder, {"a.tar": pictures(9, 1), "b.tar": pictures(9, 2), "v.tar": pictures(6, 3)}
     )
 
 
 def in_file(folder: Path, name: str, split: str = "train") -> list[int]:
-    """The samples that lie in a file, in the order in which they lie there."""
+    """The samples in a file, in the order on disk."""
     index = Index.open(folder, split)
     return [s for s in index.stored.tolist() if index.path(s).name == name]
 
@@ -148,11 +148,11 @@ ODD: dict[str, tuple[bytes, tuple[int, int]]] = {
     "small": (stored(noise((40, 15), 8), "JPEG"), (40, 15)),
     "wrong-size": (stored(noise(SIZE, 9), "JPEG"), (32, 40)),
 }
-"""Images that were indexed as they are, by kind; the size in pixels is that of the index."""
+"""Odd images by kind, with the size in pixels that the index has."""
 
 
 def with_odd(folder: Path) -> dict[str, int]:
-    """Make a dataset with all odd images among sound ones; return each odd one's sample."""
+    """Make a dataset with all odd images among sound ones; return the sample of each."""
     odd = [
         Picture("odd", content, size, number % CLASSES)
         for number, (content, size) in enumerate(ODD.values())

@@ -1,4 +1,4 @@
-"""Images compressed again with fewer pixels or fewer bytes: the same bytes come out each time."""
+"""Images compressed again with fewer pixels or fewer bytes, always to the same bytes."""
 
 import warnings
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from PIL import Image, features
 from data.formats.image_header import FORMATS
 
 RESAMPLING = Image.Resampling.LANCZOS
-"""Of Pillow's filters, all antialiased, the one that keeps most of the detail."""
+"""Of the filters in Pillow, which all antialias, the one that keeps the most detail."""
 SUBSAMPLING = "4:4:4"
-"""Colour at full resolution: for the same bytes nearer to the original than a higher quality with
-less colour, and as fast to decode (docs/shards.md)."""
+"""Colour at full resolution: for the same number of bytes it is closer to the original than a
+higher quality with less colour, and as fast to decode (docs/shards.md)."""
 GREY_MODES = frozenset({"1", "L", "LA", "La"})
 RGB_MODES = frozenset({"RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "P", "PA", "LAB", "HSV"})
 
 
 @dataclass(frozen=True, slots=True)
 class Reencoding:
-    """How images are compressed again: `shorter_side` in pixels at most, as JPEGs of `quality`.
+    """How images are compressed again: to at most `shorter_side` pixels, as JPEGs of `quality`.
 
-    With `shorter_side`, an image that is no larger keeps its bytes. Without, one keeps its bytes
-    if compressing it again makes it no smaller.
+    With `shorter_side`, an image that is small enough keeps its bytes. Without it, an image keeps
+    its bytes unless compressing it again saves some.
     """
 
     shorter_side: int | None
@@ -36,10 +36,10 @@ class Reencoding:
         return f"shorter side at most {self.shorter_side} pixels, {quality}"
 
     def apply(self, content: bytes) -> bytes:
-        """Return an image's new content; raise `ValueError` if it cannot be decoded.
+        """Return the new content of an image; raises `ValueError` if it cannot be decoded.
 
         Colours become RGB, grey stays grey. Metadata is dropped; an EXIF orientation is not
-        applied, as the loaders do not apply it either.
+        applied, just as the loaders ignore it.
         """
         pixels = self._decode(content)
         if pixels is None:
@@ -51,7 +51,7 @@ class Reencoding:
         return content if self.shorter_side is None and len(smaller) >= len(content) else smaller
 
     def _decode(self, content: bytes) -> Image.Image | None:
-        """Return the pixels, or None if the image is small enough by its header."""
+        """Return the pixels; None if the image is small enough already."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata
             try:
@@ -65,7 +65,7 @@ class Reencoding:
                 raise ValueError(f"cannot be decoded ({error})") from error
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height that an image gets; the longer side is rounded half up."""
+        """Return the new width and height; the longer side is rounded half up."""
         shorter = min(width, height)
         if self.shorter_side is None or shorter <= self.shorter_side:
             return width, height
@@ -76,7 +76,7 @@ class Reencoding:
 
 
 def encoder() -> str:
-    """Say what compresses: other versions may write other bytes for the same pixels."""
+    """Return the name of the encoder: other versions may write other bytes for the same pixels."""
     library = features.version("libjpeg_turbo") or features.version("jpg")
     return f"Pillow {Image.__version__}, libjpeg {library}"
 
@@ -86,14 +86,14 @@ def _grey_or_rgb(image: Image.Image) -> Image.Image:
         return image.convert("L")
     if image.mode in RGB_MODES:
         return image.convert("RGB")
-    if image.mode.startswith("I;16"):  # which Pillow would cut off at 255
+    if image.mode.startswith("I;16"):  # which Pillow would clip at 255
         levels = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-    raise ValueError(f"has pixels of mode {image.mode}, which no JPEG can hold; convert it first")
+    raise ValueError(f"has pixels of mode {image.mode}, unlike any JPEG; convert it first")
 
 
 def _jpeg(pixels: Image.Image, quality: int) -> bytes:
-    pixels.info.clear()  # else a comment of the original is kept
+    pixels.info.clear()  # otherwise a comment of the original is kept
     content = BytesIO()
     # Optimised tables would save a fortieth, but Pillow's buffer for them is too small for noise.
     pixels.save(content, "JPEG", quality=quality, subsampling=SUBSAMPLING)

@@ -1,1 +1,1 @@
-"""SLURM's own commands, and what they say of jobs, nodes and partitions."""
+"""SLURM's own commands, and what they report about jobs, nodes and partitions."""

@@ -1,4 +1,4 @@
-"""SLURM's own commands: each with a time limit, and with errors for people."""
+"""SLURM's own commands, each with a time limit and readable errors."""
 
 import re
 import subprocess
@@ -9,14 +9,14 @@ from typing import TypeVar
 T = TypeVar("T")
 ANSWER_SECONDS = 60
 PATIENCE_SECONDS = 600.0
-"""How long a controller may be away before a running job is given up for it."""
+"""How long a running job waits for a controller that is down."""
 PAUSE_SECONDS = 2.0
 FIELD = re.compile(r"(?:^|\s)([A-Z][A-Za-z:/]*)=(.*?)(?=\s[A-Z][A-Za-z:/]*=|\s*$)")
-"""`Key=Value` of `scontrol --oneliner`, whose values may hold spaces."""
+"""`Key=Value` of `scontrol --oneliner`; values may contain spaces."""
 
 
 class SlurmError(ValueError):
-    """SLURM did not do as it was asked."""
+    """A SLURM command failed or did not answer."""
 
 
 def slurm(*command: str) -> str:
@@ -26,10 +26,10 @@ def slurm(*command: str) -> str:
             command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False
         )
     except FileNotFoundError as error:
-        raise SlurmError(f"{command[0]} is not on PATH: run this where SLURM is") from error
+        raise SlurmError(f"{command[0]} is not on PATH; run this on a SLURM login node") from error
     except subprocess.TimeoutExpired as error:
         raise SlurmError(
-            f"{' '.join(command)} did not answer within {ANSWER_SECONDS} s: is slurmctld up?"
+            f"{' '.join(command)} did not answer within {ANSWER_SECONDS} s; is slurmctld up?"
         ) from error
     if answer.returncode:
         said = answer.stderr.strip() or answer.stdout.strip() or f"exit code {answer.returncode}"
@@ -37,8 +37,8 @@ def slurm(*command: str) -> str:
     return answer.stdout
 
 
-def insist(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
-    """Return the answer to `ask`, which is tried again while SLURM fails: it may be restarting.
+def retry(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
+    """Return the result of `ask`, tried again while SLURM fails: it may be restarting.
 
     Raises `SlurmError` if it still fails after `seconds`.
     """
@@ -53,13 +53,13 @@ def insist(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
 
 
 def show(entity: str, *names: str) -> list[dict[str, str]]:
-    """Return what `scontrol show` tells of jobs, nodes or partitions; of all without `names`."""
+    """Return the records of `scontrol show`: jobs, nodes or partitions; all without `names`."""
     text = slurm("scontrol", "--oneliner", "show", entity, *names)
     return [record for line in text.splitlines() if (record := dict(_fields(line)))]
 
 
 def show_config() -> dict[str, str]:
-    """Return the settings of the cluster, as slurm.conf and SLURM's defaults give them."""
+    """Return the cluster's settings, from slurm.conf and SLURM's defaults."""
     lines = slurm("scontrol", "show", "config").splitlines()
     pairs = (line.split("=", 1) for line in lines if "=" in line)
     return {key.strip(): value.strip() for key, value in pairs}

@@ -1,15 +1,44 @@
-"""The nodes of a job: which are there, and at which address."""
+"""Nodes: how much of one a job may get, and in which state the nodes of a running job are."""
 
+import ipaddress
+import re
+import socket
 from dataclasses import dataclass
 
 from launch.slurm.api.cli import show
 
 UNUSABLE = {"DOWN", "FAIL", "FAILING", "POWERED_DOWN", "POWERING_DOWN", "NOT_RESPONDING"}
+ASLEEP = {"POWERED_DOWN", "POWERING_DOWN"}
+CLOSED = (UNUSABLE - ASLEEP) | {"DRAIN", "INVALID_REG", "MAINT", "MAINTENANCE", "UNKNOWN"}
+"""States of nodes that take no new jobs; SLURM wakes those that are asleep."""
+GPUS = re.compile(r"(?:^|,)gpu(?::[^:,=]+)?:([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as SLURM sees it."""
+    """What a job may get of one node."""
+
+    name: str
+    host: str
+    """Its own host name."""
+    address: str
+    cpus: int
+    memory_megabytes: int
+    gpus: int
+    features: frozenset[str]
+    is_usable: bool
+    """Whether a job that is queued now may get it once it is free."""
+
+    @property
+    def is_this_host(self) -> bool:
+        """Whether this process runs there."""
+        own = socket.gethostname()
+        return self.host in (own, own.partition(".")[0]) or _is_loopback(self.address)
+
+
+@dataclass(frozen=True, slots=True)
+class JobNode:
+    """A node of a running job."""
 
     name: str
     address: str
@@ -21,17 +50,49 @@ class Node:
 
     @property
     def is_lost(self) -> bool:
-        """Whether SLURM has given it up; one that does not answer for a while may come back."""
+        """Whether SLURM has declared it down; a node that only stopped responding may come back."""
         return "DOWN" in self.states
 
 
-def read_nodes(names: list[str]) -> list[Node]:
+def read_nodes(names: list[str]) -> list[JobNode]:
     """Return the nodes `names`, in their order."""
     records = {record["NodeName"]: record for record in show("node", ",".join(names))}
-    return [node_from(records[name]) for name in names]
+    return [job_node_from(records[name]) for name in names]
 
 
-def node_from(record: dict[str, str]) -> Node:
-    """Return a node from what `scontrol show node` tells of it."""
+def job_node_from(record: dict[str, str]) -> JobNode:
+    """Return a node's state from its record of `scontrol show node`."""
     states = frozenset(record["State"].replace("*", "+NOT_RESPONDING").split("+"))
-    return Node(record["NodeName"], record["NodeAddr"], states)
+    return JobNode(record["NodeName"], record["NodeAddr"], states)
+
+
+def node_from(record: dict[str, str], *, max_cpus: int | None, max_memory: int | None) -> Node:
+    """Return a node from its record; `max_cpus` and `max_memory` (MB) are its partition's."""
+    seen, cpus = job_node_from(record), record.get("CPUEfctv", record["CPUTot"])
+    features = record.get("AvailableFeatures", "(null)")
+    return Node(
+        name=seen.name,
+        host=record.get("NodeHostName", seen.name),
+        address=seen.address,
+        cpus=_at_most(int(cpus), max_cpus),
+        memory_megabytes=_at_most(int(record["RealMemory"]), max_memory),
+        gpus=gpus_in(record.get("Gres", "")),
+        features=frozenset(() if features == "(null)" else features.split(",")),
+        is_usable=not seen.states & CLOSED,
+    )
+
+
+def gpus_in(resources: str) -> int:
+    """Count the GPUs in a node's `Gres`, such as gpu:a100:4(S:0-1),nvme:1."""
+    return sum(int(count) for count in GPUS.findall(resources))
+
+
+def _at_most(count: int, limit: int | None) -> int:
+    return count if limit is None else min(count, limit)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -1,51 +1,22 @@
-"""A partition of a cluster, and the machines in it."""
+"""Partitions of a cluster: their nodes and limits."""
 
-import ipaddress
-import re
-import socket
 from dataclasses import dataclass
 
-from launch.slurm.api.nodes import UNUSABLE, node_from
+from launch.slurm.api.cli import show
+from launch.slurm.api.nodes import Node, node_from
 from pipeline.config.schema.slurm import minutes_of
-
-ASLEEP = {"POWERED_DOWN", "POWERING_DOWN"}
-CLOSED = (UNUSABLE - ASLEEP) | {"DRAIN", "INVALID_REG", "MAINT", "MAINTENANCE", "UNKNOWN"}
-"""States of nodes that no new job gets; SLURM wakes those that are asleep."""
-GPUS = re.compile(r"(?:^|,)gpu(?::[^:,=]+)?:([0-9]+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One node: how much of it a job may get."""
-
-    name: str
-    host: str
-    """The name that it has itself."""
-    address: str
-    cpus: int
-    memory_megabytes: int
-    gpus: int
-    features: frozenset[str]
-    is_usable: bool
-    """Whether a job that is queued now may get it once it is free."""
-
-    @property
-    def is_this_host(self) -> bool:
-        """Whether this process runs there."""
-        own = socket.gethostname()
-        return self.host in (own, own.partition(".")[0]) or _is_loopback(self.address)
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A queue, the nodes that it serves, and its limits; None is no limit."""
+    """A queue, its nodes and its limits; a limit of None is unlimited."""
 
     name: str
     is_default: bool
     state: str
     max_minutes: int | None
     default_minutes: int | None
-    """The limit of a job that names none; None for the greatest one."""
+    """The limit of a job that sets none; None means `max_minutes`."""
     min_nodes: int
     max_nodes: int | None
     priority_tier: int
@@ -55,7 +26,7 @@ class Partition:
 
     @property
     def is_up(self) -> bool:
-        """Whether it takes jobs and starts them."""
+        """Whether it accepts jobs and starts them."""
         return self.state == "UP"
 
     @property
@@ -69,29 +40,38 @@ class Partition:
 
     @property
     def cpus_per_node(self) -> int:
-        """Those of the least node."""
+        """CPUs of its smallest node."""
         return min((node.cpus for node in self.nodes), default=0)
 
     @property
     def memory_megabytes(self) -> int:
-        """That of the least node."""
+        """Memory of its smallest node."""
         return min((node.memory_megabytes for node in self.nodes), default=0)
 
     @property
     def gpus_per_node(self) -> int:
-        """Those of the least node that has any; 0 if none has."""
+        """The fewest GPUs of a node with GPUs; 0 if no node has any."""
         return min((node.gpus for node in self.nodes if node.gpus), default=0)
 
     @property
     def is_this_host(self) -> bool:
-        """Whether there is no other machine in it."""
+        """Whether all of its nodes are this machine."""
         return all(node.is_this_host for node in self.nodes)
 
 
+def read_partitions() -> dict[str, Partition]:
+    """Return the cluster's partitions by name."""
+    nodes = show("node")
+    partitions = (partition_from(record, nodes) for record in show("partition"))
+    return {partition.name: partition for partition in partitions}
+
+
 def partition_from(record: dict[str, str], nodes: list[dict[str, str]]) -> Partition:
-    """Return a partition from what `scontrol show` tells of it, and of all nodes."""
+    """Return a partition from its record of `scontrol show`, and those of all nodes."""
     name = record["PartitionName"]
     members = [node for node in nodes if name in node.get("Partitions", "").split(",")]
+    max_cpus = _number(record.get("MaxCPUsPerNode", ""))
+    max_memory = _number(record.get("MaxMemPerNode", ""))
     return Partition(
         name=name,
         is_default=record["Default"] == "YES",
@@ -103,33 +83,17 @@ def partition_from(record: dict[str, str], nodes: list[dict[str, str]]) -> Parti
         priority_tier=_number(record["PriorityTier"]) or 0,
         preempt_mode=record["PreemptMode"],
         grace_seconds=_number(record["GraceTime"]) or 0,
-        nodes=tuple(_machine_from(node, record) for node in members),
+        nodes=tuple(node_from(each, max_cpus=max_cpus, max_memory=max_memory) for each in members),
     )
 
 
-def gpus_in(resources: str) -> int:
-    """Count the GPUs in a node's `Gres`, such as gpu:a100:4(S:0-1),nvme:1."""
-    return sum(int(count) for count in GPUS.findall(resources))
-
-
-def _machine_from(record: dict[str, str], partition: dict[str, str]) -> Node:
-    node, cpus = node_from(record), record.get("CPUEfctv", record["CPUTot"])
-    most_memory = _number(partition.get("MaxMemPerNode", ""))
-    features = record.get("AvailableFeatures", "(null)")
-    return Node(
-        name=node.name,
-        host=record.get("NodeHostName", node.name),
-        address=node.address,
-        cpus=_at_most(int(cpus), _number(partition.get("MaxCPUsPerNode", ""))),
-        memory_megabytes=_at_most(int(record["RealMemory"]), most_memory),
-        gpus=gpus_in(record.get("Gres", "")),
-        features=frozenset(() if features == "(null)" else features.split(",")),
-        is_usable=not node.states & CLOSED,
-    )
-
-
-def _at_most(count: int, limit: int | None) -> int:
-    return count if limit is None else min(count, limit)
+def limit_text(minutes: int | None) -> str:
+    """Return a time limit as SLURM writes it."""
+    if minutes is None:
+        return "unlimited"
+    hours, rest = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{f'{days}-' if days else ''}{hours:02}:{rest:02}:00"
 
 
 def _number(text: str) -> int | None:
@@ -143,10 +107,3 @@ def _minutes(text: str) -> int | None:
         return minutes_of(text)
     except ValueError:
         return None
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"

@@ -1,1 +1,1 @@
-"""What a submission and its attempts leave on disk."""
+"""What the login node and the job write into a run's folder for each other."""

@@ -1,18 +1,17 @@
 """One attempt: all ranks started together, and what each leaves behind.
 
-Its files lie in RUN_DIR/attempts/TOKEN, where TOKEN is JOB.RESTART.STEP: the SLURM job, how often
-it was requeued, and the how manieth start this is since.
+Its files are in RUN_DIR/attempts/TOKEN. TOKEN is JOB.RESTART.NUMBER: the SLURM job, its restart
+count, and the attempt number within that restart.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from pipeline.runs.fence import OWNER
-from pipeline.system.durable import write_whole
+from pipeline.system.durable import replacing, write_whole
 
 ATTEMPTS = "attempts"
 LOGS = "logs"
@@ -21,30 +20,30 @@ NODES = "nodes.json"
 
 
 @dataclass(frozen=True, slots=True)
-class LastWords:
+class RankExit:
     """How one rank ended."""
 
     rank: int
     host: str
     at: float
-    """Seconds, as `time.time` gives them."""
+    """Unix time in seconds."""
     code: int
     error: str = ""
-    """Type and message of what it failed with; empty if it did not."""
+    """Type and message of its error; empty if it had none."""
     notes: str = ""
-    """Where it stood, such as "after step 120"."""
+    """Where it happened, such as "after step 120"."""
     traceback: str = ""
 
     @property
-    def is_echo(self) -> bool:
-        """Whether it failed because another rank was lost: nobody wants to read that first."""
+    def is_secondary(self) -> bool:
+        """Whether it failed only because another rank was lost; that one's error matters more."""
         signs = ("Connection closed by peer", "Connection reset", "timed out", "Timed out", "NCCL")
         return any(sign in self.error for sign in signs)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Where the files of one attempt lie."""
+    """The files of one attempt."""
 
     run_dir: Path
     token: str
@@ -62,36 +61,30 @@ class Attempt:
         return self.folder / "rendezvous.json"
 
     def begin(self, addresses: dict[str, str]) -> None:
-        """Make its folders, and take the run over: whatever older attempts still do is void."""
+        """Make its folders and become the run's owner: older attempts can no longer write."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / NODES, json.dumps(addresses, indent=2).encode() + b"\n")
         write_whole(self.run_dir / OWNER, self.token.encode())
-        _point(self.run_dir / LOGS / LATEST, self.token)
+        with replacing(self.run_dir / LOGS / LATEST) as link:
+            link.unlink(missing_ok=True)
+            link.symlink_to(self.token)
 
     def addresses(self) -> dict[str, str]:
-        """Return at which address the others reach each of its nodes."""
+        """Return the address of each of its nodes, as the others reach it."""
         return json.loads((self.folder / NODES).read_bytes())
 
-    def leave(self, words: LastWords) -> None:
+    def record_exit(self, end: RankExit) -> None:
         """Write down how a rank ended."""
-        path = self.folder / f"rank-{words.rank:05}.json"
-        write_whole(path, json.dumps(asdict(words), indent=2).encode() + b"\n")
+        path = self.folder / f"rank-{end.rank:05}.json"
+        write_whole(path, json.dumps(asdict(end), indent=2).encode() + b"\n")
 
-    def last_words(self) -> list[LastWords]:
-        """Return what the ranks left that could, in the order of time."""
+    def rank_exits(self) -> list[RankExit]:
+        """Return how the ranks ended, earliest first; a rank that was killed is missing."""
         paths = self.folder.glob("rank-*.json")
-        words = [TypeAdapter(LastWords).validate_json(path.read_bytes()) for path in paths]
-        return sorted(words, key=lambda each: each.at)
+        exits = [TypeAdapter(RankExit).validate_json(path.read_bytes()) for path in paths]
+        return sorted(exits, key=lambda each: each.at)
 
     def log(self, rank: int) -> Path:
-        """Return where the output of a rank goes."""
+        """Return the file with a rank's output."""
         return self.logs / f"rank-{rank}.log"
-
-
-def _point(link: Path, target: str) -> None:
-    """Let the symbolic link `link` lead to `target`, with no moment in which it leads nowhere."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)

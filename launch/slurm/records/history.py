@@ -1,31 +1,63 @@
-"""How the attempts of a submission ended, one line of JSON each; it survives a requeue."""
+"""How the attempts at a run ended: one line of JSON each, kept across requeues."""
 
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
-from launch.slurm.supervise.restart_policy import Outcome
+from launch.slurm.records.submission import RECORD, SUBMISSIONS
 
 HISTORY = "history.jsonl"
+OutcomeKind = Literal[
+    "done", "cancelled", "mistake", "stopped", "time limit", "node lost", "crashed"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended."""
+
+    token: str
+    """JOB.RESTART.NUMBER of the attempt."""
+    kind: Annotated[OutcomeKind, Field(alias="ending")]  # "ending" is its name in the file
+    step: int
+    """The step of the newest checkpoint when the attempt ended; 0 if there was none."""
+    error: str = ""
+    """The error of the rank that failed first, and where; empty if unknown."""
+    report: str = ""
+    """Its traceback, or what else is known."""
+    node: str = ""
+    """The node of that rank; empty if unknown."""
+    log: str = ""
+    """The path of its output."""
+    seconds: float = 0.0
+
+
+RECORDS = TypeAdapter(Outcome)
+
+
+def to_record(outcome: Outcome) -> dict[str, str | int | float]:
+    """Return an outcome with the keys that the file has."""
+    return RECORDS.dump_python(outcome, by_alias=True)
 
 
 def append_outcome(folder: Path, outcome: Outcome) -> None:
-    """Add one line to the history in `folder`, and return once it is on disk."""
+    """Add a line to the history of the submission in `folder`; return once it is on disk."""
     with (folder / HISTORY).open("a+b") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
-        torn = file.read() not in (b"", b"\n")  # a line that a crash cut off
-        file.write(b"\n" * torn + json.dumps(asdict(outcome)).encode() + b"\n")
+        torn = file.read() not in (b"", b"\n")  # a crash cut the last line off
+        file.write(b"\n" * torn + json.dumps(to_record(outcome)).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_history(folder: Path) -> list[Outcome]:
-    """Return how the attempts ended, oldest first; a line that was cut off does not count."""
+    """Return the outcomes of a submission, oldest first; torn lines are left out."""
     try:
         lines = (folder / HISTORY).read_bytes().splitlines()
     except FileNotFoundError:
@@ -33,5 +65,11 @@ def read_history(folder: Path) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for line in lines:
         with suppress(ValueError):
-            outcomes.append(TypeAdapter(Outcome).validate_json(line))
+            outcomes.append(RECORDS.validate_json(line))
     return outcomes
+
+
+def all_outcomes(run_dir: Path) -> list[Outcome]:
+    """Return the outcomes of all submissions of a run, oldest first."""
+    folders = sorted(path.parent for path in (run_dir / SUBMISSIONS).glob(f"*/{RECORD}"))
+    return [outcome for folder in folders for outcome in read_history(folder)]

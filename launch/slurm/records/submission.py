@@ -1,7 +1,7 @@
-"""A run as it was queued: what was asked of SLURM, and with which code.
+"""A run as it was queued: what SLURM was asked for, with which code, and the job it became.
 
-Its files lie in RUN_DIR/submissions/NUMBER. A run that is submitted again, on other nodes or with
-other code, has several; the last one counts.
+Its files are in RUN_DIR/submissions/NUMBER. A run that is submitted again, with other nodes or
+other code, has several submissions; the last one counts.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from launch.slurm.api.jobs import QueuedJob, read_jobs
 from pipeline.config.schema import Slurm
 from pipeline.system.durable import write_whole
 
@@ -19,10 +20,10 @@ CODE = "code"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How many processes run where."""
+    """How many processes run on how many nodes."""
 
     nodes: int
-    """Those that train."""
+    """Without the spare ones."""
     spare_nodes: int
     ranks_per_node: int
     cpus_per_rank: int
@@ -42,16 +43,16 @@ class Submission:
     layout: Layout
     slurm: Slurm
     environment: dict[str, str]
-    """Variables of each rank: `env` in the configuration."""
+    """Variables for each rank: `env` in the configuration."""
     directory: Path
-    """Where it was submitted from: relative paths in the configuration begin there."""
+    """Where it was submitted from; relative paths in the configuration start here."""
     python: str
     submitted_at: float
-    """Seconds, as `time.time` gives them."""
+    """Unix time in seconds."""
     job_id: str = ""
-    """Empty until SLURM has it."""
+    """Empty until SLURM has accepted the job."""
     shared: Path | None = None
-    """A folder for the code and submitit's files of all points of a sweep; else it is `folder`."""
+    """The folder of the code and submitit's files if points of a sweep share one."""
 
     @property
     def folder(self) -> Path:
@@ -59,7 +60,7 @@ class Submission:
 
     @property
     def home(self) -> Path:
-        """Where the code and submitit's files lie."""
+        """The folder of the code and submitit's files."""
         return self.shared or self.folder
 
     @property
@@ -67,7 +68,7 @@ class Submission:
         return self.home / CODE
 
     def save(self) -> None:
-        """Write it down."""
+        """Write the record."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = TypeAdapter(Submission).dump_json(self, indent=2)
         write_whole(self.folder / RECORD, text + b"\n")
@@ -80,6 +81,23 @@ def last_submission(run_dir: Path) -> Submission | None:
 
 
 def next_number(run_dir: Path) -> int:
-    """Return the number of the next submission of a run."""
+    """Return the number of a run's next submission."""
     folders = (run_dir / SUBMISSIONS).glob("[0-9]*")
     return max((int(folder.name) for folder in folders), default=0) + 1
+
+
+def job_of(run_dir: Path) -> QueuedJob | None:
+    """Return the pending or running job of a run, or None."""
+    submission = last_submission(run_dir)
+    if submission is None or not submission.job_id:
+        return None
+    return read_jobs([submission.job_id]).get(submission.job_id)
+
+
+def expect_no_job(run_dir: Path) -> None:
+    """Raise `ValueError` if a job of the run is pending or running."""
+    if job := job_of(run_dir):
+        raise ValueError(
+            f"{run_dir} already has job {job.id} ({job.state}); see launch/status.py {run_dir}, or"
+            f" end it with launch/cancel.py {run_dir}"
+        )

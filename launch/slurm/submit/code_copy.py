@@ -1,4 +1,4 @@
-"""The code and the environment of a submission, kept: later edits do not change a queued job."""
+"""A copy of the code for each submission: later edits do not change a queued job."""
 
 import json
 import shutil
@@ -12,15 +12,15 @@ from pipeline.system.durable import write_whole
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("pipeline", "launch")
-"""What a rank imports of ours."""
+"""The packages that a rank imports."""
 LOCK = "requirements.lock"
 
 
-def take_snapshot(folder: Path) -> None:
+def copy_code(folder: Path) -> None:
     """Copy the code to `folder`/code, and describe the environment beside it.
 
-    environment.json names commit, Python and the version of every package; changes.patch is how
-    the code differs from the commit.
+    environment.json has the commit, the Python version and the version of every package;
+    changes.patch is the difference from the commit.
     """
     for package in PACKAGES:
         shutil.copytree(
@@ -44,7 +44,7 @@ def take_snapshot(folder: Path) -> None:
 
 
 def _changes() -> bytes:
-    """Return how the code differs from its commit; empty without git."""
+    """Return the difference between the code and its commit; empty without git."""
     command = ["git", "-C", str(ROOT), "diff", "--binary", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, timeout=60, check=False).stdout

@@ -12,9 +12,8 @@ from typing import Any
 from submitit import SlurmExecutor
 
 from launch.slurm.api.cli import SlurmError
-from launch.slurm.api.jobs import expect_no_job
-from launch.slurm.records.submission import Layout, Submission, next_number
-from launch.slurm.submit.code_copy import take_snapshot
+from launch.slurm.records.submission import Layout, Submission, expect_no_job, next_number
+from launch.slurm.submit.code_copy import copy_code
 from launch.slurm.supervise.supervisor import supervise
 from pipeline.config.schema import Config
 from pipeline.runs.find import CANCELLED
@@ -23,28 +22,30 @@ BATCH_LOG = "logs/job-%j.log"
 
 
 def queue(config: Config, run_dir: Path, layout: Layout) -> Submission:
-    """Queue the run in `run_dir`; return the submission, which has a job id.
+    """Queue the run in `run_dir`; return the submission with its job id.
 
-    Raises `ValueError` if a job of the run is queued or runs already, or if SLURM refuses it.
+    Raises `ValueError` if the run already has a job, or if SLURM refuses it.
     """
     expect_no_job(run_dir)
     submission = prepare(config, run_dir, layout)
-    take_snapshot(submission.home)
+    copy_code(submission.home)
     announce(submission)
-    submission = replace(submission, job_id=_submit(submission, config.name))
+    with refusals():
+        job = executor_for(submission, config.name).submit(supervise, str(submission.run_dir))
+    submission = replace(submission, job_id=job.job_id)
     submission.save()
     return submission
 
 
 def announce(submission: Submission) -> None:
-    """Make the run's folder ready for its job, which might start before we hear its number."""
+    """Make the run folder ready: its job may start before sbatch has returned the job id."""
     (submission.run_dir / "logs").mkdir(exist_ok=True)
     (submission.run_dir / CANCELLED).unlink(missing_ok=True)
     submission.save()
 
 
 def prepare(config: Config, run_dir: Path, layout: Layout) -> Submission:
-    """Return what is to be queued; changes nothing."""
+    """Return the next submission of a run; writes nothing."""
     return Submission(
         run_dir=run_dir.resolve(),
         number=next_number(run_dir),
@@ -58,7 +59,7 @@ def prepare(config: Config, run_dir: Path, layout: Layout) -> Submission:
 
 
 def script(submission: Submission, name: str) -> str:
-    """Return the batch script as SLURM would get it."""
+    """Return the batch script of a job."""
     return script_of(executor_for(submission, name))
 
 
@@ -71,11 +72,11 @@ def script_of(executor: SlurmExecutor, *, elements: int = 1) -> str:
 
 
 def executor_for(submission: Submission, name: str, log: Path | None = None) -> SlurmExecutor:
-    """Return submitit's executor, which runs our supervisor once, on the job's first node.
+    """Return submitit's executor, which runs the supervisor once, on the job's first node.
 
-    What that says goes to `log`, in which SLURM fills in numbers, or else to the run's folder.
+    Its output goes to `log`, in which SLURM fills in numbers; by default to the run folder.
     """
-    python = f"{shlex.quote(submission.python)} -P"  # the directory's own modules are not ours
+    python = f"{shlex.quote(submission.python)} -P"  # modules in the directory are not ours
     executor = SlurmExecutor(folder=submission.home / "submitit", python=python)
     executor.update_parameters(
         **parameters(submission, name, log or submission.run_dir / BATCH_LOG)
@@ -84,7 +85,7 @@ def executor_for(submission: Submission, name: str, log: Path | None = None) -> 
 
 
 def parameters(submission: Submission, name: str, log: Path) -> dict[str, Any]:
-    """Return what submitit takes: its own parameters, and sbatch's others as additional ones."""
+    """Return submitit's parameters; options that only sbatch has are its additional ones."""
     slurm, layout = submission.slurm, submission.layout
     own: dict[str, Any] = {
         "job_name": name,
@@ -109,38 +110,34 @@ def parameters(submission: Submission, name: str, log: Path) -> dict[str, Any]:
         "requeue": True,
         "output": str(log),
         "reservation": slurm.reservation,
-        "no-kill": True if layout.spare_nodes else None,  # the job outlives a node
+        "no-kill": True if layout.spare_nodes else None,  # the job survives a lost node
         **slurm.sbatch,
     }
     further = {key: value for key, value in further.items() if value not in (None, False)}
     own = {key: value for key, value in own.items() if value is not None}
-    # Left out, submitit's own limit of five minutes would count; None is the partition's.
+    # None is the partition's limit; without the key submitit would set five minutes.
     return own | {"time": slurm.time_limit_minutes, "additional_parameters": further}
 
 
 def _setup(submission: Submission) -> list[str]:
-    """Return the shell lines that come before the supervisor.
+    """Return the shell lines before the supervisor.
 
-    A shell ends by SIGTERM at once, and the job with it; one that has a trap awaits its child.
+    SIGTERM would end a shell at once, and the job with it; with a trap it waits for its child.
     """
     path = shlex.quote(str(submission.code))
     return [
         "trap : TERM USR2",
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1",  # or packages in the current folder would come first
         *submission.slurm.setup,
     ]
 
 
-def _submit(submission: Submission, name: str) -> str:
-    with refusals():
-        return executor_for(submission, name).submit(supervise, str(submission.run_dir)).job_id
-
-
 @contextmanager
 def refusals() -> Generator[None]:
-    """Turn what submitit raises in the block into a `SlurmError`."""
+    """Turn submitit's errors in the block into a `SlurmError`."""
     try:
         yield
     except Exception as error:
         said = getattr(error, "stderr", "") or str(error)
-        raise SlurmError(f"sbatch refuses the job: {said}".strip()) from error
+        raise SlurmError(f"sbatch refused the job: {said}".strip()) from error

@@ -1,1 +1,1 @@
-"""The batch side of a job: starts attempts, reads how they ended, restarts or requeues."""
+"""Inside the job: the supervisor starts attempts, restarts them and requeues the job."""

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, replace
 
-from launch.slurm.records.attempt import Attempt, LastWords
-from launch.slurm.supervise.restart_policy import Ending, Outcome
+from launch.slurm.records.attempt import Attempt, RankExit
+from launch.slurm.records.history import Outcome, OutcomeKind
 from pipeline.runs.find import CANCELLED, saved_step
 from pipeline.runs.folder import RESULT
-from pipeline.runs.logs import tail
+from pipeline.runs.summary import tail
 from pipeline.system.exit_codes import HUNG, STOPPED, USER_MISTAKE
 
 TAIL_LINES = 30
@@ -14,10 +14,10 @@ TAIL_LINES = 30
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the ranks cannot know of their end."""
+    """What the ranks cannot know about their end."""
 
     code: int
-    """The highest exit code of all, as srun gives it."""
+    """The highest exit code of all ranks, as srun returns it."""
     seconds: float
     node_lost: bool
     asked: bool
@@ -26,25 +26,25 @@ class Circumstances:
     """Whether the job's time was nearly up."""
 
 
-def describe(attempt: Attempt, world_size: int, how: Circumstances) -> Outcome:
+def outcome_of(attempt: Attempt, world_size: int, how: Circumstances) -> Outcome:
     """Return the outcome of `attempt`, whose ranks have all ended."""
-    ending = _ending(attempt, how)
-    told = ending in ("mistake", "crashed", "node lost")
-    culprit = _culprit(attempt, world_size, how.code) if told else None
+    kind = _kind(attempt, how)
+    failed = kind in ("mistake", "crashed", "node lost")
+    first = _first_failure(attempt, world_size, how.code) if failed else None
     return Outcome(
         attempt.token,
-        ending,
+        kind,
         saved_step(attempt.run_dir),
-        error=culprit.error if culprit else "",
-        report=culprit.traceback if culprit else "",
-        node=culprit.host if culprit else "",
-        log=str(attempt.log(culprit.rank)) if culprit else "",
+        error=first.error if first else "",
+        report=first.traceback if first else "",
+        node=first.host if first else "",
+        log=str(attempt.log(first.rank)) if first else "",
         seconds=how.seconds,
     )
 
 
-def _ending(attempt: Attempt, how: Circumstances) -> Ending:
-    codes = {how.code, *(words.code for words in attempt.last_words())}
+def _kind(attempt: Attempt, how: Circumstances) -> OutcomeKind:
+    codes = {how.code, *(each.code for each in attempt.rank_exits())}
     if (attempt.run_dir / RESULT).exists():
         return "done"
     if (attempt.run_dir / CANCELLED).exists():
@@ -57,19 +57,19 @@ def _ending(attempt: Attempt, how: Circumstances) -> Ending:
     return "node lost" if how.node_lost else "crashed"
 
 
-def _culprit(attempt: Attempt, world_size: int, code: int) -> LastWords:
-    """Return what is to be told of the rank that the others failed with."""
-    words = attempt.last_words()
-    silent = sorted(set(range(world_size)) - {each.rank for each in words})
-    failures = [each for each in words if each.code not in (0, STOPPED) and not each.is_echo]
+def _first_failure(attempt: Attempt, world_size: int, code: int) -> RankExit:
+    """Return how the rank ended that failed first, with what to print about it."""
+    exits = attempt.rank_exits()
+    failures = [each for each in exits if each.code not in (0, STOPPED) and not each.is_secondary]
     if failures:
         first = failures[0]
         error = f"{first.error} ({first.notes})" if first.notes else first.error
         report = f"rank {first.rank} on {first.host}: {attempt.log(first.rank)}\n{first.traceback}"
         return replace(first, error=error, traceback=report)
+    silent = sorted(set(range(world_size)) - {each.rank for each in exits})
     rank = silent[0] if silent else 0
     log = attempt.log(rank)
     said = f"stacks: {attempt.run_dir / 'stacks'}" if code == HUNG else tail(log, TAIL_LINES)
-    what = "was ended by the watchdog" if code == HUNG else f"left no word; exit code {code}"
+    what = "was ended by the watchdog" if code == HUNG else f"left no report; exit code {code}"
     report = f"rank {rank} {what}\n{said}\nlog: {log}"
-    return LastWords(rank, "", 0.0, code, error="", traceback=report)
+    return RankExit(rank, "", 0.0, code, error="", traceback=report)

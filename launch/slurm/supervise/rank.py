@@ -1,10 +1,10 @@
 """One rank of a job, started by srun: `python -m launch.slurm.supervise.rank RUN_DIR TOKEN`.
 
-It learns from SLURM who it is, meets the others through the attempt's folder, and trains. However
-that ends, it leaves its last words there.
+It learns its rank from SLURM, meets the others through the attempt's folder, and trains. However
+that ends, it leaves a record there.
 """
 
-# Loading torch takes seconds, and who asks to stop meanwhile shall find the program ready.
+# Importing torch takes seconds; handle stop signals before that.
 if __name__ == "__main__":
     from pipeline.system.signals import leave_at_once
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from launch.slurm.records.attempt import Attempt, LastWords
+from launch.slurm.records.attempt import Attempt, RankExit
 from pipeline.config.load import load
 from pipeline.distributed.rendezvous import ADDRESS, RENDEZVOUS
 from pipeline.distributed.world import CORES
@@ -28,36 +28,36 @@ from pipeline.runs.folder import CONFIG_FILE
 from pipeline.system.exit_codes import FAILURE, STOPPED, exit_code, report_error
 
 DISCARD_PORT = 9
-"""Nothing is sent there: connecting a datagram socket only asks for the way."""
+"""Connecting a datagram socket sends nothing: it only asks the system for the route."""
 
 
 def main(run_dir: Path, token: str) -> int:
     """Train as one rank of the attempt `token`; return the exit code.
 
-    Stopping when asked is no failure to srun, which would end the ranks that still save.
+    A rank that stopped when asked returns 0: srun would kill the ranks that are still saving.
     """
     attempt = Attempt(run_dir, token)
     os.environ |= rank_variables()
     rank, host = int(os.environ["RANK"]), os.environ["SLURMD_NODENAME"]
     try:
-        os.environ |= meeting_variables(attempt)
-        from pipeline.train import train  # with torch: the variables come first
+        os.environ |= rendezvous_variables(attempt)
+        from pipeline.train import train  # imports torch, which reads the variables
 
         train(load(run_dir / CONFIG_FILE, [f"run_dir={json.dumps(str(run_dir))}"]))
-    except BaseException as error:  # noqa: BLE001 - it is told of, in the log and to the supervisor
-        words = last_words(error, rank, host)
+    except BaseException as error:  # noqa: BLE001 - reported in the log and to the supervisor
+        end = rank_exit(error, rank, host)
         report_error(error, rank)
-        sys.stderr.write(words.traceback)
-        attempt.leave(words)
-        return 0 if words.code == STOPPED else words.code
-    attempt.leave(LastWords(rank, host, time.time(), code=0))
+        sys.stderr.write(end.traceback)
+        attempt.record_exit(end)
+        return 0 if end.code == STOPPED else end.code
+    attempt.record_exit(RankExit(rank, host, time.time(), code=0))
     return 0
 
 
-def last_words(error: BaseException, rank: int, host: str) -> LastWords:
-    """Return what is left to say of a rank that ends with `error`."""
+def rank_exit(error: BaseException, rank: int, host: str) -> RankExit:
+    """Return the record of a rank that ends with `error`."""
     code = exit_code(error)
-    return LastWords(
+    return RankExit(
         rank,
         host,
         time.time(),
@@ -69,7 +69,7 @@ def last_words(error: BaseException, rank: int, host: str) -> LastWords:
 
 
 def rank_variables() -> dict[str, str]:
-    """Return who this process is, in the words of torch, from what srun says."""
+    """Return torch's variables for this process, from those of srun."""
     tasks, nodes = (int(os.environ[f"SLURM_STEP_NUM_{what}"]) for what in ("TASKS", "NODES"))
     return {
         "RANK": os.environ["SLURM_PROCID"],
@@ -80,7 +80,7 @@ def rank_variables() -> dict[str, str]:
     }
 
 
-def meeting_variables(attempt: Attempt) -> dict[str, str]:
+def rendezvous_variables(attempt: Attempt) -> dict[str, str]:
     """Return where the ranks meet, and the network interface that leads there."""
     node = os.environ["SLURMD_NODENAME"]
     own = own_address(node, attempt.addresses())
@@ -91,9 +91,9 @@ def meeting_variables(attempt: Attempt) -> dict[str, str]:
 
 
 def own_address(node: str, addresses: dict[str, str]) -> str:
-    """Return the address that this node has towards the others.
+    """Return the address of this node on its route to the others.
 
-    The system's way to another node says it; one's own name may lead to 127.0.1.1, as on Debian.
+    Its host name would not do: on Debian it may resolve to 127.0.1.1.
     """
     others = [address for name, address in addresses.items() if name != node]
     if not others:
@@ -104,7 +104,7 @@ def own_address(node: str, addresses: dict[str, str]) -> str:
 
 
 def interface_of(address: str) -> str | None:
-    """Return the name of the network interface that has `address`."""
+    """Return the name of the network interface with `address`."""
     for name, entries in psutil.net_if_addrs().items():
         if any(entry.address == address for entry in entries):
             return name

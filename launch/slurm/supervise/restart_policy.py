@@ -1,34 +1,15 @@
-"""What follows from how the attempts at a run have ended. A pure function of their history."""
+"""Whether a run is restarted, requeued or given up: a pure function of how its attempts ended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-Ending = Literal["done", "cancelled", "mistake", "stopped", "time limit", "node lost", "crashed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one attempt ended."""
-
-    token: str
-    ending: Ending
-    step: int
-    """The newest checkpoint's, when it ended; 0 is none."""
-    error: str = ""
-    """What the first rank that failed failed with, and where; empty if nobody could say."""
-    report: str = ""
-    """Its traceback, or what else there is to tell."""
-    node: str = ""
-    """Where that rank was; empty if nobody could say."""
-    log: str = ""
-    """The path of its output."""
-    seconds: float = 0.0
+from launch.slurm.records.history import Outcome
+from pipeline.system.command import plural
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """How often a run may come back; None is without bound. See `slurm` in the configuration."""
+class RestartLimits:
+    """How often a run may start again; None is unlimited. See `slurm` in the configuration."""
 
     attempts_without_progress: int
     time_limits: int | None
@@ -42,37 +23,37 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Somebody wants the run to stop; what it has done is saved."""
+    """The user has cancelled the run; its work is saved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Start anew, on the nodes that the job has: it costs seconds, where queueing costs minutes."""
+    """Start another attempt inside the job: that takes seconds, and queueing takes minutes."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Give the nodes back, and queue for others."""
+    """Give the nodes back and queue the job again."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Another attempt would end in the same way."""
+    """Another attempt would end the same way."""
 
     reason: str
 
 
-Verdict = Done | Cancel | Restart | Requeue | GiveUp
+Decision = Done | Cancel | Restart | Requeue | GiveUp
 
 
-def decide(history: Sequence[Outcome], bounds: Bounds) -> Verdict:
-    """Say what follows from `history`, whose last attempt has just ended."""
+def decide(history: Sequence[Outcome], limits: RestartLimits) -> Decision:
+    """Return what to do after the last attempt of `history`."""
     last = history[-1]
-    match last.ending:
+    match last.kind:
         case "done":
             return Done()
         case "cancelled":
@@ -80,57 +61,56 @@ def decide(history: Sequence[Outcome], bounds: Bounds) -> Verdict:
         case "mistake":
             return GiveUp(f"{last.error}\n{last.report}")
         case "time limit":
-            reason = _exhausted(history, "slurm.time_limits", bounds.time_limits)
-            reason = reason or _stuck(history, bounds)
-            return GiveUp(reason) if reason else Requeue(last.ending)
+            reason = _too_many(history, "time limit reached", "time_limits", limits.time_limits)
+            reason = reason or _stuck(history, limits)
+            return GiveUp(reason) if reason else Requeue(last.kind)
         case "stopped":
-            reason = _exhausted(history, "slurm.preemptions", bounds.preemptions)
-            return GiveUp(reason) if reason else Requeue(last.ending)
+            reason = _too_many(history, "stopped", "preemptions", limits.preemptions)
+            return GiveUp(reason) if reason else Requeue(last.kind)
         case "node lost" | "crashed":
-            reason = _repeats(history) or _stuck(history, bounds)
-            return GiveUp(reason) if reason else Restart(last.error or last.ending)
+            reason = _repeated_error(history) or _stuck(history, limits)
+            return GiveUp(reason) if reason else Restart(last.error or last.kind)
 
 
-def _exhausted(history: Sequence[Outcome], setting: str, bound: int | None) -> str:
-    """Say that the last attempt ended in a way in which too many have ended; else nothing."""
-    ending = history[-1].ending
-    count = sum(outcome.ending == ending for outcome in history)
-    if bound is None or count <= bound:
+def _too_many(history: Sequence[Outcome], what: str, setting: str, limit: int | None) -> str:
+    """Return a reason if more than `limit` attempts ended like the last one; else nothing."""
+    times = sum(outcome.kind == history[-1].kind for outcome in history)
+    if limit is None or times <= limit:
         return ""
-    return f"{count} attempts have ended so ({ending}), and {setting}={bound}; raise it to go on"
+    return f"{what} {times} times, but slurm.{setting}={limit}; raise it to continue"
 
 
-def _repeats(history: Sequence[Outcome]) -> str:
-    """Say that the last two crashes were one and the same; else nothing."""
-    crashes = [outcome for outcome in history if outcome.ending == "crashed"]
-    if history[-1].ending != "crashed" or len(crashes) < 2:
+def _repeated_error(history: Sequence[Outcome]) -> str:
+    """Return a reason if the last two crashes had the same error at the same step; else nothing."""
+    crashes = [outcome for outcome in history if outcome.kind == "crashed"]
+    if history[-1].kind != "crashed" or len(crashes) < 2:
         return ""
     before, last = crashes[-2:]
     if not last.error or (before.error, before.step) != (last.error, last.step):
         return ""
-    return f"the same error came twice at the same place: {last.error}\n{last.report}"
+    return f"the same error occurred twice at the same step: {last.error}\n{last.report}"
 
 
-def _stuck(history: Sequence[Outcome], bounds: Bounds) -> str:
-    """Say that too many attempts in a row have saved nothing new; else nothing."""
-    count, last = _without_progress(history), history[-1]
-    if count < bounds.attempts_without_progress:
+def _stuck(history: Sequence[Outcome], limits: RestartLimits) -> str:
+    """Return a reason if too many attempts in a row saved nothing new; else nothing."""
+    attempts, last = _without_progress(history), history[-1]
+    if attempts < limits.attempts_without_progress:
         return ""
     return (
-        f"{count} attempts in a row have saved no new checkpoint; the last one:"
-        f" {last.error or last.ending}\n{last.report}"
+        f"{plural(attempts, 'attempt')} in a row saved no new checkpoint; the last one ended with:"
+        f" {last.error or last.kind}\n{last.report}"
     )
 
 
 def _without_progress(history: Sequence[Outcome]) -> int:
-    """Count the attempts, from the last one back, that did not get beyond where they began.
+    """Count the attempts, from the last one back, that saved nothing beyond where they started.
 
-    Those that were asked to stop do not count: they may have had no time.
+    Attempts that were asked to stop do not count: they may not have had the time.
     """
-    began = [0, *(outcome.step for outcome in history[:-1])]
-    count = 0
-    for outcome, step in zip(reversed(history), reversed(began), strict=True):
+    starts = [0, *(outcome.step for outcome in history[:-1])]
+    attempts = 0
+    for outcome, step in zip(reversed(history), reversed(starts), strict=True):
         if outcome.step > step:
             break
-        count += outcome.ending != "stopped"
-    return count
+        attempts += outcome.kind != "stopped"
+    return attempts

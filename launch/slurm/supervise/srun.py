@@ -1,4 +1,4 @@
-"""Starting all ranks of an attempt as one step of a job, by srun."""
+"""Starting all ranks of an attempt with srun, as one step of the job."""
 
 import os
 import signal
@@ -13,22 +13,22 @@ from pipeline.config.schema import Container
 from pipeline.runs.fence import TOKEN
 
 WAIT_SECONDS = 60
-"""A rank that ends without a failure, but long before the others, ends them."""
+"""Once a rank has ended without an error, the others have this long to end, too."""
 KILL_SECONDS = 30.0
 
 INHERITED = ("SLURM_CPU_BIND", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES", "SLURM_NTASKS")
-"""What the batch step says of itself, and srun would take for wishes."""
+"""Variables that describe the batch step; srun would take them for options."""
 
 
-class Step(AbstractContextManager["Step"]):
-    """The ranks of an attempt while they run; leaving the block ends those that still do."""
+class JobStep(AbstractContextManager["JobStep"]):
+    """The running ranks of an attempt; leaving the block ends those that still run."""
 
     def __init__(self, submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> None:
         self._process = subprocess.Popen(
-            step_command(submission, attempt, nodes),
+            srun_command(submission, attempt, nodes),
             stdin=subprocess.DEVNULL,
-            env=step_environment(submission, attempt),
-            process_group=0,  # signals to the batch script are not meant for srun
+            env=rank_environment(submission, attempt),
+            process_group=0,  # signals to the batch script must not reach srun
         )
 
     def poll(self) -> int | None:
@@ -37,7 +37,7 @@ class Step(AbstractContextManager["Step"]):
         return None if code is None else abs(code)
 
     def end(self) -> None:
-        """End all ranks: with SIGTERM, and what is still there then with SIGKILL."""
+        """End all ranks: with SIGTERM, then with SIGKILL."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is not None:
                 return
@@ -56,20 +56,20 @@ class Step(AbstractContextManager["Step"]):
         self.end()
 
 
-def step_command(submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> list[str]:
+def srun_command(submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> list[str]:
     """Return the command that starts one task for each rank on `nodes`."""
     layout = submission.layout
     program = ["-P", "-u", "-m", "launch.slurm.supervise.rank", str(attempt.run_dir), attempt.token]
     container = submission.slurm.container
     return [
         "srun",
-        "--overlap",  # the step before, if it hangs on a lost node, still holds the resources
+        "--overlap",  # the previous step holds its resources if it hangs on a lost node
         "--mpi=none",
         f"--nodes={len(nodes)}",
         f"--nodelist={','.join(nodes)}",
         f"--ntasks={len(nodes) * layout.ranks_per_node}",
         f"--ntasks-per-node={layout.ranks_per_node}",
-        f"--cpus-per-task={layout.cpus_per_rank}",  # srun does not take it over from sbatch
+        f"--cpus-per-task={layout.cpus_per_rank}",  # srun does not inherit it from sbatch
         "--kill-on-bad-exit=1",
         f"--wait={WAIT_SECONDS}",
         "--export=ALL",
@@ -77,18 +77,20 @@ def step_command(submission: Submission, attempt: Attempt, nodes: Sequence[str])
         f"--job-name={attempt.token}",
         f"--output={attempt.logs}/rank-%t.log",
         *submission.slurm.srun,
-        *_inside(container, submission, program),
+        *_in_container(container, submission, program),
     ]
 
 
-def step_environment(submission: Submission, attempt: Attempt) -> dict[str, str]:
-    """Return the variables of the ranks."""
+def rank_environment(submission: Submission, attempt: Attempt) -> dict[str, str]:
+    """Return the environment variables of the ranks."""
     kept = {name: value for name, value in os.environ.items() if name not in INHERITED}
     threads = {"OMP_NUM_THREADS": str(submission.layout.cpus_per_rank)}
     return threads | kept | submission.environment | {TOKEN: attempt.token}
 
 
-def _inside(container: Container | None, submission: Submission, program: list[str]) -> list[str]:
+def _in_container(
+    container: Container | None, submission: Submission, program: list[str]
+) -> list[str]:
     """Return srun's options for a container, if there is one, and then the program."""
     if container is None:
         return [submission.python, *program]

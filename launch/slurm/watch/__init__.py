@@ -1,1 +1,1 @@
-"""Looking after queued runs from outside."""
+"""Looking after queued jobs from outside, where no job can help itself."""

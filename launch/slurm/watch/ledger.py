@@ -1,6 +1,5 @@
-"""What a watcher has done, on disk: another one, started by cron, does not do it again."""
+"""What a watcher has done, on disk, so that the next one (started by cron) does not repeat it."""
 
-import fcntl
 import json
 import time
 from collections.abc import Generator, KeysView
@@ -10,14 +9,15 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from pipeline.system.durable import write_whole
+from pipeline.system.locks import open_locked
 
 FILE = ".watch.json"
 LOCK = ".watch.lock"
 KEPT_SECONDS = 90 * 24 * 3600.0
 
 
-class Memory:
-    """Keys of what was done, with the time of it."""
+class Ledger:
+    """The keys of past actions, each with its time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -26,31 +26,28 @@ class Memory:
             self._done = TypeAdapter(dict[str, float]).validate_json(path.read_bytes())
 
     def keys(self) -> KeysView[str]:
-        """Return what was done."""
+        """Return the keys of past actions."""
         return self._done.keys()
 
     def add(self, key: str) -> None:
-        """Note that something was done, and return once that is on disk."""
+        """Record an action; return once the record is on disk."""
         now = time.time()
         self._done[key] = now
-        kept = {each: at for each, at in self._done.items() if now - at < KEPT_SECONDS}
-        self._done = kept
-        write_whole(self._path, json.dumps(kept, indent=0).encode() + b"\n")
+        self._done = {each: at for each, at in self._done.items() if now - at < KEPT_SECONDS}
+        write_whole(self._path, json.dumps(self._done, indent=0).encode() + b"\n")
 
 
 @contextmanager
-def hold_memory(folder: Path) -> Generator[Memory]:
-    """Yield the memory of `folder`, which no other watcher has during the block.
+def hold_ledger(folder: Path) -> Generator[Ledger]:
+    """Yield the ledger of `folder`, locked during the block.
 
-    Raises `ValueError` if another one has it.
+    Raises `ValueError` if another watcher has it.
     """
     try:
-        lock = (folder / LOCK).open("a")
+        lock = open_locked(folder / LOCK)
     except OSError as error:
-        raise ValueError(f"{folder / LOCK} cannot be written: {error.strerror}") from error
+        raise ValueError(f"cannot write {folder / LOCK}: {error.strerror}") from error
+    if lock is None:
+        raise ValueError(f"another launch/watch.py is already watching {folder}")
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"another launch/watch.py watches {folder} already") from error
-        yield Memory(folder / FILE)
+        yield Ledger(folder / FILE)

@@ -1,4 +1,4 @@
-"""What a watcher would do about a job of ours. Pure functions of what it sees."""
+"""What the watcher does about a job: pure functions of what it sees."""
 
 import time
 from collections import Counter
@@ -7,138 +7,139 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.slurm.api.jobs import QueuedJob
+from pipeline.system.command import plural
 
 DAY_SECONDS = 24 * 3600.0
 FAILED_LAUNCHES = ("launch failed requeued held", "JobHoldMaxRequeue")
-"""Reasons for which SLURM itself holds a job, mostly since a node could not start it."""
+"""Reasons for which SLURM itself holds a job, usually because a node could not start it."""
 HOLDS = ("held", "hold")
 
 
 @dataclass(frozen=True, slots=True)
 class WatchLimits:
-    """From when on something is out of order."""
+    """When the watcher acts."""
 
     stalled_seconds: float
     node_failures: int = 3
-    """Of one node, in a day."""
+    """Failures of one node within a day."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class NodeFailure:
     """An attempt that failed on a node."""
 
     node: str
     at: float
-    """Seconds, as `time.time` gives them."""
+    """Unix time in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A run whose job waits or runs."""
+class WatchedRun:
+    """A run with a pending or running job."""
 
     run_dir: Path
     job: QueuedJob
     active_at: float
-    """When the run last wrote something, in seconds as `time.time` gives them."""
+    """Unix time in seconds at which the run last wrote something."""
     restarts: int = 0
-    """How often SLURM has queued the job again. This and the rest matter while the job waits."""
+    """How often SLURM requeued the job. This and the rest are only known for pending jobs."""
     excluded: frozenset[str] = field(default_factory=frozenset[str])
-    """Nodes that the job does not want."""
-    nodes_to_choose_from: int = 0
-    """All nodes of the job's partition."""
+    """Nodes that the job excludes."""
+    partition_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Precaution:
-    """Something to do, or only to tell."""
+class Action:
+    """Something to do and report, or only to report."""
 
     key: str
-    """Nothing with the same key is done twice."""
-    sentence: str
+    """No two actions with the same key are taken."""
+    message: str
     command: tuple[str, ...] = ()
-    """Of SLURM's; empty if it is only to be told."""
+    """A command of SLURM; empty to only report."""
 
 
-def precautions(
-    seen: Seen, failing: Sequence[str], done: Iterable[str], limits: WatchLimits, now: float
-) -> list[Precaution]:
-    """Return what is to be done about one run; `done` has the keys of what was done before."""
+def due_actions(
+    run: WatchedRun, failing: Sequence[str], done: Iterable[str], limits: WatchLimits, now: float
+) -> list[Action]:
+    """Return the actions for one run; `done` are the keys of earlier ones."""
     before = set(done)
     possible = [
-        _exclude(seen, failing),  # before the start: where to is then known
-        _start(seen),
-        _release(seen, before),
-        _tell_stall(seen, limits, now),
+        _exclude(run, failing),  # first: a started job can no longer exclude nodes
+        _start(run),
+        _release(run, before),
+        _report_stall(run, limits, now),
     ]
     return [each for each in possible if each is not None and each.key not in before]
 
 
-def failing_nodes(failures: Iterable[Failure], limits: WatchLimits, now: float) -> list[str]:
-    """Return the nodes on which too many attempts have failed in the last day."""
+def failing_nodes(failures: Iterable[NodeFailure], limits: WatchLimits, now: float) -> list[str]:
+    """Return the nodes on which too many attempts failed within the last day."""
     counts = Counter(each.node for each in failures if now - each.at < DAY_SECONDS)
     return sorted(node for node, count in counts.items() if count >= limits.node_failures)
 
 
-def _start(seen: Seen) -> Precaution | None:
-    """Start a job at once that SLURM has queued again and lets wait for two minutes.
+def _start(run: WatchedRun) -> Action | None:
+    """Start a requeued job, which SLURM would delay by two minutes.
 
-    One that waits for a time that its owner set was never started before.
+    A job that never ran waits for a begin time that its owner chose.
     """
-    job = seen.job
-    if (job.state, job.reason) != ("PENDING", "BeginTime") or not seen.restarts:
+    job = run.job
+    if (job.state, job.reason) != ("PENDING", "BeginTime") or not run.restarts:
         return None
-    return Precaution(
-        f"start {job.id}.{seen.restarts}",
-        f"{_name(seen)} was queued again and waits for its time: it may start now",
+    return Action(
+        f"start {job.id}.{run.restarts}",
+        f"{_name(run)} was requeued with a delay: it may now start at once",
         ("scontrol", "update", f"jobid={job.id}", "StartTime=now"),
     )
 
 
-def _exclude(seen: Seen, failing: Sequence[str]) -> Precaution | None:
-    new = [node for node in failing if node not in seen.excluded]
-    if seen.job.state != "PENDING" or not new:
+def _exclude(run: WatchedRun, failing: Sequence[str]) -> Action | None:
+    new = [node for node in failing if node not in run.excluded]
+    if run.job.state != "PENDING" or not new:
         return None
-    key, names = f"exclude {seen.job.id} {','.join(new)}", ", ".join(new)
-    all_excluded = sorted(seen.excluded | set(new))
-    if seen.nodes_to_choose_from - len(all_excluded) < seen.job.nodes:
-        return Precaution(
+    key, names = f"exclude {run.job.id} {','.join(new)}", ", ".join(new)
+    excluded = sorted(run.excluded | set(new))
+    if run.partition_nodes - len(excluded) < run.job.nodes:
+        return Action(
             f"{key} impossible",
-            f"{_name(seen)} could not run without {names}, where attempts have failed"
-            " repeatedly: look after them",
+            f"attempts keep failing on {names}, but {_name(run)} cannot run without: check"
+            f" {'this node' if len(new) == 1 else 'these nodes'}",
         )
-    return Precaution(
+    return Action(
         key,
-        f"{_name(seen)} shall not run on {names}, where attempts have failed repeatedly",
-        ("scontrol", "update", f"jobid={seen.job.id}", f"ExcNodeList={','.join(all_excluded)}"),
+        f"{_name(run)} now excludes {names}, where attempts keep failing",
+        ("scontrol", "update", f"jobid={run.job.id}", f"ExcNodeList={','.join(excluded)}"),
     )
 
 
-def _release(seen: Seen, done: set[str]) -> Precaution | None:
-    """Release a job once that SLURM holds; tell of one that is held again, or by a person."""
-    job, reason = seen.job, seen.job.reason.replace("_", " ")
+def _release(run: WatchedRun, done: set[str]) -> Action | None:
+    """Release a job that SLURM holds, once; report one that is held again, or by a person."""
+    job, reason = run.job, run.job.reason.replace("_", " ")
     if job.state != "PENDING" or not any(word in reason.lower() for word in HOLDS):
         return None
     key = f"release {job.id}"
     command = ("scontrol", "release", job.id)
     if reason in FAILED_LAUNCHES and key not in done:
-        return Precaution(key, f"{_name(seen)} is held ({reason}): released", command)
-    return Precaution(
-        f"held {job.id}.{seen.restarts}",
-        f"{_name(seen)} is held ({reason}) and stays so until: {' '.join(command)}",
+        return Action(key, f"{_name(run)} was held ({reason}): released", command)
+    return Action(
+        f"held {job.id}.{run.restarts}",
+        f"{_name(run)} is held ({reason}); to release it: {' '.join(command)}",
     )
 
 
-def _tell_stall(seen: Seen, limits: WatchLimits, now: float) -> Precaution | None:
-    since = max(seen.active_at, seen.job.started_at or 0.0)
-    if seen.job.state != "RUNNING" or now - since < limits.stalled_seconds:
+def _report_stall(run: WatchedRun, limits: WatchLimits, now: float) -> Action | None:
+    since = max(run.active_at, run.job.started_at or 0.0)
+    if run.job.state != "RUNNING" or now - since < limits.stalled_seconds:
         return None
     clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
-    return Precaution(
-        f"stalled {seen.job.id} {since:.0f}",
-        f"{_name(seen)} runs on {seen.job.node_list}, but has written nothing for"
-        f" {(now - since) / 60:.0f} minutes, since {clock}: see launch/status.py {seen.run_dir}",
+    minutes = plural(round((now - since) / 60), "minute")
+    return Action(
+        f"stalled {run.job.id} {since:.0f}",
+        f"{_name(run)} is running on {run.job.node_list}, but has written nothing for {minutes},"
+        f" since {clock}: see launch/status.py {run.run_dir}",
     )
 
 
-def _name(seen: Seen) -> str:
-    return f"job {seen.job.id} of {seen.run_dir.name}"
+def _name(run: WatchedRun) -> str:
+    return f"job {run.job.id} of {run.run_dir.name}"

@@ -1,23 +1,23 @@
-"""Looks after the jobs of runs from outside, where no job can look after itself."""
+"""Checks the jobs of runs and takes the actions that are due."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from launch.overview.details import all_outcomes
 from launch.slurm.api.cli import SlurmError, host_names, show, slurm
 from launch.slurm.api.jobs import QueuedJob, read_jobs
 from launch.slurm.records.attempt import LATEST, LOGS, Attempt
+from launch.slurm.records.history import all_outcomes
 from launch.slurm.records.submission import Submission, last_submission
-from launch.slurm.watch.ledger import Memory
+from launch.slurm.watch.ledger import Ledger
 from launch.slurm.watch.rules import (
-    Failure,
-    Precaution,
-    Seen,
+    Action,
+    NodeFailure,
+    WatchedRun,
     WatchLimits,
+    due_actions,
     failing_nodes,
-    precautions,
 )
 from pipeline.runs.find import CANCELLED, find_runs
 from pipeline.runs.folder import RESULT
@@ -26,113 +26,112 @@ from pipeline.tracking.jsonl import METRICS
 
 @dataclass
 class Watcher:
-    """One who looks after the runs in some folders, again and again."""
+    """Looks after the runs in some folders, round by round."""
 
     places: Sequence[Path]
     limits: WatchLimits
-    memory: Memory
+    ledger: Ledger
     say: Callable[[str], None]
-    _complaints: set[str] = field(default_factory=set[str])
-    """What could not be done in the last round, and was told."""
+    _troubles: set[str] = field(default_factory=set[str])
+    """What failed in the last round, and was reported."""
 
-    def look(self) -> bool:
-        """Look once, and do what is to be done; return whether SLURM and the disk have answered."""
-        complaints = self._complaints
-        self._complaints = set()
+    def check(self) -> bool:
+        """Check all runs once, and act; return whether SLURM and the disk answered."""
+        before = self._troubles
+        self._troubles = set()
         try:
-            self._look(complaints)
-        except (OSError, ValueError) as error:  # of which SlurmError is one
-            self._complain(str(error), complaints)
+            self._check(before)
+        except (OSError, ValueError) as error:  # SlurmError is a ValueError
+            self._report_trouble(str(error), before)
             return False
         return True
 
-    def _look(self, complaints: set[str]) -> None:
+    def _check(self, before: set[str]) -> None:
         found: dict[Path, Submission] = {}
-        failures: list[Failure] = []
+        failures: list[NodeFailure] = []
         for run_dir in find_runs(self.places):
             try:
                 submission = last_submission(run_dir)
                 failures += failures_of(run_dir)
             except (OSError, ValueError) as error:
-                self._complain(f"{run_dir} cannot be read: {error}", complaints)
+                self._report_trouble(f"cannot read {run_dir}: {error}", before)
                 continue
             if submission is not None and submission.job_id:
                 found[run_dir] = submission
-        jobs = read_jobs(each.job_id for each in found.values() if wants_to_go_on(each))
+        jobs = read_jobs(each.job_id for each in found.values() if is_unfinished(each.run_dir))
         failing = failing_nodes(failures, self.limits, time.time())
         for run_dir, submission in found.items():
             if job := jobs.get(submission.job_id):
-                self._look_after(run_dir, job, failing, complaints)
+                self._look_after(run_dir, job, failing, before)
 
     def _look_after(
-        self, run_dir: Path, job: QueuedJob, failing: Sequence[str], complaints: set[str]
+        self, run_dir: Path, job: QueuedJob, failing: Sequence[str], before: set[str]
     ) -> None:
         try:
-            seen = see(run_dir, job)
+            run = inspect(run_dir, job)
         except SlurmError as error:
-            if "Invalid job id" in str(error):  # it has ended meanwhile
+            if "Invalid job id" in str(error):  # the job has ended meanwhile
                 return
             raise
-        done = self.memory.keys()
-        for each in precautions(seen, failing, done, self.limits, time.time()):
-            self._do(each, complaints)
+        for action in due_actions(run, failing, self.ledger.keys(), self.limits, time.time()):
+            self._take(action, before)
 
-    def _do(self, wanted: Precaution, complaints: set[str]) -> None:
-        if wanted.command:
+    def _take(self, action: Action, before: set[str]) -> None:
+        if action.command:
             try:
-                slurm(*wanted.command)
+                slurm(*action.command)
             except SlurmError as error:  # tried again in the next round
-                self._complain(f"{wanted.sentence}; but {error}", complaints)
+                self._report_trouble(f"{action.message}; but {error}", before)
                 return
-        self.memory.add(wanted.key)
-        self.say(wanted.sentence)
+        self.ledger.add(action.key)
+        self.say(action.message)
 
-    def _complain(self, complaint: str, before: set[str]) -> None:
-        """Tell what does not work, but not in every round anew."""
-        self._complaints.add(complaint)
-        if complaint not in before:
-            self.say(complaint)
+    def _report_trouble(self, trouble: str, before: set[str]) -> None:
+        """Report what failed, unless it was reported in the last round."""
+        self._troubles.add(trouble)
+        if trouble not in before:
+            self.say(trouble)
 
 
-def wants_to_go_on(submission: Submission) -> bool:
+def is_unfinished(run_dir: Path) -> bool:
     """Whether a run is neither finished nor cancelled."""
-    run_dir = submission.run_dir
     return not (run_dir / RESULT).exists() and not (run_dir / CANCELLED).exists()
 
 
-def see(run_dir: Path, job: QueuedJob) -> Seen:
-    """Return what there is to know about a run whose job waits or runs."""
+def inspect(run_dir: Path, job: QueuedJob) -> WatchedRun:
+    """Return what is known about a run with a pending or running job."""
     active_at = last_activity(run_dir)
     if job.state != "PENDING":
-        return Seen(run_dir, job, active_at)
+        return WatchedRun(run_dir, job, active_at)
     record = show("job", job.id)[0]
-    return Seen(
+    excluded = record.get("ExcNodeList", "")
+    return WatchedRun(
         run_dir,
         job,
         active_at,
         restarts=int(record.get("Restarts", "0")),
-        excluded=frozenset(host_names(_list(record, "ExcNodeList"))),
-        nodes_to_choose_from=_partition_nodes(record),
+        excluded=frozenset(host_names("" if excluded == "(null)" else excluded)),
+        partition_nodes=_partition_nodes(record),
     )
 
 
-def failures_of(run_dir: Path) -> list[Failure]:
-    """Return on which nodes, as SLURM calls them, the attempts at a run have failed."""
-    found: list[Failure] = []
+def failures_of(run_dir: Path) -> list[NodeFailure]:
+    """Return the failed attempts at a run whose node is known, with SLURM's name for it."""
+    found: list[NodeFailure] = []
     for outcome in all_outcomes(run_dir):
         attempt = Attempt(run_dir, outcome.token)
         if outcome.node and attempt.folder.exists():
-            node = _name_in_slurm(outcome.node, attempt.addresses())
-            found += [Failure(node, attempt.folder.stat().st_mtime)] if node else []
+            node = _slurm_name(outcome.node, attempt.addresses())
+            found += [NodeFailure(node, attempt.folder.stat().st_mtime)] if node else []
     return found
 
 
 def last_activity(run_dir: Path) -> float:
-    """Return when a run last wrote anything, in seconds as `time.time` gives them; 0 if never."""
-    return max(_times_of_writing(run_dir), default=0.0)
+    """Return the Unix time in seconds at which a run last wrote something; 0 if never."""
+    return max(_modification_times(run_dir), default=0.0)
 
 
-def _times_of_writing(run_dir: Path) -> Iterator[float]:
+def _modification_times(run_dir: Path) -> Iterator[float]:
     logs = run_dir / LOGS
     for path in (
         *(run_dir / METRICS, run_dir / "checkpoints"),
@@ -145,16 +144,11 @@ def _times_of_writing(run_dir: Path) -> Iterator[float]:
             continue
 
 
-def _name_in_slurm(host: str, addresses: Mapping[str, str]) -> str | None:
-    """Return which node of an attempt `host` is: hosts may call themselves by longer names."""
+def _slurm_name(host: str, addresses: Mapping[str, str]) -> str | None:
+    """Return which node of an attempt `host` is: its own name may be a longer one."""
     return next((name for name in (host, host.partition(".")[0]) if name in addresses), None)
 
 
 def _partition_nodes(record: Mapping[str, str]) -> int:
     names = record.get("Partition", "").split(",")
     return max(int(show("partition", name)[0].get("TotalNodes", "0")) for name in names)
-
-
-def _list(record: Mapping[str, str], key: str) -> str:
-    value = record.get(key, "")
-    return "" if value == "(null)" else value

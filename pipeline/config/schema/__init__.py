@@ -1,7 +1,7 @@
-"""The configuration tree: frozen, validated, and documented field by field.
+"""The configuration tree: frozen, validated, with a docstring for each field.
 
-A `Config` that exists is valid. Whatever can be known from the values alone is checked here; what
-needs the dataset, the world or the hardware is checked where those are known.
+A `Config` that exists is valid. What the values alone decide is checked here; what depends on the
+dataset, the ranks or the hardware is checked where those are known.
 """
 
 from dataclasses import field
@@ -22,7 +22,14 @@ from pipeline.config.schema.data import (
 )
 from pipeline.config.schema.engine import Compression, Ddp, DeepSpeed
 from pipeline.config.schema.launch import Environment, Launch
-from pipeline.config.schema.model import Model
+from pipeline.config.schema.model import (
+    CifarPlain,
+    CifarResNet,
+    Model,
+    PreactResNet,
+    ResNet,
+    model_named,
+)
 from pipeline.config.schema.running import Checkpoint, Evaluate, Tracking
 from pipeline.config.schema.section import section
 from pipeline.config.schema.slurm import Container, Slurm
@@ -30,6 +37,8 @@ from pipeline.config.schema.training import Cosine, Ema, Polynomial, Sgd, StepDe
 
 __all__ = [
     "Checkpoint",
+    "CifarPlain",
+    "CifarResNet",
     "Compression",
     "Config",
     "Container",
@@ -45,7 +54,9 @@ __all__ = [
     "Model",
     "PadCrop",
     "Polynomial",
+    "PreactResNet",
     "RandomResizedCrop",
+    "ResNet",
     "ResizeCenterCrop",
     "Sgd",
     "Shuffled",
@@ -55,36 +66,48 @@ __all__ = [
     "Tracking",
     "Train",
     "Windowed",
+    "model_named",
 ]
 
 
 @section
 class Config:
-    """Everything that decides a run."""
+    """The configuration of a run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
     """Name of the recipe; its runs are called NAME-ID."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides the initial weights, the order of the images and how each is augmented."""
     data: Data
+    """The images: where they are, and how they are cropped, ordered and loaded."""
     model: Model
+    """Which network, and how it starts."""
     train: Train
+    """How long to train, in which batches and in which precision."""
     optim: Sgd
+    """Stochastic gradient descent with momentum."""
     schedule: Annotated[StepDecay | Cosine | Polynomial, Field(discriminator="name")]
+    """The learning rate of each step: a warm-up, then a decay."""
     engine: Annotated[Ddp | DeepSpeed, Field(discriminator="name")] = field(default_factory=Ddp)
+    """How ranks share gradients and optimiser state."""
     evaluate: Evaluate = field(default_factory=Evaluate)
+    """When validation images are evaluated, and in which batches."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    """When checkpoints are saved, and which are kept."""
     tracking: Tracking = field(default_factory=Tracking)
+    """How MLflow shows the run."""
     launch: Launch = field(default_factory=Launch)
+    """Checks and reports before the first step."""
     slurm: Slurm = field(default_factory=Slurm)
+    """What a job requests from SLURM, and how often a run is restarted."""
     env: Environment = field(default_factory=dict[str, str])
-    """Environment variables of every rank. Numbers are taken as they are written, and null takes a
-    variable out of this list. They are saved and shown with the run: no place for passwords."""
+    """Environment variables of each rank. Numbers are kept as written, and `null` removes a
+    variable from this list. They are saved and shown with the run: never put passwords here."""
     runs_dir: Path = Path("runs")
-    """Folder that holds the runs."""
+    """Folder that holds the run folders."""
     run_dir: Path | None = None
-    """This run's own folder. By default an unfinished run under `runs_dir` whose configuration
-    gives the same result is continued, and else a new folder is made."""
+    """Folder of this run. By default the unfinished run in `runs_dir` whose configuration gives the
+    same result is resumed, or else a new folder is made."""
 
     @field_validator("engine")
     @classmethod
@@ -93,8 +116,9 @@ class Config:
         match engine:
             case DeepSpeed(zero_stage=2, overlap=True) if train and train.accumulation > 1:
                 raise ValueError(
-                    "overlap does not go with train.accumulation over 1 at zero_stage 2: gradients"
-                    " are shared out once, after the last micro batch; set one of the three lower"
+                    "overlap does not work with train.accumulation over 1 at zero_stage 2, which"
+                    " reduces gradients once, after the last micro batch; set overlap=false,"
+                    " train.accumulation=1 or zero_stage=1"
                 )
             case _:
                 return engine
@@ -106,7 +130,7 @@ class Config:
             down = batch - batch % order.lanes
             tries = " or ".join(str(n) for n in (down, down + order.lanes) if n)
             raise ValueError(
-                f"data.order.lanes={order.lanes} does not divide train.global_batch={batch};"
-                f" choose lanes that do, or a global batch of {tries}"
+                f"data.order.lanes={order.lanes} must divide train.global_batch={batch};"
+                f" choose other lanes, or a global batch of {tries}"
             )
         return self

@@ -1,4 +1,4 @@
-"""The section `data`: which images, how they are cut, in which order, and who loads them."""
+"""The section `data`: which images, how they are cropped, in which order, and what loads them."""
 
 from dataclasses import field
 from pathlib import Path
@@ -20,17 +20,17 @@ def _all_positive(values: Channels) -> Channels:
 
 @section
 class RandomResizedCrop:
-    """A random window of random area and aspect, resized to a square (Inception style)."""
+    """A random part of the image, resized to a square (Szegedy et al. 2015, sec. 6)."""
 
     name: Literal["random_resized_crop"] = "random_resized_crop"
     size: Pixels = 224
     """Side of the square that the network sees, in pixels."""
     scale: tuple[Positive, Positive] = (0.08, 1.0)
-    """Range of the window's area, as a share of the image's."""
+    """Least and greatest area of the crop, as a fraction of the image."""
     ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
-    """Range of the window's aspect, width over height."""
+    """Least and greatest aspect ratio of the crop: width over height."""
     flip: bool = True
-    """Mirror left to right with probability one half."""
+    """Mirror half of the images, left to right."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "RandomResizedCrop":
@@ -43,26 +43,27 @@ class RandomResizedCrop:
 
 @section
 class PadCrop:
-    """A random square out of the image padded with the mean colour (He et al. 2015, sec. 4.2)."""
+    """Pad with the mean colour, then take a random square (He et al. 2015, sec. 4.2)."""
 
     name: Literal["pad_crop"] = "pad_crop"
     size: Pixels = 32
     """Side of the square, in pixels."""
     pad: Annotated[int, Field(ge=0, le=1024)] = 4
-    """Pixels added on each side."""
+    """Padding on each side, in pixels."""
     flip: bool = True
-    """Mirror left to right with probability one half."""
+    """Mirror half of the images, left to right."""
 
 
 @section
 class ResizeCenterCrop:
-    """The shorter side to `resize`, then the central square of `size`: torchvision's, exactly."""
+    """Resize the shorter side, then take the central square, as torchvision does."""
 
     resize: Pixels = 256
-    """Length of the shorter side after resizing, in pixels."""
+    """Shorter side after resizing, in pixels."""
     size: Pixels = 224
     """Side of the central square, in pixels."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How pixels are interpolated in the resize."""
 
     @model_validator(mode="after")
     def _fits(self) -> "ResizeCenterCrop":
@@ -73,82 +74,82 @@ class ResizeCenterCrop:
 
 @section
 class Dali:
-    """NVIDIA DALI: decode, crop and resize on the CPU, or decode on the GPU (`mixed`)."""
+    """NVIDIA DALI: decodes on the CPU or the GPU, then crops and resizes."""
 
     name: Literal["dali"] = "dali"
     threads: Count | None = None
-    """CPU threads of each rank; by default the rank's share of the machine's cores."""
+    """CPU threads of each rank. By default the rank's share of the machine's cores."""
     read_threads: Count = 4
-    """Threads that read bytes from the file system; more help where a read takes long."""
+    """Threads of each rank that read files. More of them help where reads are slow."""
     decode: Literal["auto", "cpu", "mixed"] = "auto"
-    """Where JPEGs are decoded: auto is mixed on a GPU, cpu otherwise."""
+    """Where JPEGs are decoded. `mixed` is CPU and GPU; `auto` is `mixed` on a GPU, else `cpu`."""
     region_decode: bool | None = None
-    """Decode only the crop window. By default on the CPU only: on GPUs some nvImageCodec releases
-    fail at it, so there the whole image is decoded and cut on the GPU."""
+    """Decode only the crop instead of the whole image. By default only on the CPU: some releases
+    of nvImageCodec cannot do it on a GPU."""
     prefetch_batches: Count = 2
-    """Batches that are ready or under way ahead of the training step."""
+    """Batches that each rank prepares ahead of the training step."""
 
 
 @section
 class Synthetic:
-    """One random batch over and over: how fast is everything but the loader?"""
+    """The same random batch in every step: measures the speed of everything but the loader."""
 
     name: Literal["synthetic"] = "synthetic"
 
 
 @section
 class Shuffled:
-    """Each epoch is shuffled as a whole: for local disks, and for what fits into memory."""
+    """Shuffle each epoch as a whole: for local SSDs, or a dataset that fits into memory."""
 
     name: Literal["shuffled"] = "shuffled"
 
 
 @section
 class Windowed:
-    """Shuffled in windows that are read ahead in long runs: for network and spinning disks."""
+    """Shuffle within windows that are read ahead: for network file systems and spinning disks."""
 
     name: Literal["windowed"] = "windowed"
     shard_images: Count = 32
-    """Consecutive images on disk that are read in one run. Images sorted by class need short ones,
-    for batches in which the classes mix; shards of images that were shuffled may be long."""
+    """Images of a shard. They are consecutive on disk and read together. If images are sorted by
+    class, keep shards short, so that each batch mixes classes."""
     window_shards: Count = 512
-    """Shards whose images are shuffled together; two windows of each lane should fit into the
-    page cache."""
+    """Shards whose images are shuffled together. Memory should hold two windows per lane."""
     lanes: Count = 1
-    """Slices of the global batch, each of which goes through shards of its own; it must divide
-    `train.global_batch`. With a lane for each node, no two nodes read the same shard."""
+    """Slices of the global batch, each of which reads shards of its own. Must divide
+    `train.global_batch`. With one lane per node, no two nodes read the same shard."""
 
 
 @section
 class Data:
-    """Which images, how they are cut for training and evaluation, and who loads them."""
+    """Which images, how they are cropped, in which order, and what loads them."""
 
     dir: Path
-    """A dataset made by data/prepare.py: manifest.json and one index for each split."""
+    """Folder of a dataset that data/prepare.py made."""
     root: Path | None = None
-    """Where the images lie, if they moved since the dataset was prepared."""
+    """Folder of the images, if they moved since the dataset was prepared."""
     stage: Path | None = None
-    """A folder on a disk of each node's own: the images are copied there once, each is checked, and
-    all are read from there. Copies are used again by later runs, until somebody deletes them."""
+    """Folder on a local disk of each node. The images are copied there once, checked, and read from
+    there. Later runs use the same copies, which are never deleted."""
     train: Annotated[RandomResizedCrop | PadCrop, Field(discriminator="name")] = field(
         default_factory=RandomResizedCrop
     )
-    """How training images are cut."""
+    """How training images are cropped."""
     eval: ResizeCenterCrop = field(default_factory=ResizeCenterCrop)
-    """How validation images are cut."""
+    """How validation images are cropped."""
     mean: Channels = (0.485, 0.456, 0.406)
-    """Mean of each channel (red, green, blue), on a scale of 0 to 1."""
+    """Mean of each channel (red, green, blue), on a scale from 0 to 1."""
     std: Annotated[Channels, AfterValidator(_all_positive)] = (0.229, 0.224, 0.225)
-    """Standard deviation of each channel, on a scale of 0 to 1."""
+    """Standard deviation of each channel, on a scale from 0 to 1."""
     order: Annotated[Shuffled | Windowed, Field(discriminator="name")] = field(
         default_factory=Shuffled
     )
-    """In which order the images come: shuffled anew in each epoch, either way."""
+    """How each epoch of training images is shuffled."""
     loader: Annotated[Dali | Synthetic, Field(discriminator="name")] = field(default_factory=Dali)
+    """What loads the images."""
     verify: Literal["off", "files", "decode"] = "files"
-    """Checked before step 1: `files`, that every file is there at its recorded size, and that some
-    images of those modified since are what they were; `decode`, that every image also decodes
-    (reads the whole dataset once)."""
+    """Check before the first step. `files`: each file has its recorded size, and some images of
+    files modified since are compared with their checksums. `decode`: each image also decodes; this
+    reads the whole dataset once."""
     on_corrupt: Literal["fail", "skip"] = "fail"
-    """An image that cannot be read or decoded stops the run, or the next sample takes its place
-    and the replacement is counted."""
+    """What to do with an image that cannot be read or decoded. `fail` stops the run. `skip` counts
+    it and trains on the next sample instead; in evaluation it counts as an error."""

@@ -1,4 +1,4 @@
-"""The section `engine`: who shares gradients among the ranks, and in what form."""
+"""The section `engine`: how ranks share gradients and optimiser state."""
 
 from typing import Literal
 
@@ -15,30 +15,30 @@ class Ddp:
 
     name: Literal["ddp"] = "ddp"
     bucket_megabytes: Positive = 25.0
-    """Gradients that travel together in one all-reduce."""
+    """Gradients of one all-reduce, in MiB."""
     gradient_compression: Compression = "none"
-    """Gradients travel as they are, or rounded to bf16: half the traffic, and another result."""
+    """`bf16` rounds gradients before the all-reduce: half the traffic, but another result."""
 
 
 @section
 class DeepSpeed:
-    """DeepSpeed, whose ZeRO cuts the optimiser's state up over the ranks."""
+    """DeepSpeed: ZeRO partitions the optimiser state over the ranks (Rajbhandari et al. 2020)."""
 
     name: Literal["deepspeed"] = "deepspeed"
     zero_stage: Literal[0, 1, 2] = 0
-    """What is cut up over the ranks: 0 nothing, 1 the momentum, 2 the reduced gradients too."""
+    """What is partitioned: 0 nothing, 1 the optimiser state, 2 also the reduced gradients."""
     bucket_megabytes: Positive | None = None
-    """Gradients that travel together, at stages 1 and 2 (by default 100); at stage 0 all do."""
+    """Gradients reduced together at stages 1 and 2, in MB (default 100). Stage 0 has one bucket."""
     overlap: bool = False
-    """Share gradients out while the backward pass runs, at stages 1 and 2; the host then waits for
-    the GPU in every step."""
+    """Reduce gradients during the backward pass, at stages 1 and 2. The host then waits for the GPU
+    in each step."""
     gradient_compression: Compression = "none"
-    """Gradients travel as they are, or rounded to bf16: half the traffic, and another result."""
+    """`bf16` rounds gradients before they are reduced: half the traffic, but another result."""
 
     @model_validator(mode="after")
     def _stage_has_it(self) -> "DeepSpeed":
         if self.zero_stage == 0 and self.bucket_megabytes is not None:
             raise ValueError("bucket_megabytes needs zero_stage 1 or 2: stage 0 has one bucket")
         if self.zero_stage == 0 and self.overlap:
-            raise ValueError("overlap needs zero_stage 1 or 2, or the engine ddp, which overlaps")
+            raise ValueError("overlap needs zero_stage 1 or 2; the engine ddp always overlaps")
         return self

@@ -1,4 +1,4 @@
-"""The sections `launch` and `env`: what happens around the start of the ranks, on any machine."""
+"""The sections `launch` and `env`: checks at the start, and the variables of the ranks."""
 
 import re
 from typing import Annotated
@@ -22,19 +22,20 @@ OF_THE_LAUNCHER = {
 
 @section
 class Launch:
-    """What is checked and told before the first step."""
+    """Checks and reports before the first step."""
 
     preflight: bool = True
-    """Take ten seconds before the first step for the bandwidth between ranks, and a matrix product
-    of each; a slow one is named. Ranks that share the CPUs of one machine are not compared."""
+    """Measure the bandwidth between ranks and a matrix product on each, for ten seconds before the
+    first step, and name slow ranks. Ranks that share the CPUs of a machine are not compared."""
     start_report: bool = True
-    """Tell of each node at the start: devices, versions, network, cores, clock and free space."""
+    """Report devices, versions, network, cores, clock and free space of each node at the start."""
 
 
 def _variable(name: str) -> str:
     if not VARIABLE.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no name of a variable; use letters, digits and _, and no digit first"
+            f"{name!r} is not a valid name of a variable; use letters, digits and _, and start with"
+            " a letter or _"
         )
     if name in OF_THE_LAUNCHER:
         raise ValueError(f"{name!r} is set by the launcher for each rank; remove it")
@@ -43,7 +44,7 @@ def _variable(name: str) -> str:
 
 def _passable(text: str) -> str:
     if "\0" in text:
-        raise ValueError("no variable can hold the character \\0; remove it")
+        raise ValueError("a variable cannot contain the character \\0; remove it")
     return text
 
 

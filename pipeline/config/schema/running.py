@@ -1,4 +1,4 @@
-"""The sections around the training: `evaluate`, `checkpoint` and `tracking`."""
+"""The sections `evaluate`, `checkpoint` and `tracking`: what happens beside the training."""
 
 from typing import Annotated
 
@@ -9,13 +9,14 @@ from pipeline.config.schema.section import Count, Positive, at_most_one, section
 
 @section
 class Evaluate:
-    """When, and in which batches, the validation images are counted."""
+    """When validation images are evaluated, and in which batches."""
 
     every_epochs: Positive | None = None
-    """Epochs between two evaluations (this or `every_steps`; by default 1 epoch)."""
+    """Epochs between evaluations (this or `every_steps`). By default 1."""
     every_steps: Count | None = None
-    rank_batch: Count = 256
-    """Images a rank evaluates at a time; it never changes a result."""
+    """Steps between evaluations (this or `every_epochs`)."""
+    batch_per_rank: Count = 256
+    """Images that each rank evaluates at a time. It does not change results."""
 
     @model_validator(mode="after")
     def _one_cadence(self) -> "Evaluate":
@@ -25,16 +26,18 @@ class Evaluate:
 
 @section
 class Checkpoint:
-    """When the run is saved, and what is kept."""
+    """When checkpoints are saved, and which are kept."""
 
     every_epochs: Positive | None = None
-    """Epochs between two checkpoints (this or `every_steps`; by default 1 epoch)."""
+    """Epochs between checkpoints (this or `every_steps`). By default 1."""
     every_steps: Count | None = None
+    """Steps between checkpoints (this or `every_epochs`)."""
     keep_last: Count = 2
+    """How many of the newest checkpoints are kept."""
     keep_best: bool = True
     """Also keep the checkpoint with the lowest validation top-1 error."""
     keep_every_epochs: Positive | None = None
-    """Also keep the first checkpoint at or after each multiple of so many epochs."""
+    """Also keep the first checkpoint at or after each multiple of this many epochs."""
 
     @model_validator(mode="after")
     def _one_cadence(self) -> "Checkpoint":
@@ -44,14 +47,18 @@ class Checkpoint:
 
 @section
 class Tracking:
-    """Where MLflow shows the run. Training itself only writes a file and never waits for MLflow."""
+    """How MLflow shows the run. Training itself only writes a file and never waits for MLflow."""
 
     mlflow: bool = True
-    """Ship the run's events to MLflow from a process of its own."""
+    """Send the run to MLflow, from a separate process."""
     uri: str | None = None
-    """Tracking server; by default $MLFLOW_TRACKING_URI, else an sqlite file beside the runs."""
+    """Address of the MLflow server. By default $MLFLOW_TRACKING_URI, else the SQLite file mlflow.db
+    beside `runs_dir`."""
     experiment: str = "imagenet-pipeline"
+    """The experiment in MLflow that the run belongs to."""
     group: Annotated[str, Field(pattern=r"^[\w.=,+-]+$", max_length=200)] | None = None
-    """Show the run below a run of this name, with all others of the group, such as a sweep's."""
+    """Name of a parent run in MLflow. Runs with the same group, such as those of a sweep, are shown
+    below it."""
     drain_timeout_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """How long a finished run waits for MLflow; what is left is shipped in the background."""
+    """How long a finished run waits for MLflow, in seconds. What is left is sent in the
+    background."""

@@ -1,4 +1,4 @@
-"""What the sections of the configuration are made of: frozen classes, and numbers within bounds."""
+"""What sections of the configuration are made of: frozen dataclasses and bounded numbers."""
 
 from collections.abc import Callable
 from dataclasses import field
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field, Field))
 def section(cls: type[T]) -> type[T]:
-    """A frozen dataclass that refuses unknown keys and takes its fields' docstrings as help."""
+    """Make `cls` a frozen dataclass that refuses unknown keys; docstrings describe its fields."""
     rules = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     decorate = cast(
         "Callable[[type[T]], type[T]]", dataclass(frozen=True, kw_only=True, config=rules)
@@ -21,9 +21,12 @@ def section(cls: type[T]) -> type[T]:
 
 
 def one_line(text: str) -> str:
-    """Return `text`; raise `ValueError` if it is no single line with something at both ends."""
+    """Return `text`.
+
+    Raises `ValueError` if it is empty, has several lines, or has a blank at either end.
+    """
     if text.strip() != text or len(text.splitlines()) != 1 or "\0" in text:
-        raise ValueError("must be one line of text, with no blank at either end")
+        raise ValueError("must be one line of text without a blank at either end")
     return text
 
 
@@ -34,7 +37,7 @@ Line = Annotated[str, AfterValidator(one_line)]
 
 
 def exactly_one(owner: object, *names: str) -> None:
-    """Raise `ValueError` unless just one of the named fields of `owner` is set."""
+    """Raises `ValueError` unless exactly one of the named fields of `owner` is set."""
     given = [name for name in names if getattr(owner, name) is not None]
     if len(given) != 1:
         found = " and ".join(given) or "none"
@@ -42,14 +45,14 @@ def exactly_one(owner: object, *names: str) -> None:
 
 
 def at_most_one(owner: object, *names: str) -> None:
-    """Raise `ValueError` if more than one of the named fields of `owner` is set."""
+    """Raises `ValueError` if more than one of the named fields of `owner` is set."""
     given = [name for name in names if getattr(owner, name) is not None]
     if len(given) > 1:
         raise ValueError(f"give {' or '.join(names)}, not both")
 
 
 def without_nulls(entries: Any) -> Any:
-    """`entries` less those that are null, if it is a mapping: an override of null takes one out."""
+    """Return a mapping without its null values, by which an override removes an entry."""
     if not isinstance(entries, dict):
         return entries
     mapping = cast("dict[str, Any]", entries)

@@ -1,4 +1,4 @@
-"""The sections `train`, `optim` and `schedule`: how long, and by which rule weights are changed."""
+"""The sections `train`, `optim` and `schedule`: how long to train, and how weights are updated."""
 
 from typing import Annotated, Literal
 
@@ -16,49 +16,55 @@ from pipeline.config.schema.section import (
 
 @section
 class Ema:
-    """An exponential moving average of the weights, evaluated in place of them."""
+    """An exponential moving average of the weights, evaluated in their place."""
 
     decay: Fraction = 0.9999
+    """Share of the average that each update keeps."""
     every_steps: Count = 1
-    """Steps between two updates of the average."""
+    """Steps between updates of the average."""
 
 
 @section
 class Train:
-    """How long, in which batches and in which precision."""
+    """How long to train, in which batches and in which precision."""
 
     epochs: Positive | None = None
     """Passes over the training images (this or `steps`)."""
     steps: Count | None = None
     """Optimiser steps (this or `epochs`)."""
     global_batch: Count
-    """Images of one optimiser step, over all ranks; each rank's micro batch is derived from it."""
+    """Images of one optimiser step, over all ranks. Each rank's micro batch is derived from it."""
     accumulation: Count = 1
-    """Micro batches that a rank adds up in one step."""
+    """Micro batches that each rank accumulates in one step."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Autocast dtype; the weights stay in fp32, and fp16 scales the loss. On GPUs that have it,
-    convolutions in fp32 use TF32, as is PyTorch's default."""
+    """Autocast dtype. Weights stay in fp32; fp16 scales the loss. On GPUs that have TF32, fp32
+    convolutions use it, as is PyTorch's default."""
     channels_last: bool = True
+    """Store images and weights in NHWC order, which is faster on most GPUs."""
     compile: bool | None = False
-    """torch.compile the network: slow to start, then faster on GPUs; null is on GPUs only."""
+    """Use torch.compile: a slow start, then faster steps on GPUs. `null` compiles on GPUs only."""
     deterministic: bool = False
-    """Bitwise repeatable kernels on GPUs, somewhat slower; on the CPU runs always repeat."""
+    """Use bitwise repeatable kernels on GPUs, which are slower. Runs on CPUs always repeat."""
     label_smoothing: Fraction = 0.0
+    """Share of the target that is spread evenly over all classes (Szegedy et al. 2016)."""
     clip_norm: Positive | None = None
-    """Gradients are scaled down to this norm, taken over all parameters, where it is larger."""
+    """Scale gradients down to this norm, over all parameters, where theirs is larger."""
     ema: Ema | None = None
+    """Average the weights over steps, and evaluate the average. `null` turns it off."""
     log_every_steps: Count = 50
-    """Steps between two reports of loss, rate and throughput; the loss is read from the device
-    then and only then."""
+    """Steps between reports of loss, learning rate and throughput. Only then is the loss read from
+    the device."""
     watchdog_minutes: Annotated[float, Field(ge=0)] | None = 10.0
-    """A rank that completes no step for so long is ended, with exit code 86, and its stacks are
-    written to RUN_DIR/stacks. Before the first step, and in what is no step, it has 30 minutes or
-    more; 0 or null is never."""
+    """A rank without a finished step for this many minutes writes its stacks to RUN_DIR/stacks and
+    exits with code 86. Before the first step and outside steps (evaluation, the last checkpoint)
+    the limit is at least 30 minutes. 0 or `null` turns it off."""
 
     @model_validator(mode="after")
     def _compiles(self) -> "Train":
         if self.compile is not False and self.accumulation > 4:
-            raise ValueError("compile does not go with accumulation over 4; set one of them lower")
+            raise ValueError(
+                "compile does not work with accumulation over 4; lower it or set compile=false"
+            )
         return self
 
     @model_validator(mode="after")
@@ -73,15 +79,18 @@ class Sgd:
 
     name: Literal["sgd"] = "sgd"
     lr: Positive
-    """Peak learning rate, at global batch `lr_batch`."""
+    """Peak learning rate, at a global batch of `lr_batch`."""
     lr_batch: Count | None = None
-    """The global batch that `lr` is meant for; the peak then scales linearly with the global
-    batch (Goyal et al. 2017, sec. 2.1). By default `lr` is taken as it is."""
+    """The global batch that `lr` is meant for: the peak scales linearly with `train.global_batch`
+    (Goyal et al. 2017, sec. 2.1). By default `lr` is used as it is."""
     momentum: Fraction = 0.9
+    """Momentum of the gradients; 0 is plain SGD."""
     nesterov: bool = False
+    """Use Nesterov momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Coefficient of weight decay (L2 penalty)."""
     decay_norm_and_bias: bool = True
-    """Whether weight decay also applies to norm layers' parameters and to biases."""
+    """Apply weight decay also to the parameters of norm layers and to biases."""
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Sgd":
@@ -92,11 +101,18 @@ class Sgd:
 
 @section
 class _WarmUp:
-    warmup_epochs: Annotated[float, Field(ge=0)] | None = None
-    """Epochs over which the rate first rises linearly (this or `warmup_steps`)."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    warmup_start: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The rate that the warm-up starts from, as a share of the peak."""
+    # Descriptions, because pydantic does not read the docstrings of inherited fields.
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Epochs of linear warm-up (this or `warmup_steps`). By default none.",
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Steps of linear warm-up (this or `warmup_epochs`)."
+    )
+    warmup_start: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        description="Learning rate at the start of the warm-up, as a fraction of the peak.",
+    )
 
     @model_validator(mode="after")
     def _one_warmup(self) -> "_WarmUp":
@@ -106,37 +122,40 @@ class _WarmUp:
 
 @section
 class StepDecay(_WarmUp):
-    """The rate is multiplied by `factor` at each milestone."""
+    """Multiply the learning rate by `factor` at each milestone."""
 
     name: Literal["step"] = "step"
     milestones_epochs: tuple[Positive, ...] | None = None
-    """Epochs at which the rate drops (this or `milestones_steps`)."""
+    """Epochs after which the rate drops (this or `milestones_steps`)."""
     milestones_steps: tuple[Count, ...] | None = None
+    """Steps after which the rate drops (this or `milestones_epochs`)."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What the rate is multiplied by at each milestone."""
 
     @model_validator(mode="after")
     def _rising(self) -> "StepDecay":
         exactly_one(self, "milestones_epochs", "milestones_steps")
         milestones = self.milestones_epochs or self.milestones_steps or ()
         if list(milestones) != sorted(set(milestones)):
-            raise ValueError(f"milestones must rise, found {list(milestones)}")
+            raise ValueError(f"milestones must increase, found {list(milestones)}")
         return self
 
 
 @section
 class Cosine(_WarmUp):
-    """Half a cosine from the peak down to `end` (Loshchilov and Hutter 2017)."""
+    """Half a cosine from the peak to `end` (Loshchilov and Hutter 2017)."""
 
     name: Literal["cosine"] = "cosine"
     end: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The rate that the decay ends at, as a share of the peak."""
+    """Learning rate at the end, as a fraction of the peak."""
 
 
 @section
 class Polynomial(_WarmUp):
-    """(1 - t) ** power from the peak down to `end`; power 1 is linear."""
+    """A decay by `(1 - t) ** power` from the peak to `end`; t is the share of steps done."""
 
     name: Literal["polynomial"] = "polynomial"
     power: Positive = 2.0
+    """Exponent; 1 is linear."""
     end: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The rate that the decay ends at, as a share of the peak."""
+    """Learning rate at the end, as a fraction of the peak."""

@@ -1,4 +1,4 @@
-"""How far the clocks of the nodes are apart, seen from rank 0."""
+"""Clock offsets of the nodes, measured from rank 0."""
 
 import time
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ import torch.distributed as dist
 from pipeline.distributed.world import World
 
 ROUNDS = 16
-"""The quickest of these exchanges is the one that waited for nothing else."""
+"""The fastest of these exchanges is used: it waited least for anything else."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockOffset:
-    """A clock is `milliseconds` ahead of rank 0's, give or take `error_milliseconds`."""
+    """A clock is `milliseconds` ahead of rank 0's, plus or minus `error_milliseconds`."""
 
     milliseconds: float
     error_milliseconds: float
@@ -24,8 +24,8 @@ class ClockOffset:
 def clock_offsets(world: World, ranks: Sequence[int]) -> dict[int, ClockOffset]:
     """Return, on rank 0, how far the clocks of `ranks` are ahead of its own; elsewhere nothing.
 
-    Rank 0 and all of `ranks` must call this with the same list. The other's time is taken for that
-    of the middle between question and answer, as in NTP: it is wrong by half of both at most.
+    Rank 0 and all of `ranks` must call this with the same list. As in NTP, the other rank's time is
+    compared with the middle of the exchange, so the error is at most half its duration.
     """
     others = [rank for rank in ranks if rank != 0]
     if world.is_main:

@@ -1,4 +1,4 @@
-"""What the figures of all ranks say: who is much slower than the others, in plain sentences."""
+"""Which ranks, nodes and links are much slower than the others, in plain sentences."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -8,40 +8,40 @@ from statistics import median
 from pipeline.distributed.health.records import Link, RankHealth
 
 SLOW_GPU = 0.8
-"""Of the median: GPUs of one kind differ by 8 % on average and 22 % at most, and those that are
-broken by far more (Sinha et al., Not All GPUs Are Created Equal, arXiv:2208.11035)."""
-SLOW_WAY = 0.6
-"""Of the median, for copies to and between GPUs: a way that has lost half of its lanes is at 0.5
-and is found; one that only leads past another socket or switch should not be."""
+"""Share of the median: GPUs of one model differ by 8 % on average and at most 22 %, broken ones by
+far more (Sinha et al., Not All GPUs Are Created Equal, arXiv:2208.11035)."""
+SLOW_LINK = 0.6
+"""Share of the median, for copies to and between GPUs: a link that lost half of its lanes (0.5) is
+reported; one that merely crosses another socket or switch should not be."""
 SLOW_CPU = 0.5
-"""Of the median, for all that CPUs do: they share cores and memory with whatever else runs."""
+"""Share of the median, for CPUs: they share cores and memory with other programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value of a rank, and what to call it."""
+    """One measured value of a rank, and the words that report it."""
 
     rank: RankHealth
     verb: str
     value: float
     unit: str
     limit: float
-    """The share of the median below which the value is slow."""
+    """Share of the median below which the value counts as slow."""
 
 
-def slow_ones(healths: Sequence[RankHealth]) -> list[str]:
-    """Return one sentence for each rank, or whole node, and each link much slower than the median.
+def slow_ranks(healths: Sequence[RankHealth]) -> list[str]:
+    """Return one sentence for each rank, node or link that is much slower than the median.
 
-    Links are compared with those of their own route: within a node, or between nodes.
+    Links are compared with links of the same route: within a node, or between nodes.
     """
     columns = [[_matmul(health) for health in healths]]
     columns.append([figure for health in healths for figure in _copy(health)])
-    sentences = [sentence for column in columns for sentence in _slow_ranks(column)]
+    sentences = [sentence for column in columns for sentence in _slow_figures(column)]
     return sentences + list(_slow_links(healths))
 
 
 def describe_health(healths: Sequence[RankHealth]) -> str:
-    """Return the figures of all ranks on one line: medians, and the least of each."""
+    """Return the figures of all ranks in one line: median and minimum of each."""
     parts = [_spread("matmul", [health.matmul_teraflops for health in healths], "TFLOP/s")]
     copies = [figure.value for health in healths for figure in _copy(health)]
     reductions = [health.all_reduce_gigabytes_per_second for health in healths]
@@ -56,7 +56,7 @@ def describe_health(healths: Sequence[RankHealth]) -> str:
 def _spread(what: str, values: Sequence[float], unit: str) -> str:
     if not values:
         return ""
-    return f"{what} {_number(median(values))} {unit} (least {_number(min(values))})"
+    return f"{what} {_number(median(values))} {unit} (min {_number(min(values))})"
 
 
 def _matmul(health: RankHealth) -> Figure:
@@ -68,11 +68,11 @@ def _copy(health: RankHealth) -> list[Figure]:
     speed = health.host_to_device_gigabytes_per_second
     if speed is None:
         return []
-    return [Figure(health, "copies from host to GPU", speed, "GB/s", SLOW_WAY)]
+    return [Figure(health, "copies from host to GPU", speed, "GB/s", SLOW_LINK)]
 
 
-def _slow_ranks(column: Sequence[Figure]) -> Iterator[str]:
-    """Yield a sentence for each slow rank; one for all, where all ranks of a node are slow."""
+def _slow_figures(column: Sequence[Figure]) -> Iterator[str]:
+    """Yield a sentence for each slow rank, or a single one if all ranks of a node are slow."""
     if not column:
         return
     middle = median(figure.value for figure in column)
@@ -83,8 +83,10 @@ def _slow_ranks(column: Sequence[Figure]) -> Iterator[str]:
         slow = [figure for figure in figures if figure.value < figure.limit * middle]
         if len(slow) == len(figures) > 1:
             value, one = median(figure.value for figure in slow), slow[0]
-            who = f"all {len(slow)} ranks of {host}: each"
-            yield f"{who} {one.verb} at {_compared(value, middle, one.unit)}"
+            yield (
+                f"all {len(slow)} ranks of {host}: each {one.verb} at"
+                f" {_compared(value, middle, one.unit)}"
+            )
         else:
             for one in slow:
                 yield f"{_name(one.rank)} {one.verb} at {_compared(one.value, middle, one.unit)}"
@@ -92,7 +94,7 @@ def _slow_ranks(column: Sequence[Figure]) -> Iterator[str]:
 
 def _slow_links(healths: Sequence[RankHealth]) -> Iterator[str]:
     ranks = {health.rank: health for health in healths}
-    limit = SLOW_WAY if all(health.device == "GPU" for health in healths) else SLOW_CPU
+    limit = SLOW_LINK if all(health.device == "GPU" for health in healths) else SLOW_CPU
     for route, links in _by_route(healths).items():
         middle = median(link.gigabytes_per_second for link in links)
         for link in links:

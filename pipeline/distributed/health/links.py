@@ -1,4 +1,4 @@
-"""How fast data goes from one rank to the next, over links that share nothing meanwhile."""
+"""Bandwidth from one rank to the next; links measured at the same time share no rank."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +10,9 @@ from pipeline.distributed.health.records import Link, Route
 from pipeline.distributed.world import World
 
 TRIAL_BYTES = 4 * 2**20
-"""Enough to tell a slow link by, and soon through even that."""
+"""Enough to estimate a link's speed, and quickly sent even over a slow one."""
 MESSAGE_BYTES = 64 * 2**20
-"""Long enough that what starting a transfer costs does not count."""
+"""Large enough that the cost of starting a transfer does not matter."""
 MOST_MESSAGES = 200
 PHASES = 3
 
@@ -21,10 +21,10 @@ Transfer = Callable[..., dist.Work | None]
 
 
 def strides(hosts: Sequence[str]) -> list[int]:
-    """Return by how many ranks links lead onward: by 1, and to the same GPU of the next node.
+    """Return the distances between linked ranks: 1, and the number of ranks per node.
 
-    The second, where all nodes have equally many ranks, uses each network card of a node; the first
-    uses only that of its last rank.
+    The second needs nodes with equal numbers of ranks. It links the same GPU of neighbouring nodes,
+    through every network card of a node; the first uses only the card of the last rank.
     """
     local_size = hosts.count(hosts[0])
     blocks = [hosts[first : first + local_size] for first in range(0, len(hosts), local_size)]
@@ -37,7 +37,7 @@ def strides(hosts: Sequence[str]) -> list[int]:
 def links_of(size: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """Yield (phase, source, target) for a ring of blocks of `stride` ranks, from block to block.
 
-    In no phase has a rank more than one link. There are two phases; an odd ring needs a third.
+    In each phase a rank has at most one link. There are two phases; an odd ring needs a third.
     """
     blocks = size // stride
     for source in range(size):
@@ -47,9 +47,9 @@ def links_of(size: int, stride: int) -> Iterator[tuple[int, int, int]]:
 
 
 def measure_links(world: World, hosts: Sequence[str], seconds: float) -> tuple[Link, ...]:
-    """Return the links that end at this rank; a collective, which takes about `seconds`.
+    """Return the links that end at this rank; a collective that takes about `seconds`.
 
-    `hosts` is where each rank runs. Some collective must have been called on the device before.
+    `hosts` has the host of each rank. The device must have been used in a collective before.
     """
     buffer = torch.zeros(MESSAGE_BYTES, dtype=torch.uint8, device=world.device)
     share = seconds / (PHASES * len(strides(hosts)))
@@ -80,13 +80,13 @@ def _send(buffer: torch.Tensor, target: int) -> None:
     plan = torch.zeros(2, dtype=torch.int64)
     dist.recv(plan, target)
     size, messages = (int(number) for number in plan)
-    _transfer(dist.isend, buffer[:1], target)  # starts the other's clock
+    _transfer(dist.isend, buffer[:1], target)  # starts the receiver's timer
     for _ in range(messages):
         _transfer(dist.isend, buffer[:size], target)
 
 
 def _receive(buffer: torch.Tensor, source: int, seconds: float) -> float:
-    """Return the bandwidth in GB/s: only the receiver knows when data has come."""
+    """Return the bandwidth in GB/s: only the receiver knows when the data has arrived."""
     _transfer(dist.irecv, buffer[:TRIAL_BYTES], source)
     trial = _timed(buffer[:TRIAL_BYTES], source, 1)
     size, messages = plan_messages(TRIAL_BYTES / trial, seconds)
@@ -110,13 +110,13 @@ def _timed(buffer: torch.Tensor, source: int, messages: int) -> float:
     return time.perf_counter() - started
 
 
-# A batch, though of one: NCCL then uses the connection of the collectives and opens no other.
-def _transfer(way: Transfer, buffer: torch.Tensor, peer: int) -> None:
-    for work in dist.batch_isend_irecv([dist.P2POp(way, buffer, peer)]):
+# A batch of one: NCCL then reuses the connection of the collectives.
+def _transfer(transfer: Transfer, buffer: torch.Tensor, peer: int) -> None:
+    for work in dist.batch_isend_irecv([dist.P2POp(transfer, buffer, peer)]):
         work.wait()
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done what it was asked to."""
+    """Wait until `device` has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

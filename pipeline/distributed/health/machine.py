@@ -1,4 +1,4 @@
-"""What Linux says about this machine: its cores, memory and network cards."""
+"""What Linux reports about this machine: cores, memory, network cards, free space."""
 
 import os
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 ROOT = Path("/")
 
 
-def ranges(numbers: set[int]) -> str:
-    """Return whole numbers as Linux writes them: 0-3,8."""
+def format_ranges(numbers: set[int]) -> str:
+    """Return whole numbers in Linux's notation: 0-3,8."""
     parts: list[str] = []
     for start in sorted(number for number in numbers if number - 1 not in numbers):
         end = start
@@ -18,8 +18,8 @@ def ranges(numbers: set[int]) -> str:
     return ",".join(parts)
 
 
-def members(text: str) -> set[int]:
-    """Return the numbers that Linux means by `text`, such as 0-3,8."""
+def parse_ranges(text: str) -> set[int]:
+    """Return the numbers that `text` stands for, in Linux's notation: 0-3,8."""
     numbers: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
@@ -28,18 +28,18 @@ def members(text: str) -> set[int]:
 
 
 def numa_nodes(cores: set[int], root: Path = ROOT) -> set[int]:
-    """Return the NUMA nodes that `cores` belong to; empty where Linux does not say."""
+    """Return the NUMA nodes that `cores` belong to; empty if unknown."""
     return {
         int(folder.name.removeprefix("node"))
         for folder in (root / "sys/devices/system/node").glob("node[0-9]*")
-        if members(_read(folder / "cpulist")) & cores
+        if parse_ranges(_read(folder / "cpulist")) & cores
     }
 
 
 def memory(root: Path = ROOT) -> tuple[int, int]:
-    """Return the bytes of host memory that are available, and all that this process may use.
+    """Return the available bytes of host memory, and the total that this process may use.
 
-    A control group, such as a job of SLURM, may allow less than the machine has.
+    A control group, such as that of a SLURM job, may allow less than the machine has.
     """
     kilobytes = dict(re.findall(r"(\w+):\s+(\d+) kB", _read(root / "proc/meminfo")))
     available, total = (1024 * int(kilobytes.get(key, 0)) for key in ("MemAvailable", "MemTotal"))
@@ -52,7 +52,7 @@ def memory(root: Path = ROOT) -> tuple[int, int]:
 
 
 def _control_groups(root: Path) -> list[Path]:
-    """Return the folders of this process's control group and all above it (version 2)."""
+    """Return the folders of this process's control group and its parents (version 2)."""
     top = root / "sys/fs/cgroup"
     place = re.search(r"^0::/(.*)$", _read(root / "proc/self/cgroup"), re.MULTILINE)
     own = top / (place[1] if place else "")
@@ -60,7 +60,7 @@ def _control_groups(root: Path) -> list[Path]:
 
 
 def interface_speed(name: str, root: Path = ROOT) -> str:
-    """Return how fast the network card `name` says its link is; empty if it does not."""
+    """Return the link speed that the network card `name` reports; empty if it reports none."""
     megabits = _read(root / "sys/class/net" / name / "speed").strip()
     return f"{int(megabits) / 1000:g} Gbit/s" if megabits.isdecimal() else ""
 
@@ -76,7 +76,7 @@ def rdma_ports(root: Path = ROOT) -> list[str]:
 
 
 def free_bytes(path: Path) -> int | None:
-    """Return what is free for this user where `path` is, or will be; None if nobody can say."""
+    """Return the bytes free for this user at `path`, which may not exist yet; None if unknown."""
     existing = next((place for place in (path, *path.absolute().parents) if place.exists()), None)
     try:
         return None if existing is None else _free(os.statvfs(existing))

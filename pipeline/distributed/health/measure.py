@@ -1,4 +1,4 @@
-"""A few seconds of work on every rank at once, timed: arithmetic, copies and communication."""
+"""Times a few seconds of work on every rank at once: arithmetic, copies and communication."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from pipeline.distributed.health.records import RankHealth, host_name
 from pipeline.distributed.world import World
 
 GPU_MATRIX_SIZE = 8192
-"""A GPU of today multiplies these in milliseconds and is full meanwhile."""
+"""Large enough to keep a current GPU fully busy for a few milliseconds."""
 CPU_MATRIX_SIZE = 1024
 COPY_BYTES = 64 * 2**20
 GRADIENT_BYTES = 100 * 2**20
@@ -22,18 +22,18 @@ MOST_REPEATS = 1000
 def check_health(world: World, seconds: float = 10.0) -> list[RankHealth]:
     """Measure each rank and the links between them; return all ranks' figures, on every rank.
 
-    All ranks must call this. It takes about `seconds`, besides connecting, whatever their number;
-    more only where 4 MiB cannot pass a link in that time. Random generators stay as they are.
+    A collective. It takes about `seconds` plus the time to connect, for any number of ranks; longer
+    only if a link cannot carry 4 MiB in that time. It does not change the random generators.
     """
     hosts = world.gather(host_name())
     matmul = multiply(world.device, 0.2 * seconds)
-    world.gather(None)  # ranks copy at the same time, as they do in training
+    world.gather(None)  # all ranks copy at the same time, as in training
     copy = copy_to(world.device, 0.1 * seconds) if world.device.type == "cuda" else None
     alone = world.size == 1
     all_reduce = None if alone else reduce_all(world, 0.2 * seconds)
     links = () if alone else measure_links(world, hosts, 0.4 * seconds)
     if world.device.type == "cuda":
-        torch.cuda.empty_cache()  # what training allocates has other sizes
+        torch.cuda.empty_cache()  # training allocates other sizes
     own = RankHealth(
         rank=world.rank,
         host=hosts[world.rank],
@@ -48,10 +48,10 @@ def check_health(world: World, seconds: float = 10.0) -> list[RankHealth]:
 
 
 def multiply(device: torch.device, seconds: float) -> float:
-    """Return how many TFLOP/s a product of square matrices reaches: bf16 on GPUs, else fp32."""
+    """Return the TFLOP/s of a product of square matrices: bf16 on GPUs, else fp32."""
     gpu = device.type == "cuda"
     size, dtype = (GPU_MATRIX_SIZE, torch.bfloat16) if gpu else (CPU_MATRIX_SIZE, torch.float32)
-    # Zeros would need less power than a network's numbers do, and so run faster.
+    # Random numbers: zeros need less power than the numbers of a network, and run faster.
     generator = torch.Generator(device).manual_seed(0)
     left, right = (
         torch.randn(size, size, dtype=dtype, device=device, generator=generator) for _ in range(2)
@@ -65,7 +65,7 @@ def multiply(device: torch.device, seconds: float) -> float:
 
 
 def copy_to(device: torch.device, seconds: float) -> float:
-    """Return how many GB/s are copied from pinned host memory to the GPU `device`."""
+    """Return the GB/s of copies from pinned host memory to the GPU `device`."""
     source = torch.zeros(COPY_BYTES, dtype=torch.uint8).pin_memory()
     target = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
 
@@ -76,7 +76,7 @@ def copy_to(device: torch.device, seconds: float) -> float:
 
 
 def calls_per_second(call: Callable[[], None], device: torch.device, seconds: float) -> float:
-    """Return how often `call` is done in a second: the first third of `seconds` only warms up."""
+    """Return the calls per second; the first third of `seconds` only warms up."""
     call()
     synchronize(device)
     started, calls = time.perf_counter(), 0
@@ -94,10 +94,10 @@ def calls_per_second(call: Callable[[], None], device: torch.device, seconds: fl
 
 
 def reduce_all(world: World, seconds: float) -> float:
-    """Return the bus bandwidth in GB/s of an all-reduce as large as gradients; a collective.
+    """Return the bus bandwidth in GB/s of an all-reduce the size of gradients; a collective.
 
-    That is 2(n-1)/n * bytes / time for n ranks, as in nccl-tests (doc/PERFORMANCE.md there): it
-    can be compared with what a link should carry, however many ranks there are.
+    That is 2(n-1)/n * bytes / time for n ranks, as in nccl-tests (doc/PERFORMANCE.md there), and
+    comparable with the bandwidth of a link for any number of ranks.
     """
     buffer = torch.zeros(GRADIENT_BYTES // 4, device=world.device)
     trial = buffer[: TRIAL_BYTES // 4]
@@ -121,5 +121,5 @@ def _timed_reductions(world: World, tensor: torch.Tensor, repeats: int) -> float
 
 
 def _slowest(world: World, seconds: float) -> float:
-    """Return the longest time of all ranks, for what they must all repeat equally often."""
+    """Return the longest time of all ranks, so that all choose the same number of repeats."""
     return world.all_reduce_max_async([max(1, int(seconds * 1e9))])()[0] / 1e9

@@ -1,4 +1,4 @@
-"""Each node of a run as it is set up: devices, versions, network, cores, clock and space."""
+"""Describes each node of a run: devices, versions, network, cores, clock and free space."""
 
 import ctypes
 import os
@@ -18,13 +18,13 @@ from pipeline.distributed.world import World
 
 @dataclass(frozen=True, slots=True)
 class RankPlace:
-    """Where one rank runs, in Linux's notation: 0-3,8."""
+    """The cores, NUMA nodes and GPU of one rank; numbers in Linux's notation: 0-3,8."""
 
     rank: int
     cores: str
     numa_nodes: str
     gpu: str
-    """The model; empty on the CPU."""
+    """Model name; empty on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class NodeFacts:
     """What is the same for all ranks of a node."""
 
     versions: str
-    """Of torch, and on GPUs of driver, CUDA and NCCL."""
+    """torch; on GPUs also driver, CUDA and NCCL."""
     network: str
     memory_available_bytes: int
     memory_bytes: int
     free_bytes: dict[str, int | None]
-    """Of the run's folder, the stage and /dev/shm."""
+    """For the run folder, the stage and /dev/shm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class NodeReport:
 def describe_nodes(world: World, run_dir: Path, stage: Path | None) -> list[NodeReport]:
     """Return a report of each node, in the order of their first ranks.
 
-    All ranks must call this; only rank 0 learns of the clocks. What cannot be found out is empty.
+    A collective; only rank 0 gets the clock offsets. Unknown values are empty.
     """
     ranks_of: dict[str, list[int]] = defaultdict(list)
     for rank, name in enumerate(world.gather(host_name())):
@@ -66,22 +66,22 @@ def describe_nodes(world: World, run_dir: Path, stage: Path | None) -> list[Node
     reports: list[NodeReport] = []
     for name, ranks in ranks_of.items():
         known = all_facts[ranks[0]]
-        assert known is not None, "the first rank of a node has found them out"
+        assert known is not None, "the first rank of a node collects them"
         places = tuple(all_places[rank] for rank in ranks)
         reports.append(NodeReport(name, places, known, offsets.get(ranks[0])))
     return reports
 
 
 def rank_place(world: World) -> RankPlace:
-    """Return where this rank runs."""
+    """Return the cores, NUMA nodes and GPU of this rank."""
     cores = os.sched_getaffinity(0)
     gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else ""
-    numa = machine.ranges(machine.numa_nodes(cores))
-    return RankPlace(world.rank, machine.ranges(cores), numa, gpu)
+    numa = machine.format_ranges(machine.numa_nodes(cores))
+    return RankPlace(world.rank, machine.format_ranges(cores), numa, gpu)
 
 
 def node_facts(world: World, run_dir: Path, stage: Path | None) -> NodeFacts:
-    """Return what this rank finds out for all ranks of its node."""
+    """Return the facts of this node; its first rank collects them for all."""
     gpu = world.device.type == "cuda"
     available, total = machine.memory()
     paths = {"run_dir": run_dir, "stage": stage, "/dev/shm": Path("/dev/shm")}  # noqa: S108
@@ -102,7 +102,7 @@ def gpu_versions() -> str:
 
 
 def driver_version() -> str:
-    """Return the version of NVIDIA's driver as its own library tells it; empty without one."""
+    """Return the version of NVIDIA's driver from its own library; empty without a driver."""
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
@@ -116,32 +116,32 @@ def driver_version() -> str:
 
 
 def network(*, gpu: bool) -> str:
-    """Return which network cards gloo and NCCL were told to use, and the RDMA ports there are.
+    """Return the network cards configured for gloo and NCCL, and the RDMA ports of the node.
 
-    NCCL tells nobody but its log (NCCL_DEBUG=INFO) what it chose itself.
+    NCCL reports its own choice only in its log (NCCL_DEBUG=INFO).
     """
     name = os.environ.get("GLOO_SOCKET_IFNAME", "")
     speed = machine.interface_speed(name)
     known = f"{name} ({speed})" if speed else name
-    parts = [f"gloo over {known or 'the card that the host name leads to'}"]
+    parts = [f"gloo over {known or 'the network card of the host name'}"]
     if gpu:
         chosen = [
             f"{variable}={os.environ[variable]}"
             for variable in ("NCCL_SOCKET_IFNAME", "NCCL_IB_HCA", "NCCL_IB_DISABLE", "NCCL_NET")
             if variable in os.environ
         ]
-        parts.append(f"NCCL told {' '.join(chosen)}" if chosen else "NCCL chooses")
+        parts.append(f"NCCL with {' '.join(chosen)}" if chosen else "NCCL chooses")
     ports = machine.rdma_ports()
     return ", ".join([*parts, f"RDMA {', '.join(ports)}"] if ports else parts)
 
 
 def node_lines(reports: Sequence[NodeReport]) -> list[str]:
-    """Return two lines of text for each node."""
-    return [line for report in reports for line in (_what_it_is(report), _what_it_has(report))]
+    """Return two lines for each node: its setup, and its cores and free space."""
+    return [line for report in reports for line in (_setup(report), _resources(report))]
 
 
-def _what_it_is(report: NodeReport) -> str:
-    ranks = machine.ranges({place.rank for place in report.places})
+def _setup(report: NodeReport) -> str:
+    ranks = machine.format_ranges({place.rank for place in report.places})
     models = [place.gpu for place in report.places if place.gpu]
     counted = [f"{models.count(model)} x {model}" for model in dict.fromkeys(models)]
     parts = [*counted, report.facts.versions, report.facts.network]
@@ -152,7 +152,7 @@ def _what_it_is(report: NodeReport) -> str:
     return f"{report.name} ({word} {ranks}): {', '.join(parts)}"
 
 
-def _what_it_has(report: NodeReport) -> str:
+def _resources(report: NodeReport) -> str:
     facts = report.facts
     memory = f"{_gib(facts.memory_available_bytes)} of {_gib(facts.memory_bytes)}"
     free = [f"{name} {_gib(room)}" for name, room in facts.free_bytes.items()]
@@ -160,14 +160,14 @@ def _what_it_has(report: NodeReport) -> str:
 
 
 def _cores(places: Sequence[RankPlace]) -> str:
-    """Return the cores of each rank, or of all at once where they share the same."""
+    """Return the cores of each rank; only once if all ranks share the same."""
     ranks_on: dict[str, set[int]] = defaultdict(set)
     for place in places:
         numa = f" (NUMA {place.numa_nodes})" if place.numa_nodes else ""
         ranks_on[f"cores {place.cores}{numa}"].add(place.rank)
     if len(ranks_on) == 1:
         return next(iter(ranks_on))
-    return ", ".join(f"rank {machine.ranges(ranks)}: {on}" for on, ranks in ranks_on.items())
+    return ", ".join(f"rank {machine.format_ranges(ranks)}: {on}" for on, ranks in ranks_on.items())
 
 
 def _gib(number: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The figures of one rank, as they were measured. A gigabyte has 1e9 bytes."""
+"""The measured figures of one rank. A gigabyte has 1e9 bytes."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ Route = Literal["within a node", "between nodes", "between nodes, all ranks at o
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The way from one rank to another; links of one route should be equally fast."""
+    """A link from one rank to another; links of the same route should be equally fast."""
 
     route: Route
     source: int
@@ -20,7 +20,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class RankHealth:
-    """How fast one rank computes and is reached."""
+    """How fast one rank computes and receives data."""
 
     rank: int
     host: str
@@ -31,11 +31,11 @@ class RankHealth:
     host_to_device_gigabytes_per_second: float | None
     """None on the CPU."""
     all_reduce_gigabytes_per_second: float | None
-    """Bus bandwidth; None where one rank is alone."""
+    """Bus bandwidth; None with a single rank."""
     links: tuple[Link, ...]
     """The links that end at this rank."""
 
 
 def host_name() -> str:
-    """Return the name that this node goes by: SLURM's, which a job is told to avoid, or its own."""
+    """Return SLURM's name of this node, as used to exclude it from a job, else its host name."""
     return os.environ.get("SLURMD_NODENAME") or platform.node()

@@ -1,16 +1,16 @@
-"""Telling of the machines at the start of a run."""
+"""Reports the machines at the start of a run."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.config.schema import Launch
-from pipeline.distributed.health.limits import describe_health, slow_ones
+from pipeline.distributed.health.limits import describe_health, slow_ranks
 from pipeline.distributed.health.measure import check_health
 from pipeline.distributed.health.nodes import describe_nodes, node_lines
 from pipeline.distributed.world import World
 
 
-def tell_of_machines(
+def report_machines(
     world: World,
     launch: Launch,
     *,
@@ -18,9 +18,9 @@ def tell_of_machines(
     stage: Path | None,
     warn: Callable[[str], None],
 ) -> None:
-    """Print how the nodes are set up and how fast they are; `warn` of those that are slow.
+    """Print the setup and speed of the nodes; call `warn` for each slow rank, node or link.
 
-    All ranks must call this. Ranks that share the CPUs of one machine say nothing of interest.
+    A collective. It skips ranks that share the CPUs of one machine: their speeds mean nothing.
     """
     if world.size == 1 or (world.device.type == "cpu" and world.local_size == world.size):
         return
@@ -32,5 +32,5 @@ def tell_of_machines(
         healths = check_health(world)
         if world.is_main:
             print(describe_health(healths), flush=True)
-            for sentence in slow_ones(healths):
+            for sentence in slow_ranks(healths):
                 warn(sentence)

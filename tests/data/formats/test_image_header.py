@@ -1,4 +1,4 @@
-"""The size read from an image's header is the size that Pillow reads."""
+"""The size in the header of an image is the size that Pillow reads."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ def stored(kind: str, mode: str = "RGB", size: tuple[int, int] = SIZE, **options
 
 
 def turned() -> bytes:
-    """EXIF which says that the image lies on its side, and then holds a JPEG of another size."""
+    """EXIF data that turns the image by 90 degrees, with a thumbnail of another size."""
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif.tobytes() + stored("JPEG", size=(160, 120))
@@ -60,7 +60,7 @@ ALL = FAST | SLOW
 
 
 def pillow_size(content: bytes) -> tuple[int, int] | None:
-    """What Pillow makes of the header; None if it refuses."""
+    """The size that Pillow reads; None if it refuses."""
     with warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -69,7 +69,7 @@ def pillow_size(content: bytes) -> tuple[int, int] | None:
 
 
 def found_size(content: bytes) -> tuple[int, int] | None:
-    """What we make of it; None if we refuse."""
+    """The size that we read; None if we refuse."""
     with suppress(ValueError):
         width, height = image_size(content)
         assert min(width, height) > 0
@@ -78,7 +78,7 @@ def found_size(content: bytes) -> tuple[int, int] | None:
 
 
 def assert_agrees(content: bytes) -> None:
-    """Where Pillow opens, its size; where it does not, no error but the one that is promised."""
+    """We read the size that Pillow reads, or one where Pillow refuses; other errors are bugs."""
     expected, found = pillow_size(content), found_size(content)
     assert found == expected or (found and not expected)
 
@@ -95,13 +95,13 @@ def test_the_size_is_that_of_the_pixels_as_stored(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FAST)
-def test_ordinary_headers_need_no_pillow(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ordinary_headers_do_not_need_pillow(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Image, "open")
     assert image_size(FAST[kind]) == SIZE
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_nothing_after_the_header_matters(kind: str) -> None:
+def test_bytes_after_the_header_do_not_matter(kind: str) -> None:
     assert image_size(ALL[kind] + b"\xff\xd8\xff\xc0 rest") == SIZE
 
 
@@ -112,13 +112,13 @@ SCAN = FAST["baseline"].index(b"\xff\xda")
 
 
 def with_segments(*segments: bytes) -> bytes:
-    """A JPEG with more in front of its frame."""
+    """A JPEG with more segments before its frame."""
     content = FAST["baseline"]
     return content[:FRAME] + b"".join(segments) + content[FRAME:]
 
 
 def with_frame(*parts: bytes) -> bytes:
-    """A JPEG with another frame in place of its own."""
+    """A JPEG with another frame."""
     content, frame = FAST["baseline"], b"".join(parts)
     after = FRAME + 2 + int.from_bytes(content[FRAME + 2 : FRAME + 4])
     return content[:FRAME] + b"\xff\xc0" + (2 + len(frame)).to_bytes(2) + frame + content[after:]
@@ -150,12 +150,12 @@ ODD = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-def test_pillow_is_right_about_odd_headers(kind: str) -> None:
+def test_odd_headers_give_the_size_of_pillow(kind: str) -> None:
     assert found_size(ODD[kind]) == pillow_size(ODD[kind])
 
 
 @pytest.mark.parametrize("kind", ["fill bytes", "markers without segments", "frame 193"])
-def test_what_the_standard_allows_needs_no_pillow(
+def test_what_the_standard_allows_does_not_need_pillow(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(Image, "open")
@@ -195,7 +195,7 @@ def png_header(width: int, height: int) -> bytes:
         (),
     ],
 )
-def test_pillow_is_right_about_odd_pngs(chunks: tuple[bytes, ...]) -> None:
+def test_odd_pngs_give_the_size_of_pillow(chunks: tuple[bytes, ...]) -> None:
     assert found_size(png(*chunks)) == pillow_size(png(*chunks))
 
 
@@ -206,18 +206,18 @@ def test_pillow_is_right_about_odd_pngs(chunks: tuple[bytes, ...]) -> None:
     ("content", "reason"),
     [
         (b"", "empty"),
-        (b"no image at all", "no image (of JPEG, PNG, PPM, BMP, WEBP, TIFF)"),
-        (b"\xff\xd8\xff", "no image (of "),
-        (b"\x89PNG\r\n\x1a\n", "no image (of "),
-        (ODD["no width"], "no image (of "),
-        (ODD["height from the scan"], "no image (of "),
-        (png(png_header(0, 4), chunk(b"IDAT", b"")), "no image (of "),
+        (b"no image at all", "not a JPEG, PNG, PPM, BMP, WEBP or TIFF image"),
+        (b"\xff\xd8\xff", "not a JPEG, PNG, "),
+        (b"\x89PNG\r\n\x1a\n", "not a JPEG, PNG, "),
+        (ODD["no width"], "not a JPEG, PNG, "),
+        (ODD["height from the scan"], "not a JPEG, PNG, "),
+        (png(png_header(0, 4), chunk(b"IDAT", b"")), "not a JPEG, PNG, "),
         (FAST["baseline"][: FRAME + 6], "damaged image header (Truncated File Read)"),
         (b"P6\nwidth", "damaged image header ("),
         (png(png_header(1 << 31, 4), chunk(b"IDAT", b"")), "its header claims 2147483648 x 4 pix"),
     ],
 )
-def test_refusals_say_why(content: bytes, reason: str) -> None:
+def test_a_refusal_has_its_reason(content: bytes, reason: str) -> None:
     for given_as in (content, memoryview(content)):
         with pytest.raises(ValueError) as caught:
             image_size(given_as)
@@ -225,7 +225,7 @@ def test_refusals_say_why(content: bytes, reason: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_headers_cut_anywhere(kind: str) -> None:
+def test_truncated_headers_are_read_as_pillow_reads_them(kind: str) -> None:
     content = ALL[kind]
     for end in range(min(len(content), 1000)):
         assert found_size(content[:end]) == pillow_size(content[:end])
@@ -238,7 +238,7 @@ edits = st.lists(
 
 
 def edited(content: bytes, changes: list[Edit]) -> bytes:
-    """Replace, at each place in the header, some bytes by others."""
+    """Replace some bytes at each place in the header."""
     for place, gone, new in changes:
         at = int(place * min(len(content), 700))
         content = content[:at] + new + content[at + gone :]
@@ -247,7 +247,7 @@ def edited(content: bytes, changes: list[Edit]) -> bytes:
 
 @given(st.sampled_from(sorted(ALL)), edits)
 @settings(max_examples=600, deadline=None)
-def test_edited_headers(kind: str, changes: list[Edit]) -> None:
+def test_edited_headers_are_read_as_pillow_reads_them(kind: str, changes: list[Edit]) -> None:
     assert_agrees(edited(ALL[kind], changes))
 
 
@@ -260,7 +260,7 @@ SEGMENTS = [
 
 @given(st.lists(st.sampled_from([*SEGMENTS, b"\xff", b"\0", b"\xff\xd0", b"\xff\0"]), max_size=6))
 @settings(max_examples=400, deadline=None)
-def test_segments_in_any_order(segments: list[bytes]) -> None:
+def test_segments_in_any_order_are_read_as_pillow_reads_them(segments: list[bytes]) -> None:
     assert_agrees(with_segments(*segments))
     assert_agrees(b"\xff\xd8" + b"".join(segments))
 
@@ -269,5 +269,5 @@ def test_segments_in_any_order(segments: list[bytes]) -> None:
     st.binary(max_size=64), st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0"])
 )
 @settings(max_examples=300, deadline=None)
-def test_any_bytes(content: bytes, signature: bytes) -> None:
+def test_any_bytes_are_read_as_pillow_reads_them(content: bytes, signature: bytes) -> None:
     assert_agrees(signature + content)

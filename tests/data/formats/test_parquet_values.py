@@ -1,4 +1,4 @@
-"""Values are found where they lie, whatever is between them and however often each is used."""
+"""Values are found at their offsets, whatever is between them and however often each is used."""
 
 import os
 from pathlib import Path
@@ -39,12 +39,12 @@ def expect_found(path: Path, values: list[bytes], *, start: int = 0) -> None:
 
 
 def some_values(random: np.random.Generator, count: int) -> list[bytes]:
-    """Values that begin alike, as images do, of 0 bytes up to more than is read at once."""
+    """Values that begin alike, as images do, from 0 bytes to more than one read."""
     sizes = random.choice([0, 1, 3, 70, 500, 70_000, 140_000], count)
     return [b"\xff\xd8\xff"[: min(size, 3)] + random.bytes(max(0, size - 3)) for size in sizes]
 
 
-def test_in_order_with_gaps(chunk: Path, random: np.random.Generator) -> None:
+def test_values_in_order_with_gaps_are_found(chunk: Path, random: np.random.Generator) -> None:
     values = some_values(random, 12)
     gaps = random.choice([0, 0, 0, 1, 40, 65_530, 65_536, 200_000], len(values))
     parts = [random.bytes(gap) + stored(v) for gap, v in zip(gaps, values, strict=True)]
@@ -52,31 +52,33 @@ def test_in_order_with_gaps(chunk: Path, random: np.random.Generator) -> None:
     expect_found(chunk, values, start=77)
 
 
-def test_in_any_order_and_more_than_once(chunk: Path, random: np.random.Generator) -> None:
+def test_values_in_any_order_and_more_than_once_are_found(
+    chunk: Path, random: np.random.Generator
+) -> None:
     values = some_values(random, 8)
     chunk.write_bytes(b"".join(stored(value) for value in values))
     asked = [values[number] for number in random.integers(0, len(values), 30)]
     expect_found(chunk, asked)
 
 
-def test_far_behind_other_things(chunk: Path) -> None:
+def test_a_value_far_after_others_is_found(chunk: Path) -> None:
     chunk.write_bytes(stored(b"near") + bytes(3_000_000) + stored(b"far away"))
     assert find(chunk, [b"near", b"far away"]) == [4, 3_000_012]
 
 
-def test_a_beginning_alone_is_not_the_value(chunk: Path) -> None:
+def test_the_beginning_of_a_value_is_not_the_value(chunk: Path) -> None:
     value = bytes(range(100))
     chunk.write_bytes(stored(value)[:-1] + b"!" + stored(value)[:90] + stored(value))
     assert find(chunk, [value]) == [104 + 90 + 4]
 
 
 @pytest.mark.parametrize("content", [b"", b"\1\0\0", stored(b"abc")[:-1], b"\4\0\0\0abc", b"abc"])
-def test_what_is_not_there_is_not_found(chunk: Path, content: bytes) -> None:
+def test_a_missing_value_is_not_found(chunk: Path, content: bytes) -> None:
     chunk.write_bytes(content)
     assert find(chunk, [b"abc"]) == [None]
 
 
-def test_nothing_is_found_outside_the_chunk(chunk: Path) -> None:
+def test_a_value_outside_the_chunk_is_not_found(chunk: Path) -> None:
     chunk.write_bytes(stored(b"abc") * 3)
     with chunk.open("rb") as stream:
         inside = ValueFinder(stream.fileno(), start=8, size=6)

@@ -1,4 +1,4 @@
-"""Archives walked in place: what tarfile finds is found, at its place."""
+"""Archives read in place: the same members as with tarfile, and their offsets."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ from tests.support.tars import (
     written,
 )
 
-# --------------------------------------------------------------------- what tarfile makes
+# --------------------------------------------------------------------- archives by tarfile
 
 steps = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1)
 names = (
@@ -49,7 +49,7 @@ same_folder = settings(
 
 @same_folder
 @given(content=archives, read_ahead=st.sampled_from([1, 700, 4096, 1 << 20]))
-def test_members_and_contents_are_those_that_tarfile_finds(
+def test_members_and_contents_are_those_of_tarfile(
     tmp_path: Path, content: bytes, read_ahead: int
 ) -> None:
     path = written(tmp_path, content)
@@ -61,7 +61,7 @@ def test_members_and_contents_are_those_that_tarfile_finds(
 
 @settings(same_folder, max_examples=40)
 @given(inner=st.lists(archives, min_size=1, max_size=2), form=st.sampled_from(FORMATS))
-def test_an_inner_archive_is_walked_at_its_place(
+def test_an_inner_archive_is_read_in_place(
     tmp_path: Path, inner: list[bytes], form: Format
 ) -> None:
     outer = pack({f"{number}.tar": content for number, content in enumerate(inner)}, form)
@@ -76,14 +76,14 @@ def test_an_inner_archive_is_walked_at_its_place(
             assert outer[at.offset : at.offset + at.size] == held
 
 
-def test_names_of_gnu_and_pax_beside_plain_ones(tmp_path: Path) -> None:
+def test_long_names_in_gnu_and_pax_are_read(tmp_path: Path) -> None:
     contents = {"a/" + "n" * 300: b"1", "b": b"2" * BLOCK, "\u00e4" * 90: b"3", "./c//d": b""}
     for form in FORMATS[1:]:
         path = written(tmp_path, pack(contents, form))
         assert {found.name: content for found, content in walked(path)} == contents
 
 
-def test_contents_larger_than_what_is_read_ahead(
+def test_contents_may_be_larger_than_the_read_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tar, "READ_AHEAD", 1000)
@@ -93,7 +93,7 @@ def test_contents_larger_than_what_is_read_ahead(
 
 
 @pytest.mark.parametrize("form", FORMATS[1:])
-def test_sizes_beyond_what_octal_digits_hold(tmp_path: Path, form: Format) -> None:
+def test_sizes_may_exceed_the_octal_digits(tmp_path: Path, form: Format) -> None:
     size = (9 << 30) + 1
     large = header("large", size, form=form)
     path = written(tmp_path, large)
@@ -107,7 +107,7 @@ def test_sizes_beyond_what_octal_digits_hold(tmp_path: Path, form: Format) -> No
         walked(path)
 
 
-# --------------------------------------------------------------------- what others make
+# --------------------------------------------------------------------- archives by others
 
 FULL = patched(patched(header("\U0010ffff" * 25, 1), 157, b"\xff" * 100), 265, b"\xff" * 64)
 SIGNED = header("\u00e4", 1)
@@ -150,14 +150,14 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_headers_of_other_programs(tmp_path: Path, kind: str) -> None:
+def test_headers_of_other_programs_are_read(tmp_path: Path, kind: str) -> None:
     headers, name = OTHERS[kind]
     path = written(tmp_path, member("first", b"1") + headers + padded(b"c") + END)
     found = walked(path)[1:]
     assert found == [(TarMember(name, 2 * BLOCK + len(headers), 1), b"c")]
 
 
-def test_records_for_one_member_end_with_it(tmp_path: Path) -> None:
+def test_records_for_one_member_do_not_affect_the_next(tmp_path: Path) -> None:
     content = pax(("path", "own")) + member("x", b"1") + member("y", b"2") + END
     path = written(tmp_path, content)
     assert [found.name for found in list_members(path)] == ["own", "y"]
@@ -170,16 +170,16 @@ def test_an_archive_ends_with_its_span_or_with_empty_blocks(tmp_path: Path, end:
     assert walked(path) == by_tarfile(content + end) == [(TarMember("x", BLOCK, 1), b"1")]
 
 
-def test_a_size_left_blank_is_nought(tmp_path: Path) -> None:
+def test_a_blank_size_is_zero(tmp_path: Path) -> None:
     content = patched(header(), 124, b" " * 12) + END
     assert walked(written(tmp_path, content)) == by_tarfile(content)
 
 
-def test_an_archive_of_nothing(tmp_path: Path) -> None:
+def test_an_empty_archive_has_no_members(tmp_path: Path) -> None:
     assert walked(written(tmp_path, END)) == []
 
 
-def test_contents_are_not_to_be_written_to(tmp_path: Path) -> None:
+def test_contents_are_read_only(tmp_path: Path) -> None:
     path = written(tmp_path, pack({"x": b"1"}))
     assert [content.readonly for _, content in walk(path)] == [True]
 
@@ -187,7 +187,7 @@ def test_contents_are_not_to_be_written_to(tmp_path: Path) -> None:
 # --------------------------------------------------------------------- files that change
 
 
-def test_a_file_that_shrinks_while_it_is_read(
+def test_a_file_that_shrinks_while_it_is_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tar, "READ_AHEAD", BLOCK)
@@ -197,13 +197,15 @@ def test_a_file_that_shrinks_while_it_is_read(
         next(steps)
         os.truncate(path, 1200)
         with pytest.raises(
-            ValueError, match=r"archive\.tar was cut to 1200 bytes while it was read"
+            ValueError, match=r"archive\.tar shrank to 1200 bytes while it was read"
         ):
             list(steps)
         os.truncate(path, 10_240)
 
 
-def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_reported_with_the_offset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 

@@ -1,4 +1,4 @@
-"""Whatever befalls an archive, what is found in it lies in it; all else is a refusal."""
+"""A damaged archive is refused, or gives only members that are in it."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ edits = st.lists(
 
 
 def edited(content: bytes, changes: list[Edit]) -> bytes:
-    """Replace, at each place, some bytes by others; a place is a share of the archive."""
+    """Replace some bytes at each place; a place is a fraction of the archive."""
     for place, gone, new in changes:
         at = int(place * len(content.rstrip(b"\0")))
         content = content[:at] + new + content[at + gone :]
@@ -28,7 +28,7 @@ def edited(content: bytes, changes: list[Edit]) -> bytes:
 
 
 def mended(content: bytes) -> bytes:
-    """The checksums made right, so that what lies behind them is tried."""
+    """The content with correct checksums, so that the checks after them are tested."""
     blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
     return b"".join(
         patched(block, 0, b"") if block[257:262] == b"ustar" and len(block) == BLOCK else block
@@ -37,7 +37,7 @@ def mended(content: bytes) -> bytes:
 
 
 def assert_sound(path: Path, content: bytes) -> None:
-    """Either a refusal, or files that lie in the archive one after the other."""
+    """Either it is refused, or its files lie in the archive one after the other."""
     path.write_bytes(content)
     try:
         found = walked(path)
@@ -55,7 +55,7 @@ def assert_sound(path: Path, content: bytes) -> None:
 
 
 def lies_in(content: bytes, name: bytes) -> bool:
-    """Say whether a name is in an archive, whole or in the two fields of a header."""
+    """Whether a name is in an archive, as a whole or in the two fields of a header."""
     halves = [(name[:at], name[at + 1 :]) for at in range(len(name)) if name[at : at + 1] == b"/"]
     return name in content or any(a in content and b in content for a, b in halves)
 
@@ -64,7 +64,7 @@ def lies_in(content: bytes, name: bytes) -> bool:
     max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(content=st.sampled_from(ARCHIVES), changes=edits, mend=st.booleans())
-def test_damage_of_any_kind(
+def test_a_damaged_archive_is_refused_or_read_correctly(
     tmp_path: Path, content: bytes, changes: list[Edit], mend: bool
 ) -> None:
     damaged = edited(content, changes)
@@ -72,7 +72,9 @@ def test_damage_of_any_kind(
 
 
 @pytest.mark.parametrize("content", ARCHIVES)
-def test_truncation_at_any_byte(tmp_path: Path, content: bytes) -> None:
+def test_an_archive_truncated_anywhere_is_refused_or_read_correctly(
+    tmp_path: Path, content: bytes
+) -> None:
     path = written(tmp_path, content)
     whole = by_tarfile(content)
     assert walked(path) == whole

@@ -1,4 +1,4 @@
-"""What is no archive of plain files is refused, and says why; nothing else ever happens."""
+"""Everything that is not an archive of plain files is refused, with the reason."""
 
 import bz2
 import gzip
@@ -28,15 +28,15 @@ FETCH = "fetch the archive again"
 DISTRUST = "fetch the archive from a source that you trust"
 LEAVE_OUT = "leave it out of the archive"
 HOLDS = b"12345"
-"""The content of an evil member."""
+"""The content of a hostile member."""
 
 
 # ------------------------------------------------------------------------- members
 
-LEADS_OUT = f"leads out of the archive's folder; {DISTRUST}"
+LEADS_OUT = f"leads out of the folder of the archive; {DISTRUST}"
 IS_FOLDER = f"has the name of a folder; {DISTRUST}"
 NOT_UTF8 = "has a name that is not UTF-8; rename the file and pack it again"
-NUL = f"has a name with a NUL in it; {DISTRUST}"
+NUL = f"has a NUL in its name; {DISTRUST}"
 SPARSE = "is a sparse file; pack it again without --sparse"
 IMPOSSIBLE = f"has an impossible size; {FETCH}"
 MALFORMED = f"is a malformed PAX header; {FETCH}"
@@ -66,7 +66,7 @@ EVIL = {
     "long name above": (member("@", b"../x\0", b"L") + header(), f"byte 2048 {LEADS_OUT}"),
     "very long name": (
         member("@", b"n" * 5000, b"L") + header(),
-        f"at byte 6656 has a name of more than 4,096 letters; {DISTRUST}",
+        f"at byte 6656 has a name of more than 4,096 characters; {DISTRUST}",
     ),
     "hard link": (member("x", b"", b"1"), f"'x' at byte 1024 is a hard link; {LINK} --hard-de"),
     "symbolic link": (member("x", b"", b"2"), f"'x' at byte 1024 is a symbolic link; {LINK} -h"),
@@ -77,9 +77,9 @@ EVIL = {
     "character device": (member("x", b"", b"3"), f"at byte 1024 is a device; {LEAVE_OUT}"),
     "block device": (member("x", b"", b"4"), f"at byte 1024 is a device; {LEAVE_OUT}"),
     "named pipe": (member("x", b"", b"6"), f"at byte 1024 is a named pipe; {LEAVE_OUT}"),
-    "contiguous": (member("x", HOLDS, b"7"), f"is of unknown kind b'7'; {LEAVE_OUT}"),
-    "volume": (member("x", b"", b"V"), f"is of unknown kind b'V'; {LEAVE_OUT}"),
-    "part of a file": (member("x", HOLDS, b"M"), f"is of unknown kind b'M'; {LEAVE_OUT}"),
+    "contiguous": (member("x", HOLDS, b"7"), f"is of an unknown kind, b'7'; {LEAVE_OUT}"),
+    "volume": (member("x", b"", b"V"), f"is of an unknown kind, b'V'; {LEAVE_OUT}"),
+    "part of a file": (member("x", HOLDS, b"M"), f"is of an unknown kind, b'M'; {LEAVE_OUT}"),
     "sparse": (member("x", HOLDS, b"S"), f"'x' at byte 1024 {SPARSE}"),
     "PAX sparse": (
         pax(("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")) + member("x", HOLDS),
@@ -95,7 +95,7 @@ EVIL = {
     "PAX size with a point": (pax(("size", "5.0")) + member("x", HOLDS), IMPOSSIBLE),
     "too large": (
         patched(header(), 124, b"77777777777\0"),
-        "byte 1024 is truncated: it needs 8589933568 bytes more",
+        "byte 1024 is truncated: it needs 8589933568 more bytes",
     ),
     "PAX of words": (member("p", b"words", b"x") + header(), f"'p' at byte 1024 {MALFORMED}"),
     "PAX without length": (member("p", b" path=x\n", b"x") + header(), MALFORMED),
@@ -110,11 +110,11 @@ EVIL = {
     "PAX rest": (member("p", record("path", "x") + b"\0", b"x") + header(), MALFORMED),
     "long name of 2 MiB": (
         member("@", bytes(2 << 20), b"L") + header(),
-        f"'@' at byte 1024 has 2097152 bytes of name or PAX header; {DISTRUST}",
+        f"'@' at byte 1024 has a name or PAX header of 2097152 bytes; {DISTRUST}",
     ),
     "PAX of 2 MiB": (
         pax(("comment", "c" * (2 << 20))) + header(),
-        "bytes of name or PAX header",
+        "has a name or PAX header of",
     ),
 }
 
@@ -127,10 +127,10 @@ def test_members_that_are_refused(tmp_path: Path, kind: str) -> None:
     assert said.startswith("cannot be indexed: '")
     assert reason in said
     found = list_members(path)
-    assert next(found) == TarMember("first", BLOCK, 1), "what lies before it is sound"
+    assert next(found) == TarMember("first", BLOCK, 1), "members before it are read"
 
 
-def test_of_the_first_member_too(tmp_path: Path) -> None:
+def test_the_first_member_is_refused_too(tmp_path: Path) -> None:
     path = written(tmp_path, member("/x", b"1") + END)
     assert refusal(path) == f"cannot be indexed: '/x' at byte 0 {LEADS_OUT}"
 
@@ -155,50 +155,50 @@ COMPRESSED = {
 
 
 @pytest.mark.parametrize("kind", COMPRESSED)
-def test_compressed_archives(tmp_path: Path, kind: str) -> None:
+def test_compressed_archives_are_refused(tmp_path: Path, kind: str) -> None:
     name, tool = kind.split("; ")
     said = (
-        f"is compressed ({name}); unpack it with {tool}: only bytes that lie uncompressed can be "
+        f"is compressed ({name}); decompress it with {tool}: only uncompressed archives are "
         "indexed in place"
     )
     assert refusal(written(tmp_path, COMPRESSED[kind])) == said
     path = written(tmp_path, member("x", COMPRESSED[kind]) + END)
     end = BLOCK + len(COMPRESSED[kind])
-    assert refusal(path, start=BLOCK, end=end) == f"from byte 512 on {said}"
+    assert refusal(path, start=BLOCK, end=end) == f"from byte 512 {said}"
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"text" * 999, b"\xff\xd8\xff" * 999])
-def test_no_archives(tmp_path: Path, content: bytes) -> None:
-    reason = "is no tar archive: it does not begin with a valid header"
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    reason = "is not a tar archive: it does not begin with a valid header"
     said = f"{reason}; give another file, or fetch the archive again"
     assert refusal(written(tmp_path, content)) == said
 
 
-def test_compression_is_no_matter_of_names(tmp_path: Path) -> None:
+def test_a_name_does_not_make_an_archive_compressed(tmp_path: Path) -> None:
     path = written(tmp_path, pack({"BZh.jpg": HOLDS}))
     assert [found.name for found in list_members(path)] == ["BZh.jpg"]
 
 
 SOUND = member("x", b"1") + member("y", b"2" * 600)
 DAMAGED = {
-    "checksum": (SOUND + b"Y" + header("y")[1:], f"byte 2560 begins no valid header; {FETCH}"),
-    "junk": (SOUND + b"j" * 600, f"byte 2560 begins no valid header; {FETCH}"),
-    "hole": (SOUND + bytes(BLOCK) + SOUND, f"byte 2560 begins an empty block; {FETCH}"),
+    "checksum": (SOUND + b"Y" + header("y")[1:], f"the header at byte 2560 is invalid; {FETCH}"),
+    "junk": (SOUND + b"j" * 600, f"the header at byte 2560 is invalid; {FETCH}"),
+    "hole": (SOUND + bytes(BLOCK) + SOUND, f"an empty block begins at byte 2560; {FETCH}"),
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_damaged_archives(tmp_path: Path, kind: str) -> None:
+def test_damaged_archives_are_refused(tmp_path: Path, kind: str) -> None:
     content, reason = DAMAGED[kind]
     assert refusal(written(tmp_path, content)) == f"is damaged: {reason}"
 
 
 TRUNCATED = {
-    "content": (SOUND[:-1], f"'y' at byte 1024 is truncated: it needs 1 bytes more; {FETCH}"),
-    "all content": (SOUND[:-1024], "'y' at byte 1024 is truncated: it needs 1024 bytes more"),
+    "content": (SOUND[:-1], f"'y' at byte 1024 is truncated: it needs 1 more bytes; {FETCH}"),
+    "all content": (SOUND[:-1024], "'y' at byte 1024 is truncated: it needs 1024 more bytes"),
     "header": (
         SOUND[:1034],
-        f"is truncated: the header at byte 1024 needs 502 bytes more; {FETCH}",
+        f"is truncated: the header at byte 1024 needs 502 more bytes; {FETCH}",
     ),
     "name only": (
         SOUND + member("@", b"n", b"L"),
@@ -212,20 +212,20 @@ TRUNCATED = {
 
 
 @pytest.mark.parametrize("kind", TRUNCATED)
-def test_truncated_archives(tmp_path: Path, kind: str) -> None:
+def test_truncated_archives_are_refused(tmp_path: Path, kind: str) -> None:
     content, reason = TRUNCATED[kind]
     assert reason in refusal(written(tmp_path, content))
 
 
-def test_a_span_that_the_file_does_not_hold(tmp_path: Path) -> None:
+def test_a_span_beyond_the_file_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, SOUND)
-    said = f"is truncated: it needs 10 bytes more; {FETCH}"
+    said = f"is truncated: it needs 10 more bytes; {FETCH}"
     assert refusal(path, end=len(SOUND) + 10) == said
 
 
-def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+def test_folders_and_pipes_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        assert refusal(path) == "is no plain file; give the path of a tar archive"
+        assert refusal(path) == "is not a plain file; give the path of a tar archive"
     with pytest.raises(FileNotFoundError, match="missing"):
         walked(tmp_path / "missing")

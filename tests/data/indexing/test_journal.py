@@ -1,17 +1,19 @@
-"""The journal of what was read: whole records are found again, torn ones count as none."""
+"""The journal: complete records are found again, torn ones are ignored."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from data.indexing.units import FEW_BYTES, JOURNAL, BadImage, Found, Journal, read_units
+from data.indexing.journal import JOURNAL, Journal
+from data.indexing.reading import FEW_BYTES, read_units
+from data.indexing.unit import BadImage, UnitContent
 from pipeline.dataset.samples import Sample, StoredFile, collect, digest
 
 
 @dataclass(frozen=True)
 class Numbered:
-    """A unit of one sample; it notes that it was read."""
+    """A unit of one sample that records when it is read."""
 
     number: int
     read_before: list[int]
@@ -24,19 +26,19 @@ class Numbered:
     def size(self) -> int:
         return FEW_BYTES
 
-    def read(self) -> Found:
+    def read(self) -> UnitContent:
         self.read_before.append(self.number)
         return found(self.number)
 
 
-def found(number: int) -> Found:
+def found(number: int) -> UnitContent:
     name = f"{number}.jpg"
     sample = Sample(name, 3, 5, number, 7, 9, digest(name.encode()))
     bad = (BadImage(f"bad\n\udcff{number}", "why\n"),) * number
-    return Found(collect([sample], [StoredFile(name, 100, 5)]), bad)
+    return UnitContent(collect([sample], [StoredFile(name, 100, 5)]), bad)
 
 
-def same(one: Found | None, other: Found | None) -> bool:
+def same(one: UnitContent | None, other: UnitContent | None) -> bool:
     if one is None or other is None:
         return one is other
     tables = one.samples.table().equals(other.samples.table())
@@ -57,18 +59,18 @@ def written(tmp_path: Path) -> tuple[bytes, list[int]]:
     return (tmp_path / "written").read_bytes(), ends
 
 
-def known(path: Path) -> list[Found | None]:
+def known(path: Path) -> list[UnitContent | None]:
     with Journal(path) as journal:
         return [journal.find(unit) for unit in UNITS]
 
 
-def test_a_journal_gives_back_what_was_kept(tmp_path: Path, written: tuple[bytes, object]) -> None:
+def test_a_journal_returns_what_was_kept(tmp_path: Path, written: tuple[bytes, object]) -> None:
     noted = known(tmp_path / "written")
     assert all(same(note, found(number)) for number, note in enumerate(noted))
     assert (tmp_path / "written").read_bytes() == written[0]
 
 
-def test_a_torn_record_counts_as_none(tmp_path: Path, written: tuple[bytes, list[int]]) -> None:
+def test_a_torn_record_is_ignored(tmp_path: Path, written: tuple[bytes, list[int]]) -> None:
     content, ends = written
     path = tmp_path / "torn"
     for cut in range(0, len(content), 19):
@@ -76,7 +78,7 @@ def test_a_torn_record_counts_as_none(tmp_path: Path, written: tuple[bytes, list
         whole = sum(end <= cut for end in ends)
         notes = known(path)
         assert [note is not None for note in notes] == [True] * whole + [False] * (4 - whole)
-        with Journal(path) as journal:  # and what is kept from here on is found
+        with Journal(path) as journal:  # and later records are found
             journal.keep(UNITS[3], found(3))
         assert same(known(path)[3], found(3))
 
@@ -91,7 +93,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("before", [True, False])
-def test_garbage_is_no_record(
+def test_garbage_is_ignored(
     garbage: str, before: bool, tmp_path: Path, written: tuple[bytes, object]
 ) -> None:
     path = tmp_path / "garbage"
@@ -112,19 +114,19 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, written: tuple[bytes, list[in
         assert sum(note is not None for note in notes) < 4, at
 
 
-def test_two_processes_do_not_prepare_the_same(tmp_path: Path) -> None:
+def test_only_one_process_prepares_a_folder(tmp_path: Path) -> None:
     units = [Numbered(number, []) for number in range(2)]
     with (
         Journal(tmp_path / JOURNAL),
-        pytest.raises(ValueError, match="is being prepared by another process; await its end"),
+        pytest.raises(ValueError, match="is being prepared by another process; wait until it ends"),
     ):
         read_units(units, out=tmp_path, workers=1)
     assert len(read_units(units, out=tmp_path, workers=1)) == 2
 
 
-def test_what_was_read_before_an_error_is_kept(tmp_path: Path) -> None:
+def test_units_read_before_an_error_are_kept(tmp_path: Path) -> None:
     class Damaged(Numbered):
-        def read(self) -> Found:
+        def read(self) -> UnitContent:
             raise ValueError("it is damaged")
 
     log: list[int] = []
@@ -135,7 +137,7 @@ def test_what_was_read_before_an_error_is_kept(tmp_path: Path) -> None:
     assert all(same(result, found(number)) for number, result in enumerate(results))
 
 
-def test_few_bytes_need_no_journal(tmp_path: Path) -> None:
+def test_few_bytes_have_no_journal(tmp_path: Path) -> None:
     log: list[int] = []
     assert len(read_units([Numbered(0, log)], out=tmp_path / "out", workers=9)) == 1
     assert not (tmp_path / "out").exists()

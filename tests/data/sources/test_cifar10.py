@@ -1,4 +1,4 @@
-"""CIFAR-10 as batches, folders and archives: every pixel is kept, and nothing is trusted."""
+"""CIFAR-10 as batches, folders and archives: every pixel is kept, and pickles are not trusted."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ from tests.support.preparing import INDEX_FILES, contents, make_source, picture,
 
 
 class Python2Pickler(pickle._Pickler):
-    """Pickles as Python 2 did: byte strings, and numpy where it was then."""
+    """Pickles as Python 2 did: byte strings, and the old names of numpy."""
 
     dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)
 
@@ -75,7 +75,7 @@ def packed(folder: Path) -> Path:
     return archive
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning")  # numpy's own, for Python 2's pickles
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # by numpy, for pickles of Python 2
 @pytest.mark.filterwarnings("default:.*align should be passed.*")
 def test_cifar_batches_keep_every_pixel_and_label(batches: Path, tmp_path: Path) -> None:
     assert cifar(batches, tmp_path / "out", "--partial") == 0
@@ -100,7 +100,7 @@ def test_cifar_is_the_same_from_archive_folder_and_parent(batches: Path, tmp_pat
         assert cifar(source, tmp_path / str(number), "--partial") == 0
         prints.add(read_manifest(tmp_path / str(number)).fingerprint)
         made = {path.name for path in (tmp_path / str(number)).iterdir()}
-        assert made == {*INDEX_FILES, "images"}, "nothing is left over"
+        assert made == {*INDEX_FILES, "images"}, "no temporary files remain"
     assert len(prints) == 1
 
 
@@ -130,13 +130,13 @@ def test_original_batches_must_be_complete(
     for source in (batches, packed(batches)):
         assert cifar(source, tmp_path / "out") == 2
         message = capsys.readouterr().err
-        assert f"{source} holds 100 + 20 images of 10 classes" in message
-        assert "CIFAR-10 has 50,000 + 10,000 of 10" in message
+        assert f"{source}: 100 + 20 images of 10 classes" in message
+        assert "where CIFAR-10 has 50,000 + 10,000 of 10" in message
         assert "--partial" in message
     assert not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
 
 
-def test_class_folders_may_hold_a_part_and_it_is_noted(
+def test_class_folders_may_be_incomplete_which_is_noted(
     class_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("train", "test"):
@@ -144,7 +144,7 @@ def test_class_folders_may_hold_a_part_and_it_is_noted(
     for number, source in enumerate((class_folders, packed(class_folders))):
         assert cifar(source, tmp_path / str(number)) == 0
         said = capsys.readouterr().out
-        assert "note: 9 + 9 images of 9 classes, CIFAR-10 has 50,000 + 10,000 of 10\n" in said
+        assert "note: 9 + 9 images of 9 classes, where CIFAR-10 has 50,000 + 10,000 of 10\n" in said
         assert read_manifest(tmp_path / str(number)).samples == {"train": 9, "val": 9}
 
 
@@ -165,7 +165,7 @@ def test_a_pickle_that_runs_a_program_is_refused(
     (batches / name).write_bytes(pickle.dumps({b"data": Evil(), b"labels": [0]}))
     assert cifar(batches, tmp_path / "out", "--partial") == 2
     message = capsys.readouterr().err
-    assert f"{name} is refused: it calls for posix.mkdir" in message
+    assert f"{name} is refused: it calls posix.mkdir" in message
     assert not (tmp_path / "evil-was-here").exists()
     assert not (tmp_path / "out" / MANIFEST).exists()
 
@@ -196,7 +196,7 @@ def source(tmp_path: Path) -> Path:
     return make_source(tmp_path / "source")
 
 
-def test_what_is_no_cifar_is_refused(
+def test_other_folders_and_files_are_refused(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cut = tmp_path / "cut.tar.gz"

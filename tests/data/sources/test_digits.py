@@ -1,4 +1,4 @@
-"""The digits: all there, once, the same each time."""
+"""The digits: complete, each once, the same each time."""
 
 import shutil
 from io import BytesIO
@@ -19,11 +19,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_digits_are_all_there_once_and_stratified(digits: Path) -> None:
+def test_digits_are_complete_distinct_and_stratified(digits: Path) -> None:
     train, val = (Index.open(digits, split) for split in ("train", "val"))
     digests = {bytes(d) for index in (train, val) for d in index.digests}
     assert len(train) + len(val) == 1797
-    assert len(digests) == 1797, "no image is in both splits, none comes twice"
+    assert len(digests) == 1797, "no image is in both splits, or twice"
     both = np.bincount(train.labels) + np.bincount(val.labels)
     np.testing.assert_array_equal(np.bincount(val.labels), both // 5)
 

@@ -1,4 +1,4 @@
-"""Class folders are indexed where they lie: what is in the index is what lies on disk."""
+"""Class folders are indexed in place, exactly as they are on disk."""
 
 import shutil
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from data.formats.archive import unpack
+from data.formats.unpacking import unpack
 from pipeline.dataset.index import Index, read_manifest
 from tests.support.preparing import (
     INDEX_FILES,
@@ -51,7 +51,7 @@ def test_nothing_is_copied_and_other_files_are_counted(
     assert folder(source, tmp_path / "out") == 0
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == INDEX_FILES
-    assert "1 files not named as images ignored: train/ant/readme.txt" in capsys.readouterr().out
+    assert "1 file not named as images ignored: train/ant/readme.txt" in capsys.readouterr().out
 
 
 def test_layout_and_names_of_files_do_not_matter(source: Path, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_layout_and_names_of_files_do_not_matter(source: Path, tmp_path: Path) -
     assert a.fingerprint == b.fingerprint
     for split in ("train", "val"):
         ours, theirs = Index.open(tmp_path / "a", split), Index.open(tmp_path / "b", split)
-        assert contents(ours) == contents(theirs), "and sample numbers mean the same images"
+        assert contents(ours) == contents(theirs), "sample numbers mean the same images"
 
 
 def test_one_changed_byte_is_another_dataset(source: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_processes_change_nothing(tmp_path: Path) -> None:
         assert a.table.equals(b.table)
 
 
-def test_index_and_images_move_together_when_one_holds_the_other(
+def test_index_and_images_move_together_if_one_contains_the_other(
     source: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "link").symlink_to(source)
@@ -103,7 +103,7 @@ def test_index_and_images_move_together_when_one_holds_the_other(
     assert Path(read_manifest(tmp_path / "apart/x").root) == source.resolve()
 
 
-def test_links_are_followed_but_not_in_circles(source: Path, tmp_path: Path) -> None:
+def test_links_are_followed_but_never_in_circles(source: Path, tmp_path: Path) -> None:
     save(tmp_path / "elsewhere/7.jpg", picture(7))
     (source / "train/dog").symlink_to(tmp_path / "elsewhere")
     (source / "train/ant/again").symlink_to(source / "train/ant")
@@ -147,7 +147,7 @@ def test_odd_images_have_their_stored_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not IMAGENET_SAMPLE.exists(), reason="needs the sample of real images")
-def test_real_images(tmp_path: Path) -> None:
+def test_real_images_have_the_size_in_their_headers(tmp_path: Path) -> None:
     unpack(IMAGENET_SAMPLE, tmp_path)
     source = tmp_path / "source"
     source.mkdir()

@@ -1,6 +1,5 @@
-"""ImageNet's official archives: labels are torchvision's, and what is not ImageNet is told."""
+"""The official archives of ImageNet: labels are those of torchvision, mistakes are refused."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,12 @@ import pytest
 from torchvision.datasets import ImageNet
 from torchvision.datasets import imagenet as reference
 
+from data.formats import devkit
 from data.formats.devkit import read_devkit
-from data.sources.imagenet import PROMISE
+from data.indexing.listing import IMAGENET_COUNTS
 from pipeline.dataset.index import Index, read_manifest
 from tests.support.images import encode
-from tests.support.official import tar, write_devkit
+from tests.support.official import md5, tar, write_devkit
 from tests.support.packings import (
     OFFICIAL,
     WNIDS,
@@ -27,7 +27,6 @@ from tests.support.packings import (
 from tests.support.preparing import run
 
 TRAIN, VAL = 21, 11
-KINDS = ("train images", "val images", "classes")
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +35,11 @@ def pictures() -> Pictures:
 
 
 @pytest.fixture
-def command(pictures: Pictures, tmp_path: Path) -> list[object]:
-    return [*official(tmp_path, pictures), "--out", tmp_path / "out"]
+def command(pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Its kit counts as the published one."""
+    made = official(tmp_path, pictures)
+    monkeypatch.setattr(devkit, "MD5", md5(tmp_path / OFFICIAL[2]))
+    return [*made, "--out", tmp_path / "out"]
 
 
 def labels(out: Path, split: str) -> dict[bytes, int]:
@@ -56,8 +58,7 @@ def test_labels_are_torchvisions(
 ) -> None:
     assert run(*command) == 0
     for kind, name in zip(("train", "val", "devkit"), OFFICIAL, strict=True):
-        md5 = hashlib.md5((tmp_path / name).read_bytes()).hexdigest()
-        monkeypatch.setitem(reference.ARCHIVE_META, kind, (name, md5))
+        monkeypatch.setitem(reference.ARCHIVE_META, kind, (name, md5(tmp_path / name)))
     for split in ("train", "val"):
         theirs = ImageNet(tmp_path, split=split)
         expected = {Path(path).read_bytes(): label for path, label in theirs.samples}
@@ -67,8 +68,8 @@ def test_labels_are_torchvisions(
     assert [tuple(name.split(", ")) for name in manifest.class_names] == theirs.classes
 
 
-def test_the_kits_own_ids_would_be_other_labels(command: list[object], tmp_path: Path) -> None:
-    """The classic mistake, an id less one, is in range and wrong."""
+def test_the_ids_of_the_kit_would_be_other_labels(command: list[object], tmp_path: Path) -> None:
+    """The classic mistake, id minus one, is in range and wrong."""
     assert run(*command) == 0
     kit = read_devkit(tmp_path / OFFICIAL[2])
     ids = {wnid: number for number, wnid in enumerate(WNIDS[1::2] + WNIDS[::2])}
@@ -87,35 +88,52 @@ def test_the_manifest_names_the_classes(command: list[object], tmp_path: Path) -
     assert dict(zip(manifest.classes, manifest.class_names, strict=True)) == WORDS
 
 
-def test_all_of_imagenet_is_promised(
+def test_all_of_imagenet_is_expected(
     command: list[object], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert (PROMISE.images, PROMISE.classes) == ({"train": 1_281_167, "val": 50_000}, 1000)
+    assert (IMAGENET_COUNTS.images, IMAGENET_COUNTS.classes) == (
+        {"train": 1_281_167, "val": 50_000},
+        1000,
+    )
     command.remove("--partial")
     assert run(*command) == 2
     said = capsys.readouterr().err
-    there, whole = (TRAIN, VAL, 4), ("1,281,167", "50,000", "1,000")
     counts = [
-        f"{count} {what}, where ImageNet (ILSVRC2012) has {all_of_it}"
-        for count, what, all_of_it in zip(there, KINDS, whole, strict=True)
+        f"train has {TRAIN} images, where ImageNet (ILSVRC2012) has 1,281,167",
+        f"val has {VAL} images, where ImageNet (ILSVRC2012) has 50,000",
+        "4 classes, where ImageNet (ILSVRC2012) has 1,000",
     ]
-    assert said == f"prepare.py: {'; '.join(counts)}; accept a part with --partial\n"
+    assert said == f"prepare.py: {'; '.join(counts)}; accept this with --partial\n"
 
 
-def test_a_part_is_noted(command: list[object], capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_kit_is_accepted_as_a_part_only(
+    command: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()
+    command.remove("--partial")
+    assert run(*command) == 2
+    published = f"{OFFICIAL[2]} is not {OFFICIAL[2]} as published, with MD5 {devkit.MD5}; fetch"
+    assert published in capsys.readouterr().err
+
+
+def test_an_incomplete_source_is_noted(
+    command: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*command) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
-    assert notes[0].startswith(f"note: {TRAIN} train images, where ImageNet (ILSVRC2012) has 1,281")
+    assert notes[0].startswith(
+        f"note: train has {TRAIN} images, where ImageNet (ILSVRC2012) has 1,281"
+    )
     assert len(notes) == 3
 
 
-def test_a_part_keeps_the_labels_of_the_whole(
+def test_an_incomplete_source_keeps_the_labels(
     command: list[object], tmp_path: Path, pictures: Pictures, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_train(tmp_path, {f"{WNIDS[3]}.tar": class_members(pictures.train, 3)})
     command.remove("--partial")
     assert run(*command) == 2
-    lacks = f"has no images of 3 classes ({', '.join(WNIDS[:3])}); fetch it again, or accept a part"
+    lacks = f"lacks 3 classes ({', '.join(WNIDS[:3])}); fetch it again, or accept it with"
     assert lacks in capsys.readouterr().err
     assert run(*command, "--partial") == 0
     assert set(labels(tmp_path / "out", "train").values()) == {3}
@@ -123,7 +141,7 @@ def test_a_part_keeps_the_labels_of_the_whole(
     assert f"3 classes have no training image: {WNIDS[0]}" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------ what is wrong
+# ------------------------------------------------------------------------------------ mistakes
 
 
 def write_train(folder: Path, tars: Mapping[str, Mapping[str, bytes]]) -> None:
@@ -136,7 +154,7 @@ def write_tar(folder: Path, name: str, members: Mapping[str, bytes]) -> None:
 
 @dataclass(frozen=True)
 class Wrong:
-    """Spoils the archives in a folder; the message names the archive and says this."""
+    """A way to spoil the archives in a folder, and parts of the message about it."""
 
     spoil: Callable[[Path, Pictures], object]
     archive: str
@@ -193,32 +211,34 @@ UNKNOWN, ANOTHER = "n00000001.tar", f"{WNIDS[1]}_9.JPEG"
 TRAIN_TAR, VAL_TAR, KIT = OFFICIAL
 WRONG = {
     "swapped": Wrong(swap, TRAIN_TAR, ["ILSVRC2012_val_00000001.JPEG", f"give {TRAIN_TAR} itself"]),
-    "train as val": Wrong(as_val, VAL_TAR, [f"holds '{WNIDS[2]}.tar'", "validation archive"]),
+    "train as val": Wrong(
+        as_val, VAL_TAR, [f"contains '{WNIDS[2]}.tar'", "give ILSVRC2012_img_val.tar itself"]
+    ),
     "unknown wnid": Wrong(
         lambda folder, _: write_train(folder, {UNKNOWN: {"n00000001_1.JPEG": image(0)}}),
         TRAIN_TAR,
-        [f"holds '{UNKNOWN}', not the tar of a class"],
+        [f"contains '{UNKNOWN}', not the tar of a class"],
     ),
     "loose images": Wrong(
         lambda folder, pictures: write_tar(folder, TRAIN_TAR, class_members(pictures.train, 0)),
         TRAIN_TAR,
-        [f"holds '{WNIDS[0]}_1.JPEG', not the tar of a class"],
+        [f"contains '{WNIDS[0]}_1.JPEG', not the tar of a class"],
     ),
-    "other kit": Wrong(other_kit, TRAIN_TAR, [f"holds '{WNIDS[2]}.tar'", "the development kit"]),
+    "other kit": Wrong(other_kit, TRAIN_TAR, [f"contains '{WNIDS[2]}.tar'", "the development kit"]),
     "class twice": Wrong(
         lambda folder, _: write_train(folder, {f"{WNIDS[0]}.tar": {}, f"more/{WNIDS[0]}.tar": {}}),
         TRAIN_TAR,
-        [f"holds 'more/{WNIDS[0]}.tar' twice"],
+        [f"contains 'more/{WNIDS[0]}.tar' twice"],
     ),
     "of another class": Wrong(
         lambda folder, _: write_train(folder, {f"{WNIDS[0]}.tar": {ANOTHER: image(0)}}),
         TRAIN_TAR,
-        [f"holds '{ANOTHER}', whose name does not begin with {WNIDS[0]}_"],
+        [f"contains '{ANOTHER}', whose name does not begin with {WNIDS[0]}_"],
     ),
     "number twice": Wrong(
         lambda folder, _: write_tar(folder, VAL_TAR, {**val_names(1, 2), **again(2)}),
         VAL_TAR,
-        ["holds 'more/ILSVRC2012_val_00000002.JPEG' twice"],
+        ["contains 'more/ILSVRC2012_val_00000002.JPEG' twice"],
     ),
     "number too high": Wrong(
         lambda folder, _: write_tar(folder, VAL_TAR, val_names(1, VAL + 1)),
@@ -234,13 +254,13 @@ WRONG = {
         ["'ILSVRC2012_val_1.JPEG'"],
     ),
     "empty train": Wrong(
-        lambda folder, _: write_tar(folder, TRAIN_TAR, {}), "imagenet", ["train without an image"]
+        lambda folder, _: write_tar(folder, TRAIN_TAR, {}), "imagenet", ["no images for train"]
     ),
     "empty val": Wrong(
-        lambda folder, _: write_tar(folder, VAL_TAR, {}), "imagenet", ["val without an image"]
+        lambda folder, _: write_tar(folder, VAL_TAR, {}), "imagenet", ["no images for val"]
     ),
-    "inner tar damaged": Wrong(damage(TRAIN_TAR, at=600), TRAIN_TAR, ["from byte 512 on"]),
-    "train damaged": Wrong(damage(TRAIN_TAR, at=100), TRAIN_TAR, ["no tar archive"]),
+    "inner tar damaged": Wrong(damage(TRAIN_TAR, at=600), TRAIN_TAR, ["from byte 512 "]),
+    "train damaged": Wrong(damage(TRAIN_TAR, at=100), TRAIN_TAR, ["is not a tar archive"]),
     "train cut": Wrong(cut(TRAIN_TAR), TRAIN_TAR, ["truncated"]),
     "val cut": Wrong(cut(VAL_TAR), VAL_TAR, ["truncated"]),
     "kit cut": Wrong(cut(KIT), KIT, ["damaged"]),
@@ -248,7 +268,7 @@ WRONG = {
     "no val": Wrong(lambda folder, _: (folder / VAL_TAR).unlink(), VAL_TAR, ["does not exist"]),
     "bad image": Wrong(
         lambda folder, _: write_tar(folder, VAL_TAR, {**val_names(1), **bad_val(2)}),
-        f"{VAL_TAR}, ILSVRC2012_val_00000002.JPEG: no image",
+        f"{VAL_TAR}, ILSVRC2012_val_00000002.JPEG: not a JPEG",
         ["1 of 23 images cannot be used", "--skip-bad"],
     ),
 }
@@ -259,7 +279,7 @@ def bad_val(number: int) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_told_in_one_message(
+def test_mistakes_are_reported_in_one_message(
     wrong: str,
     command: list[object],
     pictures: Pictures,
@@ -277,7 +297,7 @@ def test_what_is_wrong_is_told_in_one_message(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_archive_is_one_thing_only(
+def test_each_archive_is_given_once_and_is_a_file(
     command: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command[command.index("--val") + 1] = tmp_path / TRAIN_TAR
@@ -285,7 +305,7 @@ def test_an_archive_is_one_thing_only(
     assert "is given twice" in capsys.readouterr().err
     command[command.index("--val") + 1] = tmp_path
     assert run(*command) == 2
-    assert "is no plain file" in capsys.readouterr().err
+    assert "is not a plain file" in capsys.readouterr().err
     (tmp_path / "circle.tar").symlink_to("circle.tar")
     command[command.index("--val") + 1] = tmp_path / "circle.tar"
     assert run(*command) == 2

@@ -1,4 +1,4 @@
-"""ImageNet as Kaggle packs it: folders and tables that belong together, and those that do not."""
+"""ImageNet as Kaggle packs it: folders and tables that agree, and some that do not."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def labels(out: Path, split: str) -> set[tuple[bytes, int]]:
     return {(index.path(i).read_bytes(), int(index.labels[i])) for i in range(len(index))}
 
 
-def test_the_tables_say_what_is_shown(source: Path, pictures: Pictures) -> None:
+def test_labels_and_words_are_those_of_the_tables(source: Path, pictures: Pictures) -> None:
     assert prepare(source, "--partial") == 0
     out = source.parent / "out"
     for split, some in pictures.splits().items():
@@ -48,7 +48,7 @@ def test_validation_images_may_lie_in_folders_of_classes(source: Path) -> None:
     assert prepare(source, "--partial") == 0
     before = read_manifest(source.parent / "out").fingerprint
     for path in sorted((source / KAGGLE / "val").iterdir()):
-        folder = path.parent / WNIDS[0]  # what a folder is called says nothing
+        folder = path.parent / WNIDS[0]  # the name of a folder does not matter
         folder.mkdir(exist_ok=True)
         path.rename(folder / path.name)
     assert prepare(source, "--partial") == 0
@@ -62,31 +62,29 @@ def test_without_the_mapping_classes_have_no_words(source: Path) -> None:
     assert (manifest.classes, manifest.class_names) == (WNIDS, ())
 
 
-def test_a_part_keeps_the_labels_of_the_whole(
+def test_an_incomplete_source_keeps_the_labels(
     source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(source / KAGGLE / "train" / WNIDS[0])
     assert prepare(source, "--partial") == 0
-    assert f"1 classes have no training image: {WNIDS[0]}" in capsys.readouterr().out
+    assert f"1 class has no training image: {WNIDS[0]}" in capsys.readouterr().out
     out = source.parent / "out"
     assert read_manifest(out).classes == WNIDS
     assert {label for _, label in labels(out, "train")} == {1, 2, 3}
 
 
-def test_all_of_imagenet_is_promised(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_of_imagenet_is_expected(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(source) == 2
     said = capsys.readouterr().err
     for count in ("1,281,167", "50,000", "1,000"):
         assert f"where ImageNet (ILSVRC2012) has {count}" in said
-    assert said.endswith("accept a part with --partial\n")
+    assert said.endswith("accept this with --partial\n")
 
 
-def test_an_image_that_is_not_there_is_accepted_as_a_part_only(
-    source: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_image_needs_partial(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (source / KAGGLE / "val/ILSVRC2012_val_00000003.JPEG").unlink()
     assert prepare(source) == 2
-    lacks = f"lacks 1 images of {SOLUTION}: ILSVRC2012_val_00000003; unpack it again, or accept"
+    lacks = f"lacks 1 image of {SOLUTION}: ILSVRC2012_val_00000003; unpack it again, or accept"
     assert lacks in capsys.readouterr().err
     assert prepare(source, "--partial") == 0
     assert read_manifest(source.parent / "out").samples["val"] == VAL - 1
@@ -115,10 +113,13 @@ def pipe(name: str) -> Callable[[Path], object]:
 IMAGE = "val/ILSVRC2012_val_00000001.JPEG"
 LINE = b"ILSVRC2012_val_00000005,"
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no tree": (lambda source: shutil.rmtree(source / "ILSVRC"), f"{KAGGLE}/train and no "),
-    "no val": (lambda source: shutil.rmtree(source / KAGGLE / "val"), f"there is no {{}}/{KAGGLE}"),
-    "no solution": (lambda source: (source / SOLUTION).unlink(), f"{{}}/{SOLUTION}; give the"),
-    "solution is a pipe": (pipe(SOLUTION), f"{{}}/{SOLUTION}; give the"),
+    "no tree": (lambda source: shutil.rmtree(source / "ILSVRC"), f"{KAGGLE}/train and "),
+    "no val": (
+        lambda source: shutil.rmtree(source / KAGGLE / "val"),
+        f"{KAGGLE}/val is missing; give",
+    ),
+    "no solution": (lambda source: (source / SOLUTION).unlink(), f"{{}}/{SOLUTION} is missing"),
+    "solution is a pipe": (pipe(SOLUTION), f"{{}}/{SOLUTION} is missing"),
     "solution is empty": (edit(SOLUTION, lambda _: b""), f"is not in {SOLUTION}"),
     "no class": (
         edit(SOLUTION, lambda text: text.replace(LINE, LINE + b" ")),
@@ -155,19 +156,22 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "class not in the mapping": (
         lambda source: (source / KAGGLE / "train/n00000001").mkdir(),
-        f"{{}}/{KAGGLE}/train holds n00000001, no WordNet ids of {MAPPING}",
+        f"{{}}/{KAGGLE}/train contains n00000001, not WordNet ids from {MAPPING}",
     ),
     "a folder of other things": (
         lambda source: [(source / KAGGLE / "train/new\nline").mkdir(), (source / MAPPING).unlink()],
-        f"{{}}/{KAGGLE}/train holds 'new\\nline', no WordNet ids",
+        f"{{}}/{KAGGLE}/train contains 'new\\nline', not WordNet ids",
     ),
-    "image twice": (copy(IMAGE, "val/more/ILSVRC2012_val_00000001.jpg"), " once more; remove one"),
+    "image twice": (
+        copy(IMAGE, "val/more/ILSVRC2012_val_00000001.jpg"),
+        f"is a second {IMAGE}; remove one",
+    ),
     "unknown image": (copy(IMAGE, "val/00000001.JPEG"), f"val/00000001.JPEG is not in {SOLUTION}"),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_told_in_one_message(
+def test_mistakes_are_reported_in_one_message(
     wrong: str, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil, says = WRONG[wrong]
@@ -180,11 +184,11 @@ def test_what_is_wrong_is_told_in_one_message(
     assert not (source.parent / "out").exists()
 
 
-def test_a_bad_image_is_told_with_its_path(
+def test_a_bad_image_is_reported_with_its_path(
     source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (source / KAGGLE / IMAGE).write_bytes(b"nothing")
     assert prepare(source, "--partial") == 2
-    assert f"{IMAGE}: no image (of JPEG" in capsys.readouterr().err
+    assert f"{IMAGE}: not a JPEG" in capsys.readouterr().err
     assert prepare(source, "--partial", "--skip-bad") == 0
-    assert "1 bad images left out" in capsys.readouterr().out
+    assert "1 bad image left out" in capsys.readouterr().out

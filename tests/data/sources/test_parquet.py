@@ -1,4 +1,4 @@
-"""Images in Parquet files are indexed byte for byte, where they lie if that is possible."""
+"""Images in Parquet files are indexed byte for byte, in place if possible."""
 
 import tarfile
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.indexing.survey import carry_out
-from data.indexing.units import JOURNAL
-from data.sources.parquet import shard as parquet_shard
+from data.formats.tar_writer import TarWriter
+from data.indexing.journal import JOURNAL
+from data.indexing.reading import read_listing
 from pipeline.dataset.index import MANIFEST, Index, Manifest, read_manifest
 from pipeline.dataset.samples import file_state
 from pipeline.dataset.writing import write_dataset
@@ -21,10 +21,10 @@ from tests.support.parquet_files import (
     SNAPPY,
     SPLITS,
     Options,
+    listed,
     pictures,
     prepare,
     rows,
-    survey,
     write,
     write_both,
 )
@@ -48,13 +48,13 @@ COPIED: Sequence[Options] = (
 
 
 def loose(folder: Path) -> Manifest:
-    """Index the same images as files of their own."""
+    """Index the same images as one file each."""
     splits = {split: pictures(split) for split in ("train", "val")}
     return read_manifest(write_pictures(folder, splits, classes=CLASSES))
 
 
 def contents(out: Path, split: str) -> list[tuple[int, bytes]]:
-    """What lies at each sample's range of bytes, with its label."""
+    """The label and the bytes of each sample."""
     index = Index.open(out, split)
     found: list[tuple[int, bytes]] = []
     for sample in range(len(index)):
@@ -72,7 +72,7 @@ def expect_same(out: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", IN_PLACE)
-def test_images_stored_as_they_are_stay_where_they_are(options: Options, tmp_path: Path) -> None:
+def test_images_stored_byte_for_byte_stay_in_place(options: Options, tmp_path: Path) -> None:
     dataset = prepare(write_both(tmp_path / "source", options), tmp_path / "out")
     expect_same(tmp_path / "out", tmp_path)
     assert {path.name for path in (tmp_path / "out").iterdir()} == INDEX_FILES
@@ -100,8 +100,8 @@ def test_other_images_are_copied(options: Options, tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "out").root == ".", "the index can move with its images"
     (note,) = dataset.notes
     reason = "encoded (DELTA" if "column_encoding" in options else "compressed ("
-    assert note.startswith(f"image.bytes of 2 files is {reason}")
-    assert f"copied to {tmp_path / 'out' / 'images'}, " in note
+    assert note.startswith(f"image.bytes is {reason}")
+    assert f" in 2 files: the images were copied to {tmp_path / 'out' / 'images'}, " in note
 
 
 def test_only_files_that_need_it_are_copied(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_only_files_that_need_it_are_copied(tmp_path: Path) -> None:
     assert shards == ["train-1.tar"]
 
 
-def test_row_groups_are_read_apart(tmp_path: Path) -> None:
-    found, _ = survey(write_both(tmp_path / "source"), tmp_path / "out")
+def test_each_row_group_is_a_unit(tmp_path: Path) -> None:
+    found, _ = listed(write_both(tmp_path / "source"), tmp_path / "out")
     sizes = {split: [len(unit.read().samples) for unit in found.splits[split]] for split in SPLITS}
     assert sizes == {"train": [16, 16, 16, 10], "val": [16, 1]}
     keys = [unit.key for units in found.splits.values() for unit in units]
@@ -124,7 +124,7 @@ def test_row_groups_are_read_apart(tmp_path: Path) -> None:
 
 
 def test_processes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data.indexing.units.FEW_BYTES", 0)
+    monkeypatch.setattr("data.indexing.reading.FEW_BYTES", 0)
     source = write_both(tmp_path / "source", SNAPPY)
     write(source / "train-1.parquet", rows("train"))
     prepare(source, tmp_path / "a")
@@ -133,7 +133,7 @@ def test_processes_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert contents(tmp_path / "a", split) == contents(tmp_path / "b", split)
 
 
-def test_a_shard_is_a_plain_tar_that_is_always_the_same(tmp_path: Path) -> None:
+def test_a_copy_is_a_plain_tar_that_is_always_the_same(tmp_path: Path) -> None:
     source = write_both(tmp_path / "source", SNAPPY)
     stored: list[bytes] = []
     for out in (tmp_path / "a", tmp_path / "b"):
@@ -158,32 +158,32 @@ def test_copying_again_changes_nothing(tmp_path: Path) -> None:
     assert {path: file_state(path) for path in out.rglob("*.tar")} == before
 
 
-def test_a_shard_that_was_lost_is_written_again(
+def test_a_copy_that_was_lost_is_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.indexing.units.FEW_BYTES", 0)
+    monkeypatch.setattr("data.indexing.reading.FEW_BYTES", 0)
     source, out = write_both(tmp_path / "source", SNAPPY), tmp_path / "out"
-    carry_out(*survey(source, out), out=out)
+    read_listing(*listed(source, out), out=out)
     assert (out / JOURNAL).exists(), "as after a kill"
     (out / "images/val/val-00000-of-00001.tar").unlink()
     prepare(source, out)
     expect_same(out, tmp_path)
 
 
-def test_an_interrupted_copy_leaves_nothing_and_is_taken_up(
+def test_an_interrupted_copy_leaves_nothing_and_is_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data.indexing.units.FEW_BYTES", 0)
+    monkeypatch.setattr("data.indexing.reading.FEW_BYTES", 0)
     source, out = write_both(tmp_path / "source", SNAPPY), tmp_path / "out"
-    add, left = parquet_shard.Shard.add, iter(range(len(rows("train")) + 2))
+    add, left = TarWriter.add, iter(range(len(rows("train")) + 2))
 
-    def interrupted(self: parquet_shard.Shard, number: int, content: bytes) -> int:
+    def interrupted(self: TarWriter, name: str, content: bytes) -> int:
         if next(left, None) is None:
             raise KeyboardInterrupt
-        return add(self, number, content)
+        return add(self, name, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(parquet_shard.Shard, "add", interrupted)
+        patch.setattr(TarWriter, "add", interrupted)
         with pytest.raises(KeyboardInterrupt):
             prepare(source, out)
     written = out / "images/train/train-00000-of-00001.tar"
@@ -194,33 +194,35 @@ def test_an_interrupted_copy_leaves_nothing_and_is_taken_up(
     expect_same(out, tmp_path)
 
 
-def test_what_a_killed_copy_left_does_no_harm(tmp_path: Path) -> None:
+def test_the_rest_of_a_killed_copy_is_removed(tmp_path: Path) -> None:
     source, out = write_both(tmp_path / "source", SNAPPY), tmp_path / "out"
-    half = out / "images/train/.train-00000-of-00001.tar.tmp"
-    half.parent.mkdir(parents=True)
+    names = (".train-00000-of-00001.tar.tmp", ".train-00000-of-00001.tar.123.tmp")
+    halves = [out / "images/train" / name for name in names]
+    halves[0].parent.mkdir(parents=True)
     (out / "images/.prepared").touch()
-    half.write_bytes(b"half" * 100_000)
+    for half in halves:
+        half.write_bytes(b"half" * 100_000)
     prepare(source, out)
     expect_same(out, tmp_path)
-    assert not half.exists()
+    assert not any(half.exists() for half in halves)
 
 
-def test_a_dataset_is_void_once_its_shard_is_replaced(tmp_path: Path) -> None:
+def test_a_dataset_loses_its_manifest_when_its_copy_is_replaced(tmp_path: Path) -> None:
     source, out = write_both(tmp_path / "source", SNAPPY), tmp_path / "out"
     prepare(source, out)
     write(source / "train-00000-of-00001.parquet", rows("train")[::-1], SNAPPY)
-    found, rules = survey(source, out)
-    assert (out / MANIFEST).exists(), "looking changes nothing"
-    write_dataset(out / "elsewhere", carry_out(found, rules, out=out))
+    found, options = listed(source, out)
+    assert (out / MANIFEST).exists(), "listing changes nothing"
+    write_dataset(out / "elsewhere", read_listing(found, options, out=out))
     assert not (out / MANIFEST).exists()
 
 
-def test_images_of_others_are_left_alone(tmp_path: Path) -> None:
+def test_a_foreign_images_folder_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "out/images").mkdir(parents=True)
     (tmp_path / "out/images/mine.jpg").touch()
     with pytest.raises(ValueError, match="images was not made by"):
-        survey(write_both(tmp_path / "source", SNAPPY), tmp_path / "out")
-    survey(write_both(tmp_path / "source", PLAIN), tmp_path / "out")
+        listed(write_both(tmp_path / "source", SNAPPY), tmp_path / "out")
+    listed(write_both(tmp_path / "source", PLAIN), tmp_path / "out")
 
 
 def test_bad_images_are_named_by_their_rows(tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_bad_images_are_named_by_their_rows(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"2 of 75 images cannot be used") as caught:
             prepare(source, out)
         assert f"{file}, row 17: empty" in str(caught.value)
-        assert f"{file}, row 40: no image" in str(caught.value)
+        assert f"{file}, row 40: not a JPEG" in str(caught.value)
         assert not (out / MANIFEST).exists()
         prepare(source, out, "--skip-bad")
         kept = [*pictures("train")[:17], *pictures("train")[18:40], *pictures("train")[41:]]

@@ -1,4 +1,4 @@
-"""Parquet files that cannot be used: one clear message; and what labels stand for."""
+"""Parquet files that cannot be used: one clear message; and the meaning of labels."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,17 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.sources.parquet.units import RowGroupUnit
+from data.sources.parquet.row_groups import RowGroupUnit
 from pipeline.dataset.index import MANIFEST, read_manifest
 from tests.support.parquet_files import (
     NAMES,
     PLAIN,
     SNAPPY,
     Options,
+    listed,
     pictures,
     prepare,
     rows,
-    survey,
     write,
     write_both,
 )
@@ -33,7 +33,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def refused(source: Path, *options: object) -> str:
-    """Return the message with which a source is refused; nothing is written then."""
+    """The message with which a source is refused; nothing is written."""
     out = source.parent / "out"
     with pytest.raises(ValueError) as caught:
         prepare(source, out, *options)
@@ -49,12 +49,12 @@ def refused(source: Path, *options: object) -> str:
         (None, 1, "image is null; write the file again without such rows"),
         ({"bytes": None, "path": "far/a.jpg"}, 1, "the image lies in 'far/a.jpg'; write the file"),
         ({"bytes": None, "path": None}, 1, "image.bytes is null; write the file again with the"),
-        ("good", None, "label is null; give files in which every image has its label"),
-        ("good", -1, "label is -1, which stands for none; give files"),
+        ("good", None, "label is null; give files in which every image has a label"),
+        ("good", -1, "label is -1, which means unlabelled; give files"),
         ("good", 3, "label is 3, not in 0..2; give the id of every class with --classes"),
     ],
 )
-def test_a_row_that_is_no_labelled_image(
+def test_a_row_without_image_or_label_is_refused(
     source: Path, options: Options, image: Any, label: int | None, message: str
 ) -> None:
     content = rows("train")
@@ -65,14 +65,14 @@ def test_a_row_that_is_no_labelled_image(
     assert message in found
 
 
-def test_a_label_that_cannot_be_one(source: Path) -> None:
+def test_a_label_that_is_too_large_is_refused(source: Path) -> None:
     huge = [(image, 1 << 40) for image, _ in rows("train")]
     write(source / TRAIN, huge, names=None)
     write(source / "val-00000-of-00001.parquet", rows("val"), names=None)
     assert f"row 0: label is {1 << 40}, not in 0..999999" in refused(source)
 
 
-def test_columns_can_have_other_names(tmp_path: Path) -> None:
+def test_columns_may_have_other_names(tmp_path: Path) -> None:
     plain, renamed = write_both(tmp_path / "plain"), tmp_path / "renamed"
     renamed.mkdir()
     for path in plain.iterdir():
@@ -101,14 +101,16 @@ def test_columns_can_have_other_names(tmp_path: Path) -> None:
         ({"label": [True]}, "column 'label' is bool, not whole numbers"),
     ],
 )
-def test_columns_of_other_types(source: Path, column: dict[str, Any], message: str) -> None:
+def test_columns_of_other_types_are_refused(
+    source: Path, column: dict[str, Any], message: str
+) -> None:
     good = {"image": [{"bytes": b"jpeg", "path": None}], "label": [0]}
     pq.write_table(pa.table({**good, **column}), source / TRAIN)
     assert refused(source).startswith(f"{source / TRAIN}: {message}")
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.uint64()])
-def test_labels_can_be_of_any_whole_type(source: Path, tmp_path: Path, kind: Any) -> None:
+def test_labels_may_be_of_any_integer_type(source: Path, tmp_path: Path, kind: Any) -> None:
     prepare(source, tmp_path / "a")
     write(source / TRAIN, rows("train"), label_type=kind)
     prepare(source, tmp_path / "b")
@@ -121,16 +123,18 @@ def cut(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("spoil", [cut, lambda _: b"", lambda _: b"no parquet" * 99])
-def test_what_is_no_whole_parquet_file(source: Path, spoil: Callable[[bytes], bytes]) -> None:
+def test_an_incomplete_parquet_file_is_refused(
+    source: Path, spoil: Callable[[bytes], bytes]
+) -> None:
     path = source / TRAIN
     path.write_bytes(spoil(path.read_bytes()))
     message = refused(source)
-    assert message.startswith(f"{path} is no whole Parquet file (")
+    assert message.startswith(f"{path} is not a complete Parquet file (")
     assert message.endswith("; fetch it again")
 
 
 @pytest.mark.parametrize("options", [PLAIN, SNAPPY])
-def test_damage_between_the_images(source: Path, options: Options) -> None:
+def test_damage_between_the_images_is_refused(source: Path, options: Options) -> None:
     path = write(source / TRAIN, rows("train"), options)
     content = bytearray(path.read_bytes())
     place = content.index(pictures("train")[30].content[:60] if options is PLAIN else b"JFIF", 9000)
@@ -139,46 +143,46 @@ def test_damage_between_the_images(source: Path, options: Options) -> None:
     assert str(path) in refused(source)
 
 
-def test_files_that_changed_since_they_were_listed(source: Path, tmp_path: Path) -> None:
-    found, _ = survey(source, tmp_path / "out")
+def test_a_file_that_changed_since_it_was_listed_is_refused(source: Path, tmp_path: Path) -> None:
+    found, _ = listed(source, tmp_path / "out")
     write(source / TRAIN, rows("train")[:20])
     with pytest.raises(ValueError, match="changed while it was being read; prepare it again"):
         found.splits["train"][0].read()
 
 
-def test_an_image_that_is_not_where_it_should_be(source: Path, tmp_path: Path) -> None:
-    found, _ = survey(source, tmp_path / "out")
+def test_an_image_that_is_not_in_its_row_group_is_refused(source: Path, tmp_path: Path) -> None:
+    found, _ = listed(source, tmp_path / "out")
     first, second = found.splits["train"][:2]
     assert isinstance(first, RowGroupUnit)
     assert isinstance(second, RowGroupUnit)
     elsewhere = replace(first.group, start=second.group.start, size=second.group.size)
-    with pytest.raises(ValueError, match="row 0: the image does not lie in the file as it is"):
+    with pytest.raises(ValueError, match="row 0: the image is not in the file byte for byte"):
         replace(first, group=elsewhere).read()
 
 
-def test_patterns_without_files(tmp_path: Path) -> None:
+def test_a_pattern_without_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     assert "train-* does not exist" in refused(tmp_path / "source")
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "source" / "train-all"
     folder.mkdir(parents=True)
     write(tmp_path / "source" / "val-0.parquet", rows("val"))
-    assert f"{folder} is no file; give Parquet files" in refused(tmp_path / "source")
+    assert f"{folder} is not a file; give Parquet files" in refused(tmp_path / "source")
 
 
-def test_an_image_file_serves_one_split_once(source: Path) -> None:
+def test_a_file_that_is_given_twice_is_refused(source: Path) -> None:
     (source / "val-again.parquet").symlink_to(source / TRAIN)
     assert "val-again.parquet is given twice" in refused(source)
 
 
-def test_files_without_rows(source: Path) -> None:
+def test_files_without_rows_are_refused(source: Path) -> None:
     write(source / TRAIN, [])
-    assert f"the files of --train hold no rows ({source / TRAIN})" in refused(source)
+    assert f"the files of --train have no rows ({source / TRAIN})" in refused(source)
 
 
-def test_files_must_mean_the_same_by_a_label(source: Path, tmp_path: Path) -> None:
+def test_files_must_agree_about_the_labels(source: Path, tmp_path: Path) -> None:
     first, other = source / TRAIN, source / "train-1.parquet"
     write(other, rows("val"), names=("ant", "cat", "bee"))
     message = refused(source)
@@ -191,20 +195,22 @@ def test_files_must_mean_the_same_by_a_label(source: Path, tmp_path: Path) -> No
     assert (manifest.classes, manifest.class_names) == (("x", "y", "z"), ())
 
 
-def test_names_that_are_identifiers_are_the_classes(source: Path, tmp_path: Path) -> None:
+def test_names_that_are_identifiers_become_the_classes(source: Path, tmp_path: Path) -> None:
     prepare(source, tmp_path / "out")
     manifest = read_manifest(tmp_path / "out")
     assert (manifest.classes, manifest.class_names) == (NAMES, NAMES)
 
 
 @pytest.mark.parametrize("names", [("tench, Tinca tinca", "crane", "bee"), ("crane", "crane", "x")])
-def test_other_names_are_words_for_numbered_classes(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_other_names_are_the_words_of_numbered_classes(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
     prepare(write_both(tmp_path / "source", names=names), tmp_path / "out")
     manifest = read_manifest(tmp_path / "out")
     assert (manifest.classes, manifest.class_names) == (("0", "1", "2"), names)
 
 
-def test_without_names_the_labels_tell_how_many_classes_there_are(tmp_path: Path) -> None:
+def test_without_names_the_labels_decide_the_number_of_classes(tmp_path: Path) -> None:
     prepare(write_both(tmp_path / "source", names=None), tmp_path / "out")
     manifest = read_manifest(tmp_path / "out")
     assert (manifest.classes, manifest.class_names) == (("0", "1", "2"), ())
@@ -219,9 +225,9 @@ def test_ids_of_classes_can_be_given(source: Path, tmp_path: Path) -> None:
     (tmp_path / "few").write_text("a\nb\n")
     (tmp_path / "out" / MANIFEST).unlink()
     message = refused(source, "--classes", tmp_path / "few")
-    assert f"--classes has 2 classes, and {source / TRAIN} names 3" in message
+    assert f"--classes has 2 classes, but {source / TRAIN} has 3" in message
 
 
-def test_a_class_without_images_is_told(tmp_path: Path) -> None:
+def test_a_class_without_images_is_reported(tmp_path: Path) -> None:
     source = write_both(tmp_path / "source", names=(*NAMES, "dog"))
-    assert "1 classes have no training image: dog" in refused(source)
+    assert "1 class has no training image: dog" in refused(source)

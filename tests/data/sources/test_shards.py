@@ -1,4 +1,4 @@
-"""WebDataset shards: others read them, we train from them, and their bytes never differ."""
+"""WebDataset shards: others read them, we train from them, and their bytes never change."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from data.formats.tar import walk
-from data.sources.shards.unit import shard_bytes, stored_order
+from data.sources.shards.shard import shard_bytes, stored_order
 from pipeline.dataset.index import Index, read_manifest
 from tests.support.images import Picture, encode, make_dataset, write_pictures
 from tests.support.loading import assert_equal, dali, evaluated, trained
@@ -38,14 +38,14 @@ def written(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_order(folder: Path, split: str) -> list[tuple[int, bytes]]:
-    """The same in the order in which they are to be written."""
+    """Label and bytes of each sample, in the order of the shards."""
     pairs = stored(folder, split)
     return [pairs[sample] for sample in stored_order(len(pairs), 0, len(pairs))]
 
 
 def webdataset_samples(paths: list[Path]) -> Iterator[dict[str, Any]]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its own, about its defaults
+        warnings.simplefilter("ignore")  # about its own defaults
         import webdataset
 
         yield from webdataset.WebDataset([str(path) for path in paths], shardshuffle=False)
@@ -88,14 +88,14 @@ def test_verbatim_shards_give_the_same_batches(source: Path, written: Path) -> N
     assert_equal(evaluated(dali(written)), evaluated(dali(source)))
 
 
-def test_a_stretch_of_a_shard_shows_many_classes(tmp_path: Path) -> None:
+def test_a_part_of_a_shard_has_many_classes(tmp_path: Path) -> None:
     count, classes = 4000, 10
     labels = np.arange(count) * classes // count  # an index is sorted by label
     shard = labels[stored_order(count, 512, 1024)]
     assert np.bincount(shard, minlength=classes).min() > 512 / classes / 2
 
 
-def test_shards_name_nobody_and_no_time(written: Path) -> None:
+def test_shards_have_no_owners_and_no_times(written: Path) -> None:
     for path in tars(written):
         with tarfile.open(path) as tar:
             for member in tar:
@@ -134,8 +134,8 @@ def test_images_are_named_by_their_content(tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from data import prepare
-from data.indexing import units
-units.FEW_BYTES = -1  # so that few bytes, too, are journaled and read by several processes
+from data.indexing import reading
+reading.FEW_BYTES = -1  # so that few bytes are journaled and read by several processes, too
 if __name__ == "__main__":
     sys.exit(prepare.main(sys.argv[1:]))
 """
@@ -155,12 +155,12 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_goes_on_where_it_was(written: Path, tmp_path: Path, workers: int) -> None:
+def test_a_killed_run_is_continued(written: Path, tmp_path: Path, workers: int) -> None:
     source = make_dataset(tmp_path / "source", train=TRAIN, val=VAL, classes=CLASSES)
     index = Index.open(source, "train")
     stuck = index.path(int(stored_order(TRAIN, 0, TRAIN)[2 * IMAGES_A_SHARD + 3]))
     stuck.rename(tmp_path / "kept")
-    os.mkfifo(stuck)  # whoever reads it waits for ever
+    os.mkfifo(stuck)  # reading it waits forever
     out = tmp_path / "out"
     process = start(source, out, workers)
     first, second, third = (out / f"shards/train-00000{number}.tar" for number in range(3))
@@ -169,7 +169,7 @@ def test_a_killed_run_goes_on_where_it_was(written: Path, tmp_path: Path, worker
     if workers == 1:
         wait_for(temporary)
     else:
-        wait_for(out / "shards/val-000001.tar")  # the other process does the rest
+        wait_for(out / "shards/val-000001.tar")  # the other process writes the rest
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert first.exists()
@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_where_it_was(written: Path, tmp_path: Path, worker
     assert read_manifest(out).fingerprint == read_manifest(written).fingerprint
 
 
-def test_once_written_there_is_nothing_to_do(
+def test_writing_complete_shards_again_does_nothing(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def states() -> dict[Path, tuple[int, int]]:
@@ -207,7 +207,7 @@ def test_a_lost_shard_is_written_again(source: Path, written: Path, tmp_path: Pa
     assert contents(out) == contents(written)
 
 
-def test_the_images_may_have_moved(source: Path, written: Path, tmp_path: Path) -> None:
+def test_the_images_may_have_been_moved(source: Path, written: Path, tmp_path: Path) -> None:
     moved = make_dataset(tmp_path / "source", train=TRAIN, val=VAL, classes=CLASSES)
     (moved / "images").rename(tmp_path / "elsewhere")
     assert write(moved, tmp_path / "out", "--root", tmp_path / "elsewhere") == 0

@@ -1,4 +1,4 @@
-"""Shards that cannot be written: one clear message, and nothing half done."""
+"""Shards that cannot be written: one clear message, and no partial files."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data.indexing import units
-from data.sources.shards import source as shards
+from data.indexing import reading
+from data.sources.shards import destination
 from pipeline.dataset.index import read_manifest
 from tests.support.images import Picture, make_dataset, make_images, write_pictures
 from tests.support.preparing import ROOT
@@ -21,29 +21,30 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("source"), train=TRAIN, val=11, classes=CLASSES)
 
 
-def test_no_folder_of_others_is_written_to(
+def test_other_folders_are_not_written_to(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").write_text("precious")
     assert write(source, tmp_path) == 2
-    assert "holds mine" in capsys.readouterr().err
+    assert "contains mine" in capsys.readouterr().err
     assert write(source, source) == 2
     assert "the dataset itself" in capsys.readouterr().err
     out = tmp_path / "out"
     assert write(source, out) == 0
     before = contents(out)
     assert write(source, out, "--quality", 50) == 2
-    assert "holds shards of other images" in capsys.readouterr().err
+    assert "has shards of other images" in capsys.readouterr().err
     assert contents(out) == before
 
 
-def test_room_is_asked_for_beforehand(
+def test_free_space_is_checked_beforehand(
     source: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(shards.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 20_000}))
+    usage = type("Usage", (), {"free": 20_000})
+    monkeypatch.setattr(destination.shutil, "disk_usage", lambda _: usage)
     assert write(source, tmp_path / "out") == 2
     assert "20,000 are free" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -61,7 +62,7 @@ def test_a_full_disk_leaves_no_half_shard(source: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert [path.name for path in (tmp_path / "shards").iterdir()] == [shards.MARKER]
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == [destination.MARKER]
 
 
 SPOILT = (3, 4, 20)
@@ -73,7 +74,7 @@ def pictures() -> list[Picture]:
 
 @pytest.fixture
 def spoilt(tmp_path: Path) -> tuple[Path, list[Path]]:
-    """A dataset with a file that is gone, a cut one and a changed one, and these."""
+    """A dataset with a missing, a truncated and a changed file, and these files."""
     images = pictures()
     source = write_pictures(tmp_path / "source", {"train": images}, classes=CLASSES)
     gone, cut, changed = (source / f"images/train/{images[n].name}" for n in SPOILT)
@@ -98,7 +99,7 @@ def test_bad_images_are_listed_all_at_once_or_left_out(
     assert sorted(stored(out, "train")) == sorted((image.label, image.content) for image in good)
 
 
-def test_repaired_images_are_taken_in(spoilt: tuple[Path, list[Path]], tmp_path: Path) -> None:
+def test_repaired_images_are_added(spoilt: tuple[Path, list[Path]], tmp_path: Path) -> None:
     source, bad = spoilt
     out = tmp_path / "out"
     assert write(source, out, "--skip-bad") == 0
@@ -112,7 +113,7 @@ def test_a_shard_that_is_lost_before_the_end_is_written_again(
     spoilt: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, bad = spoilt
-    monkeypatch.setattr(units, "FEW_BYTES", -1)
+    monkeypatch.setattr(reading, "FEW_BYTES", -1)
     out = tmp_path / "out"
     assert write(source, out) == 2
     before = contents(out)

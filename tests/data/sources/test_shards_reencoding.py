@@ -1,4 +1,4 @@
-"""Shards of images made smaller: how small, how faithful, and the same bytes each time."""
+"""Images made smaller: the size, the quality, and the same bytes each time."""
 
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,7 @@ WIDE, HIGH = (160, 96), (96, 160)
 
 
 def smooth(size: tuple[int, int], mode: str = "RGB", seed: int = 0) -> Image.Image:
-    """Detail as coarse as that of photographs."""
+    """An image with detail as coarse as in photographs."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
@@ -42,7 +42,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 
 
 @pytest.mark.parametrize("size", [WIDE, HIGH, (49, 49), (1000, 50), (101, 67)])
-def test_the_shorter_side_is_obeyed_and_the_shape_kept(size: tuple[int, int]) -> None:
+def test_the_shorter_side_is_as_asked_and_the_aspect_ratio_kept(size: tuple[int, int]) -> None:
     image = decoded(SMALL.apply(encoded(smooth(size))))
     assert image.format == "JPEG"
     assert min(image.size) == 48
@@ -65,7 +65,7 @@ def test_quality_alone_never_makes_an_image_larger() -> None:
 
 
 @pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
-def test_smaller_images_look_as_their_originals_made_smaller(subsampling: str) -> None:
+def test_smaller_images_look_like_their_resized_originals(subsampling: str) -> None:
     image = smooth(WIDE)
     small = decoded(Reencoding(48, 95).apply(encoded(image, quality=98, subsampling=subsampling)))
     assert difference(small, image.resize(small.size, Image.Resampling.LANCZOS)) < 1.5
@@ -99,7 +99,7 @@ def test_sixteen_bits_become_eight() -> None:
 
 def test_metadata_is_dropped_and_orientation_not_applied() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x0112] = 6  # rotated by 90 degrees
     profile = b"a colour profile"
     content = encoded(smooth(WIDE), exif=exif, comment=b"secret", icc_profile=profile)
     small = decoded(SMALL.apply(content))
@@ -109,13 +109,13 @@ def test_metadata_is_dropped_and_orientation_not_applied() -> None:
     assert SMALL.apply(content) == SMALL.apply(encoded(smooth(WIDE)))
 
 
-def test_noise_can_be_compressed_though_it_grows() -> None:
+def test_noise_can_be_compressed_although_it_grows() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     small = decoded(Reencoding(256, 94).apply(encoded(Image.fromarray(noise))))
     assert small.size == (341, 256)
 
 
-def test_what_cannot_be_decoded_is_refused() -> None:
+def test_an_image_that_cannot_be_decoded_is_refused() -> None:
     content = encoded(smooth(WIDE))
     for damaged in (content[: len(content) // 2], content[:-2], b"no image"):
         with pytest.raises(ValueError, match="cannot be decoded"):
@@ -150,7 +150,7 @@ def test_the_same_images_become_the_same_bytes(source: Path, tmp_path: Path) -> 
     assert "shorter side at most 16 pixels, JPEG quality 70" in one.request["source"]
 
 
-def test_validation_can_be_left_as_it_is(
+def test_validation_images_can_keep_their_bytes(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--shorter-side", 16, "--splits", "train"]
@@ -163,11 +163,11 @@ def test_validation_can_be_left_as_it_is(
     assert "changes what is evaluated" in capsys.readouterr().out
 
 
-def test_options_that_say_nothing_are_refused(
+def test_options_without_effect_are_refused(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert write(source, tmp_path / "out", "--splits", "train") == 2
-    assert "add --shorter-side or --quality" in capsys.readouterr().err
+    assert "--splits needs --shorter-side or --quality" in capsys.readouterr().err
     assert write(source, tmp_path / "out", "--quality", 80, "--splits", "test") == 2
     assert "has only train, val" in capsys.readouterr().err
     assert write(tmp_path / "none", tmp_path / "out") == 2

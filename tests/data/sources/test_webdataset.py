@@ -1,4 +1,4 @@
-"""WebDataset shards: images find their labels wherever these are, and what is wrong is told."""
+"""WebDataset shards: labels are found wherever they are, and mistakes are reported."""
 
 import gzip
 import json
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from data.indexing.archived import expand
-from data.indexing.survey import LABEL_LIMIT
+from data.indexing.archives import expand
+from data.indexing.reading import LABEL_LIMIT
 from data.sources.webdataset import split_name
 from pipeline.dataset.index import Index, read_manifest
 from tests.support.images import make_images
@@ -86,14 +86,17 @@ GOOD: dict[str, tuple[Files, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_images_find_their_labels(name: str, tmp_path: Path) -> None:
+def test_images_get_their_labels(name: str, tmp_path: Path) -> None:
     files, options = GOOD[name]
     assert prepare(tmp_path, {**files, "b.cls": b"0", "b.json": b'{"y": 0}'}, *options) == 0
     assert samples(tmp_path) == {(IMAGES[0], 1), (IMAGES[1], 0)}
 
 
 WRONG: dict[str, tuple[Files, str]] = {
-    "missing label": ({"2.jpg": IMAGES[2]}, "'2.jpg' has no label (a .cls of its name, or a .json"),
+    "missing label": (
+        {"2.jpg": IMAGES[2]},
+        "'2.jpg' has no label (a .cls with its name, or a .json",
+    ),
     "label of another key": (
         {"x/2.jpg": IMAGES[2], "y/2.cls": b"1"},
         "'x/2.jpg' has no label",
@@ -103,29 +106,38 @@ WRONG: dict[str, tuple[Files, str]] = {
         {"1.jpg": IMAGES[2]},
         "'1.jpg' is a second image of sample '1'; write the shard again",
     ),
-    "two labels": ({"1.json": b'{"label": 1}'}, "'1.json' says 1, but 0 was said before"),
-    "no number": ({"2.jpg": IMAGES[2], "2.cls": b"cat\x1b"}, "'2.cls' holds b'cat\\x1b', where a"),
-    "negative": ({"2.jpg": IMAGES[2], "2.cls": b"-1"}, "holds b'-1', where a label from 0 to 999,"),
-    "a fraction": ({"2.jpg": IMAGES[2], "2.cls": b"1.0"}, "holds b'1.0', where a label"),
-    "no text": ({"2.jpg": IMAGES[2], "2.cls": b"\1\0\0\0"}, "holds b'\\x01\\x00\\x00\\x00', where"),
-    "empty label": ({"2.jpg": IMAGES[2], "2.cls": b""}, "'2.cls' holds b'', where a label"),
-    "giant": ({"2.jpg": IMAGES[2], "2.cls": b"9" * 9}, "holds b'999999999', where a label from"),
-    "endless": ({"2.jpg": IMAGES[2], "2.cls": b"9" * 99_999}, "holds b'99999999999999999999999"),
-    "a truth": ({"2.jpg": IMAGES[2], "2.json": b'{"label": true}'}, "holds True, where a label"),
+    "two labels": ({"1.json": b'{"label": 1}'}, "'1.json' has label 1, but it was 0 before"),
+    "no number": ({"2.jpg": IMAGES[2], "2.cls": b"cat\x1b"}, "'2.cls' contains b'cat\\x1b', not a"),
+    "negative": (
+        {"2.jpg": IMAGES[2], "2.cls": b"-1"},
+        "b'-1', not a label from 0 to 999,",
+    ),
+    "a fraction": ({"2.jpg": IMAGES[2], "2.cls": b"1.0"}, "contains b'1.0', not a label"),
+    "no text": (
+        {"2.jpg": IMAGES[2], "2.cls": b"\1\0\0\0"},
+        "b'\\x01\\x00\\x00\\x00', not",
+    ),
+    "empty label": ({"2.jpg": IMAGES[2], "2.cls": b""}, "'2.cls' contains b'', not a label"),
+    "giant": ({"2.jpg": IMAGES[2], "2.cls": b"9" * 9}, "contains b'999999999', not a label from"),
+    "endless": ({"2.jpg": IMAGES[2], "2.cls": b"9" * 99_999}, "contains b'99999999999999999999999"),
+    "a truth": ({"2.jpg": IMAGES[2], "2.json": b'{"label": true}'}, "contains True, not a label"),
     "words": (
         {"2.jpg": IMAGES[2], "2.json": json.dumps({"label": "a\n" * 99}).encode()},
-        "holds 'a\\na\\na",
+        "contains 'a\\na\\na",
     ),
-    "image among labels": ({"2.jpg": IMAGES[2], "2.cls": IMAGES[2]}, "'2.cls' holds b'\\xff\\xd8"),
+    "image among labels": (
+        {"2.jpg": IMAGES[2], "2.cls": IMAGES[2]},
+        "contains b'\\xff\\xd8",
+    ),
     "gap": (
         {"2.jpg": IMAGES[2], "2.cls": b"5"},
-        "3 classes have no training image: 2, 3, 4; accept a part with --partial",
+        "3 classes have no training image: 2, 3, 4; accept this with --partial",
     ),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_is_told_in_one_message(
+def test_mistakes_are_reported_in_one_message(
     wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files, says = WRONG[wrong]
@@ -148,15 +160,15 @@ def test_an_empty_image_is_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert samples(tmp_path) == {(IMAGES[0], 1), (IMAGES[1], 0)}
 
 
-def test_labels_are_held_against_the_classes(
+def test_labels_are_compared_with_the_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classes = tmp_path / "classes.txt"
     for text, says in (
         ("", "must name each class once"),
         ("one\none\n", "must name each class once"),
-        ("one\n", "'0.cls' holds b'1', where a label from 0 to 0 should be"),
-        ("one\ntwo\nthree\n", "1 classes have no training image: three"),
+        ("one\n", "'0.cls' contains b'1', not a label from 0 to 0"),
+        ("one\ntwo\nthree\n", "1 class has no training image: three"),
     ):
         classes.write_text(text)
         assert prepare(tmp_path, good(), "--classes", classes) == 2
@@ -171,12 +183,12 @@ def test_labels_are_held_against_the_classes(
     assert read_manifest(tmp_path / "out").classes == ("one", "two")
 
 
-def test_a_label_that_no_network_has_an_output_for_is_a_mistake(
+def test_a_label_beyond_any_network_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {**good(), "2.jpg": IMAGES[2]}
     assert prepare(tmp_path, {**files, "2.cls": b"%d" % LABEL_LIMIT}, "--partial") == 2
-    assert f"where a label from 0 to {LABEL_LIMIT - 1:,} should be" in capsys.readouterr().err
+    assert f"not a label from 0 to {LABEL_LIMIT - 1:,}" in capsys.readouterr().err
     assert prepare(tmp_path, {**files, "2.cls": b"100000"}, "--partial") == 0
     assert "99,998 classes have no training image" in capsys.readouterr().out
 
@@ -196,7 +208,7 @@ def test_a_label_that_no_network_has_an_output_for_is_a_mistake(
     ],
 )
 def test_a_key_ends_at_the_first_dot(name: str, key: str, ending: str) -> None:
-    """As in WebDataset itself: the folders are part of it, whatever dots they have."""
+    """As in WebDataset itself: folders are part of the key, with any dots in them."""
     assert split_name(name) == (key, ending)
 
 
@@ -233,14 +245,14 @@ def shards_here(pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("none-*.tar", "none-*.tar does not exist; quote the pattern, and check its range"),
         ("train-{000..004}.tar", "train-004.tar does not exist"),
         ("train-{000..99999999999999}.tar", "train-004.tar does not exist"),
-        ("train-{003..000}.tar", "{003..000} runs backwards; give the smaller number first"),
+        ("train-{003..000}.tar", "{003..000} counts down; give the smaller number first"),
         ("train-*.tar train-001.tar", "train-001.tar is given twice"),
         ("train-000.tar val-000.tar", "val-000.tar is given twice"),
-        ("", "is no plain file; give the archive itself"),
+        ("", "is not a plain file; give the archive itself"),
         ("nowhere/*.tar", "nowhere/*.tar does not exist"),
     ],
 )
-def test_a_pattern_that_is_wrong_is_told(
+def test_a_wrong_pattern_is_refused(
     pattern: str, says: str, shards_here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shards = pattern.split(" ")
@@ -254,20 +266,20 @@ Spoil = Callable[[Path], object]
 DAMAGED: dict[str, tuple[Spoil, str]] = {
     "compressed": (
         lambda path: path.write_bytes(gzip.compress(path.read_bytes())),
-        "is compressed (gzip); unpack it with gunzip",
+        "is compressed (gzip); decompress it with gunzip",
     ),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:1000]), "is truncated"),
-    "empty": (lambda path: path.write_bytes(b""), "is no tar archive"),
-    "text": (lambda path: path.write_bytes(b"text" * 500), "is no tar archive"),
+    "empty": (lambda path: path.write_bytes(b""), "is not a tar archive"),
+    "text": (lambda path: path.write_bytes(b"text" * 500), "is not a tar archive"),
     "without images": (
         lambda path: path.write_bytes(tar({"n01440764.tar": b""})),
-        "webdataset: train without an image",
+        "webdataset: no images for train",
     ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_shard_is_told(
+def test_a_damaged_shard_is_refused(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()

@@ -1,4 +1,4 @@
-"""Submitit's own executors train as a direct start does, on machines without SLURM."""
+"""Training as a job of submitit's own executors, on machines without SLURM."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Sweeps: which trainings there are, where they lie, what they come to; and without a cluster."""
+"""The points of a sweep, their folders and results, and training them without a cluster."""
 
 import json
 import math
@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.submit import main
-from launch.sweep.plan import Axis, name_points, plan_sweep, split_values
-from launch.sweep.summary import summarize
+from launch.sweep.points import Axis, name_points, plan_sweep, split_values
+from launch.sweep.results import read_results
 from pipeline.runs.find import find_runs
 from pipeline.runs.folder import RESULT, hold_run_folder
+from tests.launch.queued_runs import run_program
 from tests.multiprocess.runs import write_recipe
-from tests.slurm.queued_runs import run_program
 from tests.support.images import make_dataset
 
 SEEDS = "seed=0,1"
@@ -62,23 +62,23 @@ def test_points_are_all_combinations_and_the_last_setting_changes_fastest() -> N
     ]
 
 
-def test_keys_that_end_alike_are_named_in_full() -> None:
+def test_keys_with_the_same_last_word_are_named_in_full() -> None:
     axes = [Axis("data.train.name", ["a"]), Axis("model.name", ["b"])]
     assert name_points(axes)[0][0] == "data.train.name=a_model.name=b"
 
 
 @given(st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=8))
-def test_every_value_gives_a_safe_name_of_its_own(values: list[str]) -> None:
+def test_every_point_has_a_unique_and_safe_name(values: list[str]) -> None:
     names = [name for name, _ in name_points([Axis("optim.lr", values), Axis("seed", ["0", "1"])])]
     assert len(set(names)) == 2 * len(values)
     assert all(re.fullmatch(r"lr=[\w.+-]+_seed=[01]", name) for name in names)
 
 
-def test_the_same_command_finds_the_same_sweep_and_another_one_another(recipe: Path) -> None:
+def test_the_sweep_folder_depends_on_what_decides_the_results(recipe: Path) -> None:
     first = plan_sweep(recipe, [], ["optim.lr=0.1,0.2"])
     assert first == plan_sweep(recipe, ["optim.momentum=0.9"], ["optim.lr=0.1,0.2"])
     again = plan_sweep(recipe, ["train.log_every_steps=7"], ["optim.lr=0.1,0.2"])
-    assert first.folder == again.folder  # that decides nothing
+    assert first.folder == again.folder  # a setting that decides no result
     assert first.folder != plan_sweep(recipe, ["seed=9"], ["optim.lr=0.1,0.2"]).folder
     assert re.fullmatch(r"tiny-sweep-[0-9a-f]{6}", first.folder.name)
     assert [point.config.tracking.group for point in first.points] == [first.folder.name] * 2
@@ -98,13 +98,13 @@ def test_the_same_command_finds_the_same_sweep_and_another_one_another(recipe: P
         (["--sweep", "optim.rate=0.1"], "rate=0.1: command line: optim.rate=0.1"),
         (["--sweep", "train.global_batch=16,9999"], "global_batch=9999: "),
         (["--sweep", "name=a,b"], "name is the same for all points"),
-        (["--sweep", SEEDS, "run_dir=x"], "run_dir cannot be set for a sweep"),
-        (["--sweep", SEEDS, "--executor", "local"], "--executor is of single runs"),
+        (["--sweep", SEEDS, "run_dir=x"], "run_dir cannot be set"),
+        (["--sweep", SEEDS, "--executor", "local"], "--executor does not work with --sweep"),
         (["--sweep", SEEDS, "--nodes", "2"], "--nodes 2 needs a SLURM cluster"),
-        (["--parallel", "2"], "--parallel is of sweeps"),
+        (["--parallel", "2"], "--parallel only works with --sweep"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_written(
+def test_a_mistake_is_reported_before_anything_is_written(
     recipe: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
 ) -> None:
     assert main([str(recipe), *arguments]) == 2
@@ -115,7 +115,7 @@ def test_a_mistake_is_told_before_anything_is_written(
     assert list(Path().iterdir()) == []
 
 
-def test_here_the_points_are_trained_in_turn_and_a_failure_stops_no_other(
+def test_points_are_trained_one_by_one_and_a_failure_does_not_stop_the_next(
     recipe: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--sweep", "optim.lr=1e30,0.05", "--ranks", "1", str(recipe), "train.steps=20"]
@@ -130,7 +130,7 @@ def test_here_the_points_are_trained_in_turn_and_a_failure_stops_no_other(
     assert "all 2 points are finished" in capfd.readouterr().out
 
 
-def test_a_summary_has_mean_and_sample_deviation_over_the_seeds(
+def test_results_have_mean_and_sample_deviation_over_the_seeds(
     recipe: Path, tmp_path: Path
 ) -> None:
     sweep = plan_sweep(recipe, [], ["seed=0,1,2", "optim.lr=0.1,0.2,0.4"])
@@ -141,7 +141,7 @@ def test_a_summary_has_mean_and_sample_deviation_over_the_seeds(
             seed, found = int(point.settings["seed"]), errors[point.settings["optim.lr"]]
             if seed < len(found):
                 (run_dir / RESULT).write_text(json.dumps({"top1_error_percent": found[seed]}))
-    lines = summarize(sweep.folder).lines
+    lines = read_results(sweep.folder).lines
     assert [line.settings for line in lines] == [{"optim.lr": lr} for lr in errors]
     assert [line.finished for line in lines] == [3, 1, 0]
     assert [line.unfinished for line in lines] == [0, 2, 3]

@@ -1,4 +1,4 @@
-"""Cuts fit their images, are drawn as torchvision draws them, and depend on the sample alone."""
+"""Crops fit their images, are distributed like torchvision's, and depend on the sample alone."""
 
 import math
 
@@ -31,19 +31,19 @@ def places(count: int, *, first: int = 0, epoch: int = 0) -> BatchIndices:
 
 
 def views(
-    cut: RandomResizedCrop | PadCrop,
+    crop: RandomResizedCrop | PadCrop,
     where: BatchIndices,
     sizes: list[tuple[int, int]],
     *,
     seed: int = 0,
 ) -> Views:
     heights, widths = np.array(sizes, np.int32).T
-    return training_views(cut, where, seed=seed, heights=heights, widths=widths)
+    return training_views(crop, where, seed=seed, heights=heights, widths=widths)
 
 
-def windows(cut: RandomResizedCrop, height: int, width: int) -> tuple[NDArray[np.int64], ...]:
-    """Start and shape of many windows of one image."""
-    drawn = views(cut, places(DRAWS), [(height, width)] * DRAWS)
+def regions(crop: RandomResizedCrop, height: int, width: int) -> tuple[NDArray[np.int64], ...]:
+    """Return start and shape of many random crops of one image."""
+    drawn = views(crop, places(DRAWS), [(height, width)] * DRAWS)
     assert drawn.region_start is not None
     assert drawn.region_shape is not None
     return drawn.region_start, drawn.region_shape
@@ -54,14 +54,14 @@ def windows(cut: RandomResizedCrop, height: int, width: int) -> tuple[NDArray[np
 
 @quick
 @given(shapes, seeds, pairs, ratios)
-def test_windows_lie_inside_the_image(
+def test_random_crops_are_inside_the_image(
     sizes: list[tuple[int, int]],
     seed: int,
     scale: tuple[float, float],
     ratio: tuple[float, float],
 ) -> None:
-    cut = RandomResizedCrop(size=7, scale=scale, ratio=ratio)
-    drawn = views(cut, places(len(sizes)), sizes, seed=seed)
+    crop = RandomResizedCrop(size=7, scale=scale, ratio=ratio)
+    drawn = views(crop, places(len(sizes)), sizes, seed=seed)
     start, shape = drawn.region_start, drawn.region_shape
     assert start is not None
     assert shape is not None
@@ -74,17 +74,17 @@ def test_windows_lie_inside_the_image(
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (64, 64), (300, 420)])
-def test_windows_are_distributed_as_torchvisions(height: int, width: int) -> None:
-    cut = RandomResizedCrop()
+def test_random_crops_are_distributed_like_torchvisions(height: int, width: int) -> None:
+    crop = RandomResizedCrop()
     torch.manual_seed(0)
     image = torch.empty(3, height, width)
     theirs = np.array(
         [
-            transforms.RandomResizedCrop.get_params(image, list(cut.scale), list(cut.ratio))
+            transforms.RandomResizedCrop.get_params(image, list(crop.scale), list(crop.ratio))
             for _ in range(DRAWS)
         ]
     )
-    start, shape = windows(cut, height, width)
+    start, shape = regions(crop, height, width)
     quantities = [
         (shape.prod(1), theirs[:, 2:].prod(1)),
         (np.log(shape[:, 1] / shape[:, 0]), np.log(theirs[:, 3] / theirs[:, 2])),
@@ -96,11 +96,11 @@ def test_windows_are_distributed_as_torchvisions(height: int, width: int) -> Non
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 1000), (1000, 10), (1, 40), (1, 1), (37, 50)])
-def test_where_no_window_fits_the_central_one_is_torchvisions(height: int, width: int) -> None:
-    # Of the whole area and an aspect of 3:4, no window ever fits a broad image, nor the other way.
+def test_if_no_random_crop_fits_the_central_one_is_torchvisions(height: int, width: int) -> None:
+    # With the whole area and an aspect ratio of 3:4, no crop fits a wide image, and vice versa.
     ratio = (0.75, 0.75 + 1e-9) if width > height else (4 / 3, 4 / 3 + 1e-9)
-    cut = RandomResizedCrop(scale=(1.0, 1.0), ratio=ratio)
-    drawn = views(cut, places(1), [(height, width)])
+    crop = RandomResizedCrop(scale=(1.0, 1.0), ratio=ratio)
+    drawn = views(crop, places(1), [(height, width)])
     assert drawn.region_start is not None
     assert drawn.region_shape is not None
     image = torch.empty(3, height, width)
@@ -109,9 +109,9 @@ def test_where_no_window_fits_the_central_one_is_torchvisions(height: int, width
     assert drawn.region_shape.tolist() == [[high, wide]]
 
 
-def test_scale_and_aspect_are_kept() -> None:
-    cut = RandomResizedCrop(scale=(0.2, 0.4), ratio=(0.5, 2.0))
-    shape = windows(cut, 1000, 1000)[1]
+def test_area_and_aspect_ratio_are_uniform_within_their_ranges() -> None:
+    crop = RandomResizedCrop(scale=(0.2, 0.4), ratio=(0.5, 2.0))
+    shape = regions(crop, 1000, 1000)[1]
     area, aspect = shape.prod(1) / 1e6, shape[:, 1] / shape[:, 0]
     assert area.min() == pytest.approx(0.2, abs=0.002)
     assert area.max() == pytest.approx(0.4, abs=0.002)
@@ -139,7 +139,7 @@ def test_pad_crops_start_inside_the_padded_image(
     assert drawn.resized is None
 
 
-def test_pad_crops_are_even_and_their_axes_independent() -> None:
+def test_pad_crops_are_uniform_and_their_axes_independent() -> None:
     drawn = views(PadCrop(), places(DRAWS), [(32, 32)] * DRAWS)
     assert drawn.crop_start is not None
     assert drawn.flip is not None
@@ -149,17 +149,17 @@ def test_pad_crops_are_even_and_their_axes_independent() -> None:
     assert stats.chisquare(counts.ravel()).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("cut", [RandomResizedCrop(), PadCrop()])
-def test_half_are_flipped(cut: RandomResizedCrop | PadCrop) -> None:
-    flip = views(cut, places(DRAWS), [(40, 40)] * DRAWS).flip
+@pytest.mark.parametrize("crop", [RandomResizedCrop(), PadCrop()])
+def test_half_of_the_images_are_flipped(crop: RandomResizedCrop | PadCrop) -> None:
+    flip = views(crop, places(DRAWS), [(40, 40)] * DRAWS).flip
     assert flip is not None
     assert set(flip.tolist()) == {0, 1}
     assert stats.binomtest(int(flip.sum()), DRAWS).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("cut", [RandomResizedCrop(flip=False), PadCrop(flip=False)])
-def test_none_is_flipped_where_flips_are_off(cut: RandomResizedCrop | PadCrop) -> None:
-    assert views(cut, places(10), [(40, 40)] * 10).flip is None
+@pytest.mark.parametrize("crop", [RandomResizedCrop(flip=False), PadCrop(flip=False)])
+def test_without_flip_no_image_is_flipped(crop: RandomResizedCrop | PadCrop) -> None:
+    assert views(crop, places(10), [(40, 40)] * 10).flip is None
 
 
 # ---------------------------------------------------------------------------------- randomness
@@ -170,22 +170,24 @@ def test_none_is_flipped_where_flips_are_off(cut: RandomResizedCrop | PadCrop) -
 def test_a_view_does_not_depend_on_its_neighbours(
     sizes: list[tuple[int, int]], seed: int, epoch: int, first: int, resized: bool
 ) -> None:
-    cut = RandomResizedCrop() if resized else PadCrop()
-    together = views(cut, places(len(sizes), first=first, epoch=epoch), sizes, seed=seed).cuts()
+    crop = RandomResizedCrop() if resized else PadCrop()
+    together = views(
+        crop, places(len(sizes), first=first, epoch=epoch), sizes, seed=seed
+    ).geometry()
     for at, size in enumerate(sizes):
         here = places(1, first=first + at, epoch=epoch)
-        alone = views(cut, here, [size], seed=seed).cuts()
+        alone = views(crop, here, [size], seed=seed).geometry()
         assert alone.keys() == together.keys()
         for name, values in alone.items():
             assert np.array_equal(values[0], together[name][at])
 
 
-@pytest.mark.parametrize("cut", [RandomResizedCrop(), PadCrop(pad=500)])
-def test_seed_epoch_and_sample_each_bring_another_view(cut: RandomResizedCrop | PadCrop) -> None:
+@pytest.mark.parametrize("crop", [RandomResizedCrop(), PadCrop(pad=500)])
+def test_each_seed_epoch_and_sample_has_another_view(crop: RandomResizedCrop | PadCrop) -> None:
     def view(seed: int, epoch: int, sample: int) -> bytes:
         here = places(1, first=sample, epoch=epoch)
-        cuts = views(cut, here, [(1000, 1000)], seed=seed).cuts()
-        return b"".join(cuts[name].tobytes() for name in cuts if name != "flip")
+        arrays = views(crop, here, [(1000, 1000)], seed=seed).geometry()
+        return b"".join(arrays[name].tobytes() for name in arrays if name != "flip")
 
     different = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1 << 32, 0, 0), (0, 0, 1 << 32)]
     assert len({view(*one) for one in different}) == len(different)
@@ -196,32 +198,32 @@ def test_seed_epoch_and_sample_each_bring_another_view(cut: RandomResizedCrop | 
 
 @quick
 @given(st.lists(st.tuples(sides, sides), min_size=1, max_size=8), st.data())
-def test_evaluation_is_torchvisions_to_the_pixel(
+def test_evaluation_views_are_torchvisions_to_the_pixel(
     sizes: list[tuple[int, int]], data: st.DataObject
 ) -> None:
     resize = data.draw(st.integers(1, 600))
-    cut = ResizeCenterCrop(resize=resize, size=data.draw(st.integers(1, resize)))
+    crop = ResizeCenterCrop(resize=resize, size=data.draw(st.integers(1, resize)))
     heights, widths = np.array(sizes, np.int32).T
-    mine = evaluation_views(cut, heights=heights, widths=widths)
+    mine = evaluation_views(crop, heights=heights, widths=widths)
     assert mine.resized is not None
     assert mine.crop_start is not None
     for at, size in enumerate(sizes):
         resized = transforms.functional._compute_resized_output_size(size, [resize])
         assert mine.resized[at].tolist() == resized
-        start = [round((side - cut.size) / 2.0) for side in resized]
+        start = [round((side - crop.size) / 2.0) for side in resized]
         assert mine.crop_start[at].tolist() == start
     assert (mine.crop_start >= 0).all()
-    assert (mine.crop_start + cut.size <= mine.resized).all()
+    assert (mine.crop_start + crop.size <= mine.resized).all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (60, 61), (99, 100)])
 @pytest.mark.parametrize(("resize", "size"), [(256, 224), (65, 64), (64, 63), (33, 32)])
-def test_evaluation_cuts_the_same_pixels_as_torchvision(
+def test_evaluation_crops_the_same_pixels_as_torchvision(
     height: int, width: int, resize: int, size: int
 ) -> None:
-    """A ramp that is its own coordinates shows where the square was taken from."""
-    cut = ResizeCenterCrop(resize=resize, size=size)
-    mine = evaluation_views(cut, heights=np.array([height]), widths=np.array([width]))
+    """The pixels of the image are their own indices, which show where the square came from."""
+    crop = ResizeCenterCrop(resize=resize, size=size)
+    mine = evaluation_views(crop, heights=np.array([height]), widths=np.array([width]))
     assert mine.resized is not None
     assert mine.crop_start is not None
     shape = mine.resized[0].tolist()

@@ -1,4 +1,4 @@
-"""What an engine cannot do is refused when the configuration is read, at the place in question."""
+"""Settings that an engine does not support are refused at their place in the configuration."""
 
 import re
 import sys
@@ -63,38 +63,40 @@ def test_every_stage_goes_with_every_precision_clipping_and_accumulation(
     assert load(copy) == config
 
 
-def test_stage_3_is_no_choice(recipe: Path) -> None:
+def test_stage_3_is_refused(recipe: Path) -> None:
     assert refusal(recipe, "engine.zero_stage=3").endswith("3 is not a choice; choices: 0, 1, 2")
 
 
 @pytest.mark.parametrize(("name", "value"), [("overlap", "true"), ("bucket_megabytes", "50")])
-def test_stage_0_has_neither_overlap_nor_buckets(recipe: Path, name: str, value: str) -> None:
+def test_stage_0_refuses_overlap_and_buckets(recipe: Path, name: str, value: str) -> None:
     setting = f"engine.{name}={value}"
     assert load(recipe, [setting, "engine.zero_stage=1"])
     expected = f"recipe.yaml:7:1: engine: {name} needs zero_stage 1 or 2"
     assert expected in refusal(recipe, setting)
 
 
-def test_stage_2_does_not_overlap_while_it_accumulates(recipe: Path) -> None:
+def test_stage_2_refuses_overlap_with_accumulation(recipe: Path) -> None:
     overlapping = ["engine.overlap=true", "train.accumulation=2"]
     assert load(recipe, [*overlapping, "engine.zero_stage=1"])
     assert load(recipe, ["engine.overlap=true", "engine.zero_stage=2"])
     message = refusal(recipe, *overlapping, "engine.zero_stage=2")
-    assert "recipe.yaml:7:1: engine: overlap does not go with train.accumulation over 1" in message
+    assert (
+        "recipe.yaml:7:1: engine: overlap does not work with train.accumulation over 1" in message
+    )
 
 
-def test_what_belongs_to_another_engine_is_said_to(recipe: Path) -> None:
+def test_a_key_of_another_engine_is_reported_as_such(recipe: Path) -> None:
     assert "engine.zero_stage=1: is a key of deepspeed only" in refusal(
         recipe, "engine.name=ddp", "engine.zero_stage=1"
     )
 
 
 @pytest.mark.parametrize("value", ["0", "-1", ".inf"])
-def test_a_norm_to_clip_to_is_a_positive_number(recipe: Path, value: str) -> None:
+def test_clip_norm_must_be_positive(recipe: Path, value: str) -> None:
     assert "train.clip_norm" in refusal(recipe, f"train.clip_norm={value}")
 
 
-def test_rounded_gradients_make_another_run_and_other_engines_do_not(recipe: Path) -> None:
+def test_rounded_gradients_make_another_run_but_another_engine_does_not(recipe: Path) -> None:
     run = result_identity(load(recipe))
     for same in (["engine={name: ddp}"], ["engine.zero_stage=2", "engine.overlap=true"]):
         assert result_identity(load(recipe, same)) == run
@@ -106,7 +108,7 @@ def test_rounded_gradients_make_another_run_and_other_engines_do_not(recipe: Pat
     assert result_identity(load(recipe, ["train.clip_norm=1"])) != run
 
 
-def test_a_missing_deepspeed_is_a_mistake_that_can_be_mended(
+def test_a_missing_deepspeed_is_reported_with_a_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")

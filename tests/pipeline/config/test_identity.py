@@ -1,4 +1,4 @@
-"""A run is the same run if, and only if, what decides its result is the same."""
+"""Two configurations are of one run if and only if they give the same result."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +15,13 @@ from pipeline.config.schema import (
     Ddp,
     Evaluate,
     Launch,
-    Model,
     Polynomial,
     Sgd,
     Slurm,
     Synthetic,
     Tracking,
     Train,
+    model_named,
 )
 from pipeline.runs.folder import CONFIG_FILE
 from tests.support.run_folders import config, hold_once
@@ -35,7 +35,7 @@ from tests.support.run_folders import config, hold_once
         {"optim": Sgd(lr=0.2)},
         {"train": Train(epochs=10, global_batch=128)},
         {"train": Train(steps=10, global_batch=64)},
-        {"model": Model(name="resnet101")},
+        {"model": model_named("resnet101")},
         {"schedule": Polynomial()},
         {"data": Data(dir=Path("elsewhere"))},
         {"data": Data(dir=Path("somewhere"), on_corrupt="skip")},
@@ -43,14 +43,14 @@ from tests.support.run_folders import config, hold_once
     ],
     ids=str,
 )
-def test_a_run_of_another_configuration_is_not_continued(
+def test_a_run_of_another_configuration_is_not_resumed(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
     first = hold_once(config(tmp_path))
     assert hold_once(config(tmp_path, **change)) != first
 
 
-INDECISIVE: list[dict[str, Any]] = [
+MAY_CHANGE: list[dict[str, Any]] = [
     {"data": Data(dir=Path("somewhere"), root=Path("moved"))},
     {"data": Data(dir=Path("somewhere"), loader=Dali(threads=3, decode="cpu"))},
     {"data": Data(dir=Path("somewhere"), verify="off")},
@@ -58,7 +58,7 @@ INDECISIVE: list[dict[str, Any]] = [
     {"train": Train(epochs=10, global_batch=64, compile=True)},
     {"train": Train(epochs=10, global_batch=64, log_every_steps=1)},
     {"train": Train(epochs=10, global_batch=64, watchdog_minutes=None)},
-    {"evaluate": Evaluate(every_steps=5, rank_batch=8)},
+    {"evaluate": Evaluate(every_steps=5, batch_per_rank=8)},
     {"checkpoint": Checkpoint(every_steps=5, keep_best=False)},
     {"tracking": Tracking(mlflow=False)},
     {"engine": Ddp(bucket_megabytes=50)},
@@ -73,7 +73,7 @@ INDECISIVE: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("change", INDECISIVE, ids=str)
+@pytest.mark.parametrize("change", MAY_CHANGE, ids=str)
 @pytest.mark.parametrize("own", [True, False], ids=["run_dir", "runs_dir"])
 def test_what_does_not_decide_the_result_may_change(
     tmp_path: Path, change: dict[str, Any], own: bool
@@ -82,12 +82,14 @@ def test_what_does_not_decide_the_result_may_change(
     first = hold_once(config(tmp_path, **place))
     changed = config(tmp_path, **place, **change)
     assert hold_once(changed) == first
-    assert load(first / CONFIG_FILE) == changed, "the folder says what its last attempt used"
+    assert load(first / CONFIG_FILE) == changed, (
+        "the folder has the configuration of the last attempt"
+    )
 
 
-def test_only_what_does_not_decide_the_result_is_left_out_of_a_comparison(tmp_path: Path) -> None:
+def test_only_what_does_not_decide_the_result_is_left_out_of_the_identity(tmp_path: Path) -> None:
     mine = config(tmp_path)
-    changed = config(tmp_path / "other", run_dir=tmp_path, **INDECISIVE[0] | INDECISIVE[4])
+    changed = config(tmp_path / "other", run_dir=tmp_path, **MAY_CHANGE[0] | MAY_CHANGE[4])
     assert (
         result_identity(mine) == result_identity(changed) == result_identity(result_identity(mine))
     )
@@ -95,16 +97,18 @@ def test_only_what_does_not_decide_the_result_is_left_out_of_a_comparison(tmp_pa
         assert getattr(result_identity(mine), kept) == getattr(mine, kept)
 
 
-def test_a_run_whose_configuration_is_no_longer_valid_is_not_continued(tmp_path: Path) -> None:
+def test_a_run_whose_configuration_is_no_longer_valid_is_not_resumed(tmp_path: Path) -> None:
     first = hold_once(config(tmp_path))
     with (first / CONFIG_FILE).open("a") as file:
         file.write("retired_key: 1\n")
     assert hold_once(config(tmp_path)) != first
-    with pytest.raises(ValueError, match=r"its own is no longer valid: .*retired_key.*another run"):
+    with pytest.raises(
+        ValueError, match=r"its config\.yaml is no longer valid: .*retired_key.*another run"
+    ):
         hold_once(config(tmp_path, run_dir=first))
 
 
-def test_a_run_dir_of_another_configuration_is_refused_and_let_go(tmp_path: Path) -> None:
+def test_a_run_dir_of_another_configuration_is_refused_and_released(tmp_path: Path) -> None:
     mine = config(tmp_path, run_dir=tmp_path / "mine")
     hold_once(mine)
     before = (tmp_path / "mine" / CONFIG_FILE).read_bytes()
@@ -119,7 +123,7 @@ def test_a_run_dir_of_another_configuration_is_refused_and_let_go(tmp_path: Path
     hold_once(mine)
 
 
-def test_a_refusal_names_three_keys_at_most(tmp_path: Path) -> None:
+def test_a_refusal_names_at_most_three_keys(tmp_path: Path) -> None:
     mine = config(tmp_path, run_dir=tmp_path / "mine")
     hold_once(mine)
     with pytest.raises(ValueError, match=r"configuration \(seed is") as caught:

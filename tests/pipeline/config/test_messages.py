@@ -1,4 +1,4 @@
-"""What is wrong with a configuration is told all at once, each fault at its exact place."""
+"""All faults of a configuration are reported at once, each at its exact place."""
 
 import json
 from contextlib import suppress
@@ -34,7 +34,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def faults(path: Path, *overrides: str) -> list[str]:
-    """The lines of the error that loading `path` gives, less its folder."""
+    """Return the lines of the error from loading `path`, without its folder."""
     with pytest.raises(ConfigError) as caught:
         load(path, overrides)
     return str(caught.value).replace(f"{path.parent}/", "").split("\n")
@@ -55,7 +55,7 @@ def faults_of(path: Path, text: str) -> list[str]:
         ("train.epoch=1", "unknown key; did you mean epochs?"),
         ("train.ema.decai=1", "unknown key; did you mean decay?"),
         ("schedule.name=cosin", "'cosin' is not a choice; did you mean cosine? choices: step, "),
-        ("schedule={}", "has no key name; choices for it: step, cosine, polynomial"),
+        ("schedule={}", "needs a name; choices: step, cosine, polynomial"),
         ("schedule={name: step, end: 0}", "schedule.end: is a key of cosine only; remove it"),
         ("train={epochs: 1}", "train.global_batch: missing; add it (Images of one optimiser step"),
         ("model.name=50", "must be a valid string, found 50; put it in quotes"),
@@ -65,11 +65,11 @@ def faults_of(path: Path, text: str) -> list[str]:
         ("train.epochs=# 1", "is empty; write a value"),
         ("train.epochs=[1", "not YAML: while parsing a flow sequence"),
         ("model.name.x=1", None),
-        ("name.x=1", "name is no mapping; set all of it: name=..."),
+        ("name.x=1", "name is not a mapping; set all of it: name=..."),
     ],
 )
-def test_a_faulty_override_is_named(recipe: Path, override: str, fault: str | None) -> None:
-    expected = fault or "model.name is no mapping; set all of it: model.name=..."
+def test_a_fault_of_an_override_names_it(recipe: Path, override: str, fault: str | None) -> None:
+    expected = fault or "model.name is not a mapping; set all of it: model.name=..."
     found = faults(recipe, override)
     assert len(found) == 1
     assert found[0].startswith(f"command line: {override}: {expected}")
@@ -87,7 +87,7 @@ def test_a_duration_replaces_the_files_in_the_other_unit(recipe: Path) -> None:
     assert (config.train.steps, config.train.epochs) == (3, None)
 
 
-def test_changing_the_kind_of_a_mapping_tells_what_no_longer_fits(recipe: Path) -> None:
+def test_another_name_reports_the_keys_that_no_longer_fit(recipe: Path) -> None:
     recipe.write_text(GOOD + "  end: 0.1\n")
     assert faults(recipe, "schedule.name=step")[0] == (
         "x.yaml:11:3: schedule.end: is a key of cosine only; remove it, or set the whole of "
@@ -125,7 +125,7 @@ def test_changing_the_kind_of_a_mapping_tells_what_no_longer_fits(recipe: Path) 
         ("  epochs: 90\n", "", "5:1: train: give exactly one of epochs or steps (found none)"),
         ("resnet50", "resnet51", "4:15: model.name: no network is called 'resnet51'; did you mean"),
         ("cosine", "cosin", "10:9: schedule.name: 'cosin' is not a choice; did you mean cosine?"),
-        ("name: cosine", "end: 0", "9:1: schedule: has no key name; choices for it: step, cosine"),
+        ("name: cosine", "end: 0", "9:1: schedule: needs a name; choices: step, cosine"),
         (
             "cosine",
             "cosine\n  factor: 1",
@@ -140,14 +140,14 @@ def test_changing_the_kind_of_a_mapping_tells_what_no_longer_fits(recipe: Path) 
         (
             "cosine",
             "step\n  milestones_epochs: [2, 1]",
-            "9:1: schedule: milestones must rise, found [2.0, 1.0]",
+            "9:1: schedule: milestones must increase, found [2.0, 1.0]",
         ),
         (
             "somewhere",
             "somewhere\n  train: {name: pad_crop, sizes: 1}",
             "4:27: data.train.sizes: unknown key; did you mean size?",
         ),
-        ("somewhere", "d\n  mean: [1, 2]", "4:9: data.mean.2: is missing, the list is too short"),
+        ("somewhere", "d\n  mean: [1, 2]", "4:9: data.mean.2: is missing; the list is too short"),
         ("somewhere", "d\n  mean: [1, 2, 3, 4]", "4:9: data.mean: must have at most 3 items"),
         ("somewhere", "d\n  std: [1, 1, 0]", "4:8: data.std: every value must be greater than 0"),
         ("somewhere", "d\n  loader: dali", "4:11: data.loader: must be a mapping, found 'dali'; g"),
@@ -159,14 +159,14 @@ def test_changing_the_kind_of_a_mapping_tells_what_no_longer_fits(recipe: Path) 
         ("90", "9" * 5000, "6:11: train.epochs: cannot be read as int: 999"),
     ],
 )
-def test_a_fault_is_told_at_its_place(recipe: Path, old: str, new: str, fault: str) -> None:
+def test_a_fault_is_reported_at_its_place(recipe: Path, old: str, new: str, fault: str) -> None:
     assert GOOD.count(old) == 1
     found = faults_of(recipe, GOOD.replace(old, new))
     assert [line for line in found if line.startswith(f"x.yaml:{fault}")], found
     assert not [line for line in found if "Value error" in line or "Input should" in line]
 
 
-def test_many_faults_are_told_at_once_in_the_order_of_the_file(recipe: Path) -> None:
+def test_many_faults_are_reported_at_once_in_the_order_of_the_file(recipe: Path) -> None:
     text = GOOD.replace("epochs: 90", "epochz: 90\n  global_batch: 3").replace("50", "51")
     recipe.write_text(text.replace("0.1", "-1"))
     places = [line.split(" ")[0] for line in faults(recipe, "seed=-1", "runs_dir=[]", "x")]
@@ -188,16 +188,19 @@ def test_many_faults_are_told_at_once_in_the_order_of_the_file(recipe: Path) -> 
         (b"text", "1:1: is not a mapping of keys to values; write one `key: value` on each"),
         (b"a: b: c", "1:5: not YAML: mapping values are not allowed here"),
         (b"a:\n\tb: 1", "2:1: not YAML: while scanning for the next token, found character '\\t'"),
-        (b"a: [1,\nb: 3", "2:5: not YAML: while parsing a flow sequence begun on line 1, expect"),
+        (
+            b"a: [1,\nb: 3",
+            "2:5: not YAML: while parsing a flow sequence that starts on line 1, expect",
+        ),
         (b"a: 1\n---\nb: 2", "2:1: not YAML: expected a single document in the stream"),
         (b"a: &x 1\nb: *x", "2:4: not YAML: aliases are not allowed, write the value out"),
         (b"a: " + b"[" * 5000, "1:24: not YAML: nested too deeply"),
-        (b"a: 1\nb: \x00", "2:4: character \\x00 is not allowed in YAML"),
+        (b"a: 1\nb: \x00", "2:4: not YAML: character \\x00 is not allowed"),
         (b'a: "\\UFFFFFFFF"', "1:7: not YAML: a number is out of range"),
         ("é: é\né: \xff".encode()[:-2] + b"\xff", "2:4: byte 0xff is not UTF-8; save it as UTF-8"),
     ],
 )
-def test_a_file_that_is_no_mapping_in_yaml_is_one_fault(
+def test_a_file_that_is_not_a_yaml_mapping_is_one_fault(
     recipe: Path, content: bytes, fault: str
 ) -> None:
     recipe.write_bytes(content)
@@ -211,7 +214,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(recipe: Path) -> None:
     assert load(recipe) == config
 
 
-def test_a_missing_file_names_those_that_are_there(recipe: Path) -> None:
+def test_a_missing_file_names_the_existing_ones(recipe: Path) -> None:
     (recipe.parent / "resnet50.yaml").touch()
     assert faults(recipe.parent / "resnte50.yaml") == [
         "resnte50.yaml: no such file; did you mean resnet50.yaml? "
@@ -219,9 +222,9 @@ def test_a_missing_file_names_those_that_are_there(recipe: Path) -> None:
     ]
     (folder,) = faults(recipe.parent)
     assert folder.endswith(": resnet50.yaml, x.yaml")
-    assert "is a folder, name a file" in folder
+    assert "is a folder, give a file" in folder
     (nowhere,) = faults(recipe.parent / "no" / "x.yaml")
-    assert nowhere.endswith(f"no such file; nor a folder {recipe.parent / 'no'}")
+    assert nowhere.endswith(f"no such file; {recipe.parent / 'no'} is not a folder")
     (under_a_file,) = faults(recipe / "x.yaml")
     assert "cannot be read" in under_a_file
 
@@ -235,7 +238,7 @@ chaos = st.text() | st.lists(st.sampled_from(MARKS) | st.text(max_size=3)).map("
 
 @given(text=chaos, override=chaos)
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_no_text_whatever_gives_anything_but_a_config_error(
+def test_any_text_is_read_or_gives_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, text: str, override: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "chaos.yaml"
@@ -258,7 +261,7 @@ trees = st.recursive(
 
 @given(tree=trees, key=st.sampled_from(json_schema()["required"]))
 @settings(max_examples=300, deadline=None)
-def test_no_tree_whatever_breaks_the_telling_of_faults(
+def test_any_values_are_accepted_or_give_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, tree: Any, key: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "tree.yaml"

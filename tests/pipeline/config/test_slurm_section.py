@@ -1,4 +1,4 @@
-"""What is asked of a cluster, and of the start of the ranks: slurm, env and launch."""
+"""The sections slurm, env and launch."""
 
 import json
 import pickle
@@ -32,14 +32,14 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def fault(path: Path, *overrides: str) -> str:
-    """The one line of the error that loading `path` gives, less its folder."""
+    """Return the one line of the error from loading `path`, without its folder."""
     with pytest.raises(ConfigError) as caught:
         load(path, overrides)
     (line,) = str(caught.value).replace(f"{path.parent}/", "").split("\n")
     return line
 
 
-# ------------------------------------------------------------------------------ what can be said
+# ------------------------------------------------------------------------------------- values
 
 OVERRIDES: list[tuple[str, Any]] = [
     ("slurm.partition=gpu", "gpu"),
@@ -78,7 +78,7 @@ OVERRIDES: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("override", "value"), OVERRIDES, ids=str)
-def test_every_field_can_be_overridden_and_written_and_read_again(
+def test_each_field_can_be_overridden_written_and_read_again(
     recipe: Path, override: str, value: Any
 ) -> None:
     config = load(recipe, [override])
@@ -90,7 +90,7 @@ def test_every_field_can_be_overridden_and_written_and_read_again(
     assert load(recipe) == config == pickle.loads(pickle.dumps(config))
 
 
-def test_the_table_of_overrides_has_every_field_of_the_three_sections(recipe: Path) -> None:
+def test_the_overrides_above_are_of_all_fields_of_the_three_sections(recipe: Path) -> None:
     paths = {override.partition("=")[0] for override, _ in OVERRIDES}
     named = {tuple(path.split(".")[:2]) for path in paths}
     written = yaml.safe_load(dump(load(recipe)))
@@ -98,7 +98,7 @@ def test_the_table_of_overrides_has_every_field_of_the_three_sections(recipe: Pa
     assert ("env", "NCCL_DEBUG") in named
 
 
-def test_a_file_may_say_all_of_it_as_well_and_the_command_line_takes_it_back(recipe: Path) -> None:
+def test_a_file_may_set_the_fields_and_the_command_line_unset_them(recipe: Path) -> None:
     recipe.write_text(
         GOOD
         + "slurm: {partition: gpu, time_limit: 2-12:30, sbatch: {nice: 5, comment: mine}}\n"
@@ -119,7 +119,7 @@ def test_tracking_shows_each_variable_and_option_under_its_name(recipe: Path) ->
 @pytest.mark.parametrize(
     "number", ["8", "08", "1.10", "1e-3", "0x10", "-1", "10000000000000000000"]
 )
-def test_a_number_in_a_variable_is_the_word_that_was_written(recipe: Path, number: str) -> None:
+def test_a_number_in_a_variable_is_kept_as_written(recipe: Path, number: str) -> None:
     assert load(recipe, [f"env.X={number}"]).env == {"X": number}
     recipe.write_text(GOOD + f"env:\n  X: {number}\n")
     config = load(recipe)
@@ -151,12 +151,12 @@ def test_a_time_limit_means_what_it_means_to_slurm(written: str, minutes: int) -
     assert limit == minutes
 
 
-def test_without_a_time_limit_it_is_the_partitions(recipe: Path) -> None:
+def test_without_a_time_limit_there_is_no_number_of_minutes(recipe: Path) -> None:
     assert load(recipe).slurm.time_limit_minutes is None
 
 
 @given(st.integers(0, 99), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
-def test_a_time_limit_covers_its_seconds_and_less_than_a_minute_more(
+def test_a_time_limit_is_rounded_up_to_whole_minutes(
     days: int, hours: int, minutes: int, seconds: int
 ) -> None:
     total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds + 60
@@ -166,19 +166,19 @@ def test_a_time_limit_covers_its_seconds_and_less_than_a_minute_more(
     assert 0 <= limit * 60 - total < 60
 
 
-def test_the_ranks_are_told_to_stop_after_the_job_began(recipe: Path) -> None:
+def test_the_stop_notice_is_shorter_than_the_time_limit(recipe: Path) -> None:
     assert fault(recipe, "slurm.time_limit='2'") == (
         "command line: slurm.time_limit='2': slurm: stop_notice_seconds=120 must be shorter than"
-        " time_limit=2; make it shorter, or the limit longer; the command line has"
+        " time_limit=2; reduce it, or raise the limit; the command line has"
         " slurm.time_limit='2' (KEY=null unsets a key)"
     )
     assert load(recipe, ["slurm.time_limit='2'", "slurm.stop_notice_seconds=119"])
 
 
-# ------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------- faults
 
-NO_LIMIT = 'is no time limit of SLURM\'s; write "90" (minutes), '
-NO_LINE = "must be one line of text, with no blank at either end, found "
+NO_LIMIT = 'is not a SLURM time limit; write "90" (minutes), '
+NO_LINE = "must be one line of text without a blank at either end, found "
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ NO_LINE = "must be one line of text, with no blank at either end, found "
         ("slurm.time_limit='-5'", NO_LIMIT),
         ("slurm.time_limit='٣'", NO_LIMIT),
         ("slurm.time_limit=UNLIMITED", NO_LIMIT),
-        ("slurm.time_limit='0-0'", "must be longer than nothing; null is the partition's own lim"),
+        ("slurm.time_limit='0-0'", "must be positive; null is the partition's limit"),
         ("slurm.gpus_per_node=-1", "must be greater than or equal to 0, found -1"),
         ("slurm.ranks_per_node=0", "must be greater than 0, found 0"),
         ("slurm.spare_nodes=-1", "must be greater than or equal to 0, found -1"),
@@ -205,35 +205,35 @@ NO_LINE = "must be one line of text, with no blank at either end, found "
         ("slurm.memory=64GB", 'must be a number with K, M, G or T, such as 64G, or "0" for all, '),
         ("slurm.memory=0", "must be a valid string, found 0; put it in quotes"),
         ("slurm.sbatch.requeue=false", "'requeue' is set by the launcher; remove it"),
-        ("slurm.sbatch.time=9", "'time' has a field of its own; set slurm.time_limit"),
-        ("slurm.sbatch.--nice=9", "'--nice' is no option; write it as for sbatch, less the two da"),
-        ("slurm.sbatch.ntasks_per_node=9", "'ntasks_per_node' is no option; write it as for sba"),
-        ("slurm.sbatch.nice=0.5", "must be a word, a whole number, true or false, found 0.5"),
-        ("slurm.sbatch.nice={}", "must be a word, a whole number, true or false"),
+        ("slurm.sbatch.time=9", "'time' has its own field; set slurm.time_limit"),
+        ("slurm.sbatch.--nice=9", "'--nice' is not an option; write it as for sbatch, witho"),
+        ("slurm.sbatch.ntasks_per_node=9", "'ntasks_per_node' is not an option; write it as fo"),
+        ("slurm.sbatch.nice=0.5", "must be text, a whole number, true or false, found 0.5"),
+        ("slurm.sbatch.nice={}", "must be text, a whole number, true or false"),
         ("slurm.sbatch.comment=' x'", f"{NO_LINE}' x'"),
         ("slurm.sbatch=3", "must be a mapping, found 3; write {NAME: value}"),
         ("slurm.srun=--wait=9", "must be a valid array, found '--wait=9'"),
-        ("slurm.container={}", "slurm.container.image: missing; add it (As the runtime takes it"),
+        ("slurm.container={}", "slurm.container.image: missing; add it (File or regis"),
         ("slurm.container=torch", "must be a mapping, found 'torch'; valid keys: image, runtime"),
         ("slurm.container={image: a, runtime: docker}", "slurm.container.runtime: 'docker' is not"),
         ("slurm.container={image: a, mounts: ['/a,/b']}", "slurm.container.mounts.0: has a comma;"),
-        ("slurm.srun=[-n4]", "slurm.srun.0: must be an option of srun's, with its dashes: --cpu-"),
-        ("slurm.srun=['--']", "slurm.srun.0: must be an option of srun's"),
+        ("slurm.srun=[-n4]", "slurm.srun.0: must be an option of srun with its dashes, such as"),
+        ("slurm.srun=['--']", "slurm.srun.0: must be an option of srun with"),
         ('slurm.setup=["a\\nb"]', "slurm.setup.0: must be one line of text"),
         ("slurm=gpu", "must be a mapping, found 'gpu'; valid keys: partition, account"),
         ("launch.preflight=yes", "must be a valid boolean, found 'yes'; write true or false"),
         ("launch.check=true", "unknown key; valid keys: preflight, start_report"),
         ("env.RANK=1", "'RANK' is set by the launcher for each rank; remove it"),
         ("env.CUDA_VISIBLE_DEVICES=1", "'CUDA_VISIBLE_DEVICES' is set by the launcher for each ra"),
-        ("env.1X=1", "'1X' is no name of a variable; use letters, digits and _, and no digit fir"),
-        ("env.[key]=1", "env.'[key]': '[key]' is no name of a variable; use letters, digits and _"),
+        ("env.1X=1", "'1X' is not a valid name of a variable; use letters, digits and _, and"),
+        ("env.[key]=1", "env.'[key]': '[key]' is not a valid name of a variable; use letters,"),
         ("env.X=true", "must be a valid string, found true; put it in quotes"),
         ("env.X=[1]", "must be a valid string, found [1]"),
-        ('env.X="a\\0b"', "no variable can hold the character \\0; remove it"),
+        ('env.X="a\\0b"', "a variable cannot contain the character \\0; remove it"),
         ("env=3", "must be a mapping, found 3; write {NAME: value}"),
     ],
 )  # fmt: skip
-def test_a_fault_is_told_with_its_remedy(recipe: Path, override: str, text: str) -> None:
+def test_a_fault_is_reported_with_its_remedy(recipe: Path, override: str, text: str) -> None:
     assert fault(recipe, override).startswith(f"command line: {override}: {text}")
 
 
@@ -244,17 +244,17 @@ LAUNCHERS_OPTIONS = "output error signal nodes ntasks ntasks-per-node requeue op
 @pytest.mark.parametrize(
     "name", [*LAUNCHERS_VARIABLES.split(), "PYTHONPATH", "CUDA_VISIBLE_DEVICES"]
 )
-def test_no_variable_of_the_launchers_own_can_be_set(recipe: Path, name: str) -> None:
+def test_a_variable_that_the_launcher_sets_is_refused(recipe: Path, name: str) -> None:
     assert "is set by the launcher" in fault(recipe, f"env.{name}=x")
     assert load(recipe, [f"env.{name}_=x"])
 
 
 @pytest.mark.parametrize("option", [*LAUNCHERS_OPTIONS.split(), "job-name"])
-def test_no_option_of_the_launchers_own_can_be_set(recipe: Path, option: str) -> None:
+def test_an_option_that_the_launcher_sets_is_refused(recipe: Path, option: str) -> None:
     assert "is set by the launcher" in fault(recipe, f"slurm.sbatch.{option}=1")
 
 
-def test_a_name_at_fault_is_told_at_its_own_place(recipe: Path) -> None:
+def test_an_invalid_name_is_reported_at_its_place(recipe: Path) -> None:
     recipe.write_text(GOOD + "env:\n  NCCL_DEBUG: INFO\n  RANK: 1\n")
     assert fault(recipe).startswith("x.yaml:9:3: env.RANK: 'RANK' is set by the launcher")
 
@@ -268,7 +268,7 @@ trees = st.recursive(
 
 @given(tree=trees, key=st.sampled_from(["slurm", "slurm.sbatch", "slurm.srun", "env", "launch"]))
 @settings(max_examples=300, deadline=None)
-def test_no_tree_whatever_breaks_the_telling_of_faults(
+def test_any_values_are_accepted_or_give_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, tree: Any, key: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "slurm_tree.yaml"
@@ -277,4 +277,4 @@ def test_no_tree_whatever_breaks_the_telling_of_faults(
         config = load(path, [f"{key}={json.dumps(tree)}"])
         assert isinstance(config, Config)
         path.write_text(dump(config))
-        assert load(path) == config, "what is accepted survives being written"
+        assert load(path) == config, "a valid configuration survives a round trip"

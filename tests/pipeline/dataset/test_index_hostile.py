@@ -1,4 +1,4 @@
-"""An index that is damaged, or made to deceive, is refused with a remedy or keeps to its bounds."""
+"""A damaged or forged index is refused with a remedy, or stays within its bounds."""
 
 import json
 import re
@@ -24,19 +24,19 @@ QUICK = settings(max_examples=150, deadline=None)
 
 
 class Whole:
-    """A dataset whose files are put back after each attempt on them."""
+    """A dataset whose files are restored before each attempt."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = {name: (folder / name).read_bytes() for name in (MANIFEST, *TABLES)}
 
     def opened(self, files: Mapping[str, bytes], *, vouched: bool) -> Index | None:
-        """Open the split with other files, for which the manifest vouches or not.
+        """Open the split with other files, whose checksums are in the manifest if `vouched`.
 
-        Return None if it is refused, as it should be.
+        Returns None if it is refused.
         """
         for name, content in {**self.files, **files}.items():
-            (self.folder / name).unlink()  # or an index that is open would change
+            (self.folder / name).unlink()  # an open index must keep its old content
             (self.folder / name).write_bytes(content)
         if vouched:
             vouch(self.folder)
@@ -62,7 +62,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 
 def vouch(folder: Path) -> None:
-    """Have the manifest vouch for the tables as they are."""
+    """Write the checksums of the tables into the manifest."""
     manifest = json.loads((folder / MANIFEST).read_bytes())
     for name in TABLES:
         manifest["checksums"][name] = xxhash.xxh3_128_hexdigest((folder / name).read_bytes())
@@ -89,7 +89,7 @@ Change = Callable[[bytes], bytes]
 
 @st.composite
 def changes(draw: st.DrawFn) -> Change:
-    """One to three bytes, or words, are replaced, put in or left out; or the end is."""
+    """Replace, insert or delete one to three byte strings, flip bits, or truncate."""
     numbers = st.sampled_from([0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**64 - 1])
     words = numbers.map(lambda number: number.to_bytes(8, "little"))
     new = draw(st.lists(st.one_of(st.binary(max_size=8), words), min_size=1, max_size=3))
@@ -118,7 +118,7 @@ def changes(draw: st.DrawFn) -> Change:
 
 
 def written(*batches: Any, **options: Any) -> bytes:
-    """An Arrow file of these record batches."""
+    """Return an Arrow file of these record batches."""
     sink = pa.BufferOutputStream()
     given = pa.ipc.IpcWriteOptions(**options)
     with pa.ipc.new_file(sink, batches[0].schema, options=given) as writer:
@@ -145,7 +145,7 @@ def test_changed_tables_are_refused(whole: Whole, name: str, change: Change) -> 
 
 @settings(QUICK, max_examples=500)
 @given(name=st.sampled_from(TABLES), change=changes())
-def test_changed_tables_that_the_manifest_vouches_for(
+def test_changed_tables_with_matching_checksums_stay_in_bounds(
     whole: Whole, name: str, change: Change
 ) -> None:
     whole.opened({name: change(whole.files[name])}, vouched=True)
@@ -153,7 +153,7 @@ def test_changed_tables_that_the_manifest_vouches_for(
 
 @QUICK
 @given(change=changes())
-def test_a_changed_manifest(whole: Whole, change: Change) -> None:
+def test_a_changed_manifest_stays_in_bounds(whole: Whole, change: Change) -> None:
     whole.opened({MANIFEST: change(whole.files[MANIFEST])}, vouched=False)
 
 
@@ -175,7 +175,7 @@ NUMBERS = st.one_of(
     ),
     sizes=st.lists(NUMBERS, min_size=3, max_size=3) | st.none(),
 )
-def test_numbers_are_in_bounds(
+def test_changed_numbers_stay_in_bounds(
     whole: Whole, edits: Sequence[tuple[str, int, int]], sizes: Sequence[int] | None
 ) -> None:
     tables = whole.tables()
@@ -190,31 +190,31 @@ def test_numbers_are_in_bounds(
 
 
 OTHER_TABLES: dict[str, Callable[[Mapping[str, Any]], Mapping[str, bytes]]] = {
-    "a row too few": lambda tables: {SAMPLES: written(tables[SAMPLES].slice(1))},
+    "a row is missing": lambda tables: {SAMPLES: written(tables[SAMPLES].slice(1))},
     "no rows": lambda tables: {SAMPLES: written(tables[SAMPLES].slice(0, 0))},
     "no files": lambda tables: {FILES: written(tables[FILES].slice(0, 0))},
-    "a file too few": lambda tables: {FILES: written(tables[FILES].slice(0, 2))},
+    "a file is missing": lambda tables: {FILES: written(tables[FILES].slice(0, 2))},
     "two batches": lambda tables: {SAMPLES: written(tables[SAMPLES][:4], tables[SAMPLES][4:])},
     "two batches of files": lambda tables: {FILES: written(tables[FILES][:1], tables[FILES][1:])},
-    "a column too few": lambda tables: {SAMPLES: written(tables[SAMPLES].drop(["stored"]))},
+    "a column is missing": lambda tables: {SAMPLES: written(tables[SAMPLES].drop(["stored"]))},
     "columns in another order": lambda tables: {
         SAMPLES: written(tables[SAMPLES].select(SPLIT_SCHEMA.names[::-1]))
     },
     "samples in place of files": lambda tables: {FILES: written(tables[SAMPLES])},
-    "a column of another kind": lambda tables: {
+    "a column of another type": lambda tables: {
         SAMPLES: written(
             tables[SAMPLES].set_column(3, "label", tables[SAMPLES]["label"].cast(pa.int64()))
         )
     },
-    "names in a dictionary": lambda tables: {
+    "dictionary-encoded names": lambda tables: {
         FILES: written(
             tables[FILES].set_column(0, "name", tables[FILES].column("name").dictionary_encode())
         )
     },
-    "no name": lambda tables: {
+    "null names": lambda tables: {
         FILES: written(with_column(tables[FILES], "name", pa.nulls(3, pa.large_string())))
     },
-    "no label": lambda tables: {
+    "null labels": lambda tables: {
         SAMPLES: written(with_column(tables[SAMPLES], "label", pa.nulls(IMAGES, pa.int32())))
     },
     "a stream": lambda tables: {SAMPLES: stream(tables[SAMPLES])},
@@ -233,7 +233,7 @@ def test_other_tables_are_refused(whole: Whole, other: str) -> None:
     assert whole.opened(OTHER_TABLES[other](whole.tables()), vouched=True) is None
 
 
-def test_tables_may_be_compressed_but_lie_about_their_size_in_vain(whole: Whole) -> None:
+def test_compressed_tables_are_read_unless_they_lie_about_their_size(whole: Whole) -> None:
     tables = whole.tables()
     size = IMAGES * 4
     for codec in ("lz4", "zstd"):
@@ -270,7 +270,7 @@ PLACES: list[tuple[str, ...]] = [
 
 @settings(QUICK, max_examples=300)
 @given(edits=st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=1, max_size=2))
-def test_any_value_in_the_manifest(
+def test_any_value_in_the_manifest_stays_in_bounds(
     whole: Whole, edits: Sequence[tuple[tuple[str, ...], object]]
 ) -> None:
     manifest: Any = json.loads(whole.files[MANIFEST])
@@ -286,15 +286,15 @@ def test_any_value_in_the_manifest(
     "text",
     [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, b"{" * 9, b'{"format": 2}', b"9" * 9999],
 )
-def test_no_manifest_at_all(whole: Whole, text: bytes) -> None:
+def test_a_file_that_is_not_a_manifest_is_refused(whole: Whole, text: bytes) -> None:
     assert whole.opened({MANIFEST: text}, vouched=False) is None
 
 
-def test_files_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_files_are_reported_with_a_remedy(tmp_path: Path) -> None:
     for missing in TABLES:
         folder = make_archives(tmp_path / missing, images=IMAGES, shards=1)
         (folder / missing).unlink()
-        with pytest.raises(ValueError, match=r"is no readable index .*; prepare it again"):
+        with pytest.raises(ValueError, match=r"cannot be read as an index .*; prepare it again"):
             Index.open(folder, "train")
     with pytest.raises(ValueError, match=r"make one: python data/prepare\.py"):
         read_manifest(tmp_path)

@@ -31,7 +31,7 @@ def joined(parts: list[BatchIndices]) -> tuple[list[int], list[int]]:
 
 @quick
 @given(sizes, seeds, epochs)
-def test_every_epoch_is_a_permutation(samples: int, seed: int, epoch: int) -> None:
+def test_each_epoch_is_a_permutation(samples: int, seed: int, epoch: int) -> None:
     numbers = order(samples, seed=seed, epoch=epoch)
     assert numbers.dtype == np.int64
     assert np.array_equal(np.sort(numbers), np.arange(samples))
@@ -75,7 +75,7 @@ def test_a_step_does_not_depend_on_the_steps_before(
 @quick
 @given(st.integers(1, 300), seeds, st.integers(1, 700))
 def test_the_stream_has_no_gaps(samples: int, seed: int, batch: int) -> None:
-    """Also where the batch does not divide the dataset, or is larger than it."""
+    """Even if the batch does not divide the dataset, or is larger than it."""
     passes = 3
     steps = range(1, passes * samples // batch + 2)
     numbers, of_epoch = joined(
@@ -88,8 +88,8 @@ def test_the_stream_has_no_gaps(samples: int, seed: int, batch: int) -> None:
         assert one == order(samples, seed=seed, epoch=epoch).tolist()
 
 
-def test_the_order_that_runs_were_trained_in_stays_the_same() -> None:
-    """A run resumed by a later release goes on in the order in which it began."""
+def test_the_order_never_changes_between_releases() -> None:
+    """A run that a later release resumes continues in the same order."""
     assert order(10, seed=7, epoch=3).tolist() == [3, 4, 7, 5, 2, 8, 9, 6, 0, 1]
     assert order(1000, seed=2**40 + 1, epoch=2**33)[:5].tolist() == [180, 875, 393, 690, 467]
     imagenet = training_places(5, samples=1_281_167, seed=0, global_batch=4)
@@ -98,14 +98,14 @@ def test_the_order_that_runs_were_trained_in_stays_the_same() -> None:
     assert joined([small]) == ([8, 6, 1, 5, 4, 8, 9, 7, 0], [1, 1, 1, 1, 2, 2, 2, 2, 2])
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_each_epoch_and_seed_has_another_order() -> None:
     seen = {order(50, seed=seed, epoch=epoch).tobytes() for seed in range(30) for epoch in range(9)}
     seen |= {order(50, seed=seed << 32).tobytes() for seed in range(1, 30)}
     assert len(seen) == 30 * 9 + 29
 
 
 @pytest.mark.parametrize("samples", [2, 3, 5, 8, 13])
-def test_each_sample_lands_everywhere_equally_often(samples: int) -> None:
+def test_each_sample_has_each_position_equally_often(samples: int) -> None:
     orders = np.stack([order(samples, seed=5, epoch=epoch) for epoch in range(2000)])
     for place in range(samples):
         assert stats.chisquare(np.bincount(orders[:, place], minlength=samples)).pvalue > 1e-4
@@ -125,14 +125,14 @@ def test_neighbours_and_epochs_are_not_correlated() -> None:
         assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.04
         assert abs(np.corrcoef(numbers, np.arange(10_000))[0, 1]) < 0.04
         assert abs(np.corrcoef(numbers, orders[epoch - 1])[0, 1]) < 0.04
-        # Neighbours in the dataset, which share a class, are scattered: about one pair is left.
+        # Neighbours in the dataset share a class; about one pair stays together by chance.
         assert (np.diff(numbers) == 1).sum() < 10
 
 
 @quick
 @given(st.integers(0, 500), st.integers(1, 9), st.integers(1, 100))
 def test_evaluation_takes_each_sample_exactly_once(samples: int, world: int, batch: int) -> None:
-    """Also where there are more ranks than samples."""
+    """Even if there are more ranks than samples."""
     ranks = [evaluation_places(samples, part=(rank, world), batch=batch) for rank in range(world)]
     numbers, of_epoch = joined([places for places_of_rank in ranks for places in places_of_rank])
     assert sorted(numbers) == list(range(samples))
@@ -142,7 +142,7 @@ def test_evaluation_takes_each_sample_exactly_once(samples: int, world: int, bat
     assert max(shares) - min(shares) <= 1
 
 
-def test_a_hundred_million_samples_take_no_memory() -> None:
+def test_a_hundred_million_samples_take_little_memory() -> None:
     tracemalloc.start()
     try:
         places = training_places(300_000, samples=100_000_000, seed=1, global_batch=4096)

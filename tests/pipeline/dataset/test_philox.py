@@ -1,4 +1,4 @@
-"""The counted generator is Random123's Philox4x32-10, and its words are spread evenly."""
+"""The counted generator is Random123's Philox4x32-10, and its words are uniform."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ words = st.integers(0, ONES)
         ),
     ],
 )
-def test_known_answers_of_random123(
+def test_known_answers_of_random123_are_reproduced(
     counter: tuple[int, ...], key: tuple[int, int], expected: str
 ) -> None:
     drawn = philox(key[1] << 32 | key[0], *counter)
@@ -43,7 +43,7 @@ def test_a_draw_depends_on_its_own_counter_only(
     assert np.array_equal(together, np.concatenate(alone, axis=1))
 
 
-def test_every_bit_of_seed_and_counter_matters() -> None:
+def test_each_bit_of_seed_and_counter_changes_the_draw() -> None:
     seen = {philox(0, 0, 0, 0, 0).tobytes()}
     seen |= {philox(1 << bit, 0, 0, 0, 0).tobytes() for bit in range(64)}
     for place in range(4):
@@ -52,7 +52,7 @@ def test_every_bit_of_seed_and_counter_matters() -> None:
     assert len(seen) == 1 + 64 + 4 * 32
 
 
-def test_uniform_never_reaches_an_end() -> None:
+def test_uniform_excludes_0_and_1() -> None:
     ends = uniform(np.array([0, ONES], np.uint32))
     assert 0 < ends[0] < ends[1] < 1
 
@@ -75,7 +75,7 @@ def test_below_stays_below(drawn: list[int], bound: int) -> None:
 
 
 @pytest.mark.parametrize("bound", [1, 2, 3, 7, 100])
-def test_below_is_even(bound: int) -> None:
+def test_below_is_uniform(bound: int) -> None:
     counts = np.bincount(below(philox(3, np.arange(20_000), 0, 0, 0)[0], bound), minlength=bound)
     assert len(counts) == bound
     assert bound == 1 or stats.chisquare(counts).pvalue > 1e-3

@@ -1,4 +1,4 @@
-"""The windowed order: a pure function of (dataset, seed, step), as the global shuffle is."""
+"""The windowed order is a pure function of (dataset, seed, step), as the shuffled order is."""
 
 import tracemalloc
 from dataclasses import replace
@@ -21,7 +21,7 @@ quick = settings(max_examples=30, deadline=None)
 
 @st.composite
 def orders(draw: st.DrawFn) -> WindowedOrder:
-    """Orders of awkward sizes: shards larger than the dataset, batches larger than an epoch ..."""
+    """Orders of awkward sizes: shards larger than the dataset, batches larger than an epoch."""
     samples = draw(st.integers(1, 12) | st.integers(1, 300))
     lanes = draw(st.integers(1, 5))
     spec = Windowed(
@@ -50,7 +50,7 @@ def stream(
 
 
 def steps_of(order: WindowedOrder, epochs: int) -> range:
-    """The steps that begin within the first epochs."""
+    """Return the steps that start within the first epochs."""
     return range(1, -(-epochs * len(order.stored) // order.global_batch) + 1)
 
 
@@ -65,7 +65,7 @@ def epoch_of(order: WindowedOrder, epoch: int) -> list[int]:
 
 @quick
 @given(orders())
-def test_every_epoch_holds_every_sample_once_and_the_stream_has_no_gaps(
+def test_each_epoch_has_each_sample_once_and_the_stream_has_no_gaps(
     order: WindowedOrder,
 ) -> None:
     samples, steps = len(order.stored), steps_of(order, 3)
@@ -78,7 +78,7 @@ def test_every_epoch_holds_every_sample_once_and_the_stream_has_no_gaps(
 @quick
 @given(orders(), st.integers(1, 10**6), st.integers(1, 6))
 def test_ranks_share_out_the_same_global_batch(order: WindowedOrder, step: int, world: int) -> None:
-    """Whether or not their number has to do with that of the lanes."""
+    """Whether or not the number of ranks divides the number of lanes."""
     order = replace(order, global_batch=order.global_batch * world)
     steps = range(step, step + 1)
     parts = [stream(order, steps, (rank, world)) for rank in range(world)]
@@ -99,14 +99,14 @@ def test_a_step_does_not_depend_on_the_steps_before(
         assert stream(replace(order), range(step, step + 1)) == sequential[step]
 
 
-def test_the_order_that_runs_were_trained_in_stays_the_same() -> None:
-    """A run resumed by a later release goes on in the order in which it began."""
+def test_the_order_never_changes_between_releases() -> None:
+    """A run that a later release resumes continues in the same order."""
     known = order(50, seed=7, batch=8, shard_images=6, window_shards=2, lanes=2)
     numbers, _ = stream(known, range(7, 9))  # across the end of an epoch
     assert numbers == [43, 42, 14, 33, 40, 36, 39, 38, 49, 12, 30, 17, 25, 28, 26, 27]
 
 
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+def test_each_epoch_and_seed_has_another_order() -> None:
     small = {"shard_images": 8, "window_shards": 3}
     seen = {
         tuple(epoch_of(order(50, seed=seed, **small), epoch))
@@ -116,7 +116,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert len(seen) == 39 * 4
 
 
-def test_every_window_of_every_lane_is_shuffled_in_a_way_of_its_own() -> None:
+def test_each_window_of_each_lane_has_another_permutation() -> None:
     windows, lanes, images = 5, 4, 20
     known = order(windows * lanes * images, batch=8, shard_images=20, window_shards=1, lanes=4)
     seen: set[bytes] = set()
@@ -137,8 +137,8 @@ def test_shards_come_in_another_order_each_epoch() -> None:
         assert abs(np.corrcoef(shards, np.arange(20))[0, 1]) < 0.7
 
 
-def test_a_hundred_million_samples_take_no_memory() -> None:
-    class InTheOrderOfTheIndex:
+def test_a_hundred_million_samples_take_little_memory() -> None:
+    class StoredInIndexOrder:
         def __len__(self) -> int:
             return 100_000_000
 
@@ -146,7 +146,7 @@ def test_a_hundred_million_samples_take_no_memory() -> None:
             return at
 
     spec = Windowed(shard_images=1024, window_shards=16, lanes=8)
-    known = WindowedOrder(cast("Any", InTheOrderOfTheIndex()), spec, 1, 4096)
+    known = WindowedOrder(cast("Any", StoredInIndexOrder()), spec, 1, 4096)
     tracemalloc.start()
     try:
         places = known.training_places(300_000)
@@ -172,7 +172,7 @@ def in_storage(window: Window) -> NDArray[np.int64]:
 
 @quick
 @given(orders(), st.integers(0, 9))
-def test_windows_tell_what_each_lane_uses_and_when(order: WindowedOrder, steps: int) -> None:
+def test_windows_are_what_each_lane_uses_and_when(order: WindowedOrder, steps: int) -> None:
     lanes, batch = order.spec.lanes, order.global_batch // order.spec.lanes
     whole = order.spec.window_shards * order.spec.shard_images
     for lane in range(lanes):
@@ -184,7 +184,7 @@ def test_windows_tell_what_each_lane_uses_and_when(order: WindowedOrder, steps: 
             end = begin + images_of(window)
             assert sorted(numbers[begin:end]) == sorted(order.stored[in_storage(window)].tolist())
             assert 1 <= end - begin <= whole
-            assert np.all(window.runs[1:, 0] > window.runs[:-1, 1]), "runs that touch are one"
+            assert np.all(window.runs[1:, 0] > window.runs[:-1, 1]), "adjacent runs are merged"
             assert window.lane == lane
             assert window.read_from_step == max(0, begin - whole) // batch + 1
             assert window.first_step == begin // batch + 1 <= steps
@@ -195,7 +195,7 @@ def test_windows_tell_what_each_lane_uses_and_when(order: WindowedOrder, steps: 
 
 @quick
 @given(orders(), st.integers(1, 12))
-def test_a_stream_that_starts_later_has_the_windows_that_are_left(
+def test_a_stream_that_starts_later_has_the_remaining_windows(
     order: WindowedOrder, first: int
 ) -> None:
     def described(steps: range) -> list[tuple[int, int, int, bytes]]:
@@ -210,7 +210,7 @@ def test_a_stream_that_starts_later_has_the_windows_that_are_left(
 
 @quick
 @given(orders())
-def test_a_window_draws_on_few_shards_and_lanes_share_only_those_at_their_borders(
+def test_a_window_needs_few_shards_and_lanes_share_only_those_at_their_borders(
     order: WindowedOrder,
 ) -> None:
     samples, images = len(order.stored), order.spec.shard_images
@@ -218,9 +218,9 @@ def test_a_window_draws_on_few_shards_and_lanes_share_only_those_at_their_border
     lanes_of: dict[int, set[int]] = {}
     for window in order.windows(steps_of(order, 1)):
         shards = set((in_storage(window) // images).tolist())
-        # A window may begin within a shard; a short shard among them makes room for one more.
+        # A window may start within a shard, and a short shard leaves room for one more.
         assert len(shards) <= order.spec.window_shards + 1 + (short in shards)
-        if window.last_step * order.global_batch <= samples:  # in the first epoch for certain
+        if window.last_step * order.global_batch <= samples:  # certainly in the first epoch
             for shard in shards:
                 lanes_of.setdefault(shard, set()).add(window.lane)
     shared = [shard for shard, lanes in lanes_of.items() if len(lanes) > 1]
@@ -232,8 +232,8 @@ def test_a_window_draws_on_few_shards_and_lanes_share_only_those_at_their_border
 
 @quick
 @given(st.integers(0, 500), st.integers(1, 9), st.integers(1, 100))
-def test_evaluation_goes_through_the_storage_once(samples: int, world: int, batch: int) -> None:
-    """Each rank through a run of its own, also where there are more ranks than samples."""
+def test_evaluation_reads_the_storage_once_in_order(samples: int, world: int, batch: int) -> None:
+    """Each rank reads one run, even if there are more ranks than samples."""
     stored = np.random.default_rng(samples).permutation(samples)
     ranks = [storage_places(stored, part=(rank, world), batch=batch) for rank in range(world)]
     numbers = [int(n) for of_rank in ranks for places in of_rank for n in places.samples]
@@ -244,8 +244,8 @@ def test_evaluation_goes_through_the_storage_once(samples: int, world: int, batc
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4])
-def test_long_windows_mix_as_the_global_shuffle_does(lanes: int) -> None:
-    """A window of all shards: neighbours in storage are scattered over the epoch."""
+def test_a_window_of_the_whole_epoch_mixes_like_the_shuffled_order(lanes: int) -> None:
+    """Neighbours in storage are scattered over the epoch."""
     known = order(10_000, batch=100, shard_images=10, window_shards=1000, lanes=lanes)
     numbers = np.array(epoch_of(known, 1))
     assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 0.04
@@ -255,7 +255,7 @@ def test_long_windows_mix_as_the_global_shuffle_does(lanes: int) -> None:
 # --------------------------------------------------------------------------------- configuration
 
 
-def test_the_order_is_chosen_by_name_and_has_its_own_settings() -> None:
+def test_the_order_is_chosen_by_name() -> None:
     assert load(RECIPE).data.order == Shuffled()
     config = load(RECIPE, ["data.order.name=windowed", "data.order.window_shards=32"])
     assert config.data.order == Windowed(window_shards=32)
@@ -265,7 +265,7 @@ def test_the_order_is_chosen_by_name_and_has_its_own_settings() -> None:
 
 def test_lanes_that_do_not_divide_the_batch_are_refused_with_a_remedy() -> None:
     lanes = "data.order={name: windowed, lanes: 3}"
-    remedy = "lanes=3 does not divide train.global_batch=64; .* a global batch of 63 or 66"
+    remedy = "lanes=3 must divide train.global_batch=64; .* a global batch of 63 or 66"
     with pytest.raises(ValueError, match=remedy):
         load(RECIPE, [lanes, "train.global_batch=64"])
     assert load(RECIPE, [lanes, "train.global_batch=66"]).train.global_batch == 66

@@ -1,4 +1,4 @@
-"""The stream of batches, from the real DALI: exact, wherever it starts and whoever shares it."""
+"""The stream of batches, with the real DALI: independent of start, ranks and threads."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from tests.support.loading import (
     assert_equal,
     dali,
     evaluated,
+    indices,
     joined,
     open_split,
-    places,
     trained,
 )
 
@@ -36,7 +36,7 @@ def test_batches_are_uint8_nhwc_with_the_labels_of_the_index(folder: Path) -> No
         assert batch.images.shape == (BATCH, TRAIN.size, TRAIN.size, 3)
         assert batch.images.dtype == torch.uint8
         assert batch.labels.dtype == torch.int64
-        assert batch.labels.tolist() == labels[places(folder, step).samples].tolist()
+        assert batch.labels.tolist() == labels[indices(folder, step).samples].tolist()
 
 
 @pytest.mark.parametrize("first", [2, 4, 7])
@@ -48,21 +48,21 @@ def test_a_stream_is_the_same_wherever_it_starts(folder: Path, first: int, threa
 
 
 @pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("cut", [TRAIN, PadCrop(size=32)], ids=lambda cut: cut.name)
-def test_ranks_side_by_side_are_the_global_batch(
-    folder: Path, size: int, cut: RandomResizedCrop | PadCrop
+@pytest.mark.parametrize("crop", [TRAIN, PadCrop(size=32)], ids=lambda crop: crop.name)
+def test_the_slices_of_all_ranks_form_the_global_batch(
+    folder: Path, size: int, crop: RandomResizedCrop | PadCrop
 ) -> None:
-    shares = [trained(dali(folder, part=(rank, size), cut=cut), 1, 4) for rank in range(size)]
+    shares = [trained(dali(folder, part=(rank, size), crop=crop), 1, 4) for rank in range(size)]
     together = [joined(list(ranks)) for ranks in zip(*shares, strict=True)]
-    assert_equal(together, trained(dali(folder, cut=cut), 1, 4))
+    assert_equal(together, trained(dali(folder, crop=crop), 1, 4))
 
 
-def test_region_decoding_sees_what_whole_decoding_sees(folder: Path) -> None:
+def test_region_decoding_gives_the_pixels_of_whole_decoding(folder: Path) -> None:
     whole = dali(folder, spec=Dali(threads=2, region_decode=False))
     assert_equal(trained(dali(folder), 1, 4), trained(whole, 1, 4))
 
 
-def test_batches_keep_their_pixels_while_later_ones_are_made(folder: Path) -> None:
+def test_a_batch_keeps_its_pixels_while_later_ones_are_decoded(folder: Path) -> None:
     with dali(folder).train(range(1, 12)) as stream:
         held = list(stream)
         copies = [Batch(b.images.clone(), b.labels.clone()) for b in held]
@@ -70,21 +70,21 @@ def test_batches_keep_their_pixels_while_later_ones_are_made(folder: Path) -> No
     assert_equal(held, trained(dali(folder), 1, 11))
 
 
-def test_a_stream_that_is_over_stays_over(folder: Path) -> None:
+def test_a_finished_stream_stays_finished(folder: Path) -> None:
     with dali(folder).train(range(1, 3)) as stream:
         assert len(list(stream)) == 2
         assert list(stream) == []
     assert trained(dali(folder), 3, 2) == []
 
 
-@pytest.mark.parametrize("rank_batch", [1, 5, 64])
+@pytest.mark.parametrize("batch_per_rank", [1, 5, 64])
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_evaluation_covers_each_image_once(folder: Path, size: int, rank_batch: int) -> None:
+def test_evaluation_covers_each_image_once(folder: Path, size: int, batch_per_rank: int) -> None:
     whole = joined(evaluated(dali(folder)))
     seen = torch.zeros_like(whole.images)
     for rank in range(size):
-        share = evaluated(dali(folder, part=(rank, size), rank_batch=rank_batch))
-        assert all(len(batch.labels) == rank_batch for batch in share[:-1])
+        share = evaluated(dali(folder, part=(rank, size), batch_per_rank=batch_per_rank))
+        assert all(len(batch.labels) == batch_per_rank for batch in share[:-1])
         mine = joined(share)
         assert torch.equal(mine.labels, whole.labels[rank::size])
         seen[rank::size] = mine.images
@@ -98,7 +98,7 @@ def test_a_rank_without_a_share_evaluates_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_synthetic_images_count_as_real_ones_do(folder: Path, size: int) -> None:
+def test_synthetic_batches_have_the_sizes_of_real_ones(folder: Path, size: int) -> None:
     data = Data(dir=folder, train=TRAIN, eval=EVAL, loader=Synthetic())
     counted = 0
     for rank in range(size):
@@ -107,7 +107,7 @@ def test_synthetic_images_count_as_real_ones_do(folder: Path, size: int) -> None
             open_split(folder),
             seed=0,
             global_batch=BATCH,
-            rank_batch=4,
+            batch_per_rank=4,
             world=World(rank=rank, size=size),
         )
         for batch in trained(loader, 3, 5):

@@ -1,4 +1,4 @@
-"""Images that are corrupt, cut short or missing; with the real DALI."""
+"""Images that are corrupt, truncated or missing; with the real DALI."""
 
 import gc
 import os
@@ -17,10 +17,10 @@ from tests.support.loading import (
     assert_equal,
     dali,
     evaluated,
+    indices,
     joined,
     native_threads,
     open_split,
-    places,
     trained,
 )
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def damaged(picture: Picture, damage: Damage) -> Picture:
-    """The picture as it would be indexed; `short` and `missing` befall its file afterwards."""
+    """The picture as indexed; `short` and `missing` damage its file later."""
     contents = {
         "truncated": picture.content[:-100],
         "text": b"It was here yesterday. " + picture.name.encode(),
@@ -45,9 +45,9 @@ def damaged(picture: Picture, damage: Damage) -> Picture:
 
 
 def make_damaged(folder: Path, at: dict[int, Damage]) -> Path:
-    """A dataset in which the samples numbered `at`, in both splits, are damaged.
+    """A dataset in which the samples numbered `at` are damaged, in both splits.
 
-    Labels are the numbers themselves, so that they say which sample a batch holds.
+    Each label is the number of its sample, so labels show which samples a batch contains.
     """
     splits: dict[str, list[Picture]] = {}
     for split, count in {"train": TRAIN_IMAGES, "val": VAL_IMAGES}.items():
@@ -72,7 +72,7 @@ def make_damaged(folder: Path, at: dict[int, Damage]) -> Path:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_corrupt_image_is_named_with_file_and_offset(tmp_path: Path, damage: Damage) -> None:
+def test_a_corrupt_image_is_reported_with_file_and_offset(tmp_path: Path, damage: Damage) -> None:
     folder = make_damaged(tmp_path, {5: damage})
     index = open_split(folder).train
     named = f"{index.path(5)} at offset 0 ({int(index.sizes[5])} bytes): "
@@ -95,7 +95,7 @@ def test_verify_lists_every_fault_of_both_splits(tmp_path: Path, size: int) -> N
         assert len(listed) == len(files)
 
 
-def test_verify_finds_nothing_in_a_sound_dataset(tmp_path: Path) -> None:
+def test_verify_finds_nothing_in_an_intact_dataset(tmp_path: Path) -> None:
     assert dali(make_damaged(tmp_path, {})).verify() == []
 
 
@@ -124,29 +124,29 @@ def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_damaged(tmp_path_factory.mktemp("spoilt"), FAULTS)
 
 
-def stand_in(sample: int) -> int:
+def replacement(sample: int) -> int:
     while sample in FAULTS:
         sample = (sample + 1) % TRAIN_IMAGES
     return sample
 
 
 WHOLE = Dali(threads=2, region_decode=False)
-"""Whole images are decoded, so the truncated one is noticed whatever its window."""
+"""Decodes whole images, so that truncation is detected for any crop."""
 
 
-def test_the_next_sound_sample_stands_in(spoilt: Path) -> None:
+def test_the_next_intact_sample_replaces_a_corrupt_one(spoilt: Path) -> None:
     with dali(spoilt, on_corrupt="skip", spec=WHOLE).train(range(1, 5)) as stream:
         replaced = 0
         for step in range(1, 5):
-            asked = places(spoilt, step).samples.tolist()
-            assert next(stream).labels.tolist() == [stand_in(sample) for sample in asked]
+            asked = indices(spoilt, step).samples.tolist()
+            assert next(stream).labels.tolist() == [replacement(sample) for sample in asked]
             replaced += sum(sample in FAULTS for sample in asked)
             assert stream.replaced == replaced
     assert replaced == 2 * len(FAULTS)
 
 
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
-def test_what_stands_in_depends_on_nothing_but_the_image(spoilt: Path, prefetch: int) -> None:
+def test_the_replacement_depends_on_the_image_alone(spoilt: Path, prefetch: int) -> None:
     unbroken = trained(dali(spoilt, on_corrupt="skip"), 1, 6)
     spec = Dali(threads=1, read_threads=prefetch, prefetch_batches=prefetch)
     later = trained(dali(spoilt, on_corrupt="skip", spec=spec), 4, 6)
@@ -155,15 +155,15 @@ def test_what_stands_in_depends_on_nothing_but_the_image(spoilt: Path, prefetch:
     assert_equal([joined(list(ranks)) for ranks in zip(*shares, strict=True)], unbroken)
 
 
-@pytest.mark.parametrize("rank_batch", [1, 4, 64])
+@pytest.mark.parametrize("batch_per_rank", [1, 4, 64])
 @pytest.mark.parametrize("size", [1, 3])
 def test_evaluation_counts_corrupt_images_as_errors(
-    spoilt: Path, size: int, rank_batch: int
+    spoilt: Path, size: int, batch_per_rank: int
 ) -> None:
     labels: list[int] = [0] * VAL_IMAGES
     replaced = 0
     for rank in range(size):
-        loader = dali(spoilt, part=(rank, size), on_corrupt="skip", rank_batch=rank_batch)
+        loader = dali(spoilt, part=(rank, size), on_corrupt="skip", batch_per_rank=batch_per_rank)
         with loader.evaluate() as stream:
             labels[rank::size] = joined(list(stream)).labels.tolist()
             replaced += stream.replaced
@@ -172,7 +172,7 @@ def test_evaluation_counts_corrupt_images_as_errors(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_dataset_without_a_sound_image_is_an_error(tmp_path: Path, damage: Damage) -> None:
+def test_a_dataset_without_an_intact_image_is_an_error(tmp_path: Path, damage: Damage) -> None:
     folder = make_damaged(tmp_path, dict.fromkeys(range(TRAIN_IMAGES), damage))
     loader = dali(folder, on_corrupt="skip", spec=WHOLE)
     with pytest.raises(ImageError, match="Too many in a row"):
@@ -182,7 +182,7 @@ def test_a_dataset_without_a_sound_image_is_an_error(tmp_path: Path, damage: Dam
     assert len(loader.verify()) == TRAIN_IMAGES + VAL_IMAGES + 2
 
 
-def test_one_sound_image_is_enough(tmp_path: Path) -> None:
+def test_one_intact_image_is_enough(tmp_path: Path) -> None:
     at: dict[int, Damage] = dict.fromkeys(range(TRAIN_IMAGES), "missing")
     del at[7]
     labels = trained(dali(make_damaged(tmp_path, at), on_corrupt="skip"), 1, 1)[0].labels
@@ -194,7 +194,7 @@ def test_recoveries_leave_no_threads_behind(tmp_path: Path) -> None:
     loader = dali(make_damaged(tmp_path, at), on_corrupt="skip")
     gc.collect()
     before = native_threads()
-    gc.disable()  # what waits for the garbage collector holds threads until it comes
+    gc.disable()  # uncollected decoders would keep their threads
     try:
         assert trained(loader, 1, 1)[0].labels.tolist() == [0] * BATCH
         with pytest.raises(ImageError):

@@ -1,4 +1,4 @@
-"""The pixels of a batch, from the real DALI, against PIL, torchvision and numpy."""
+"""The pixels of a batch, with the real DALI, compared with PIL, torchvision and numpy."""
 
 import io
 import tarfile
@@ -17,7 +17,7 @@ from pipeline.augment.crops import Views, training_views
 from pipeline.config.schema import PadCrop, RandomResizedCrop, ResizeCenterCrop
 from pipeline.dataset.order import BatchIndices
 from tests.support.images import Picture, encode, write_pictures
-from tests.support.loading import BATCH, SEED, dali, evaluated, joined, open_split, places, trained
+from tests.support.loading import BATCH, SEED, dali, evaluated, indices, joined, open_split, trained
 
 REAL_IMAGES = Path(__file__).parents[4] / "shared/data/imagenet-sample.tar"
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def smooth(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """Pixels with detail at every scale, as photographs have."""
+    """Pixels with detail at every scale, like a photograph."""
     random = np.random.default_rng(seed)
     pixels = np.zeros((height, width, 3))
     for cells in (2, 5, 17, 60):
@@ -35,20 +35,20 @@ def smooth(width: int, height: int, seed: int = 0) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def torchvision_view(image: Image.Image, cut: ResizeCenterCrop) -> np.ndarray:
-    mode = InterpolationMode(cut.interpolation)
-    resized = vision.resize(image, [cut.resize], interpolation=mode)
-    return np.asarray(vision.center_crop(resized, [cut.size, cut.size]))
+def torchvision_view(image: Image.Image, crop: ResizeCenterCrop) -> np.ndarray:
+    mode = InterpolationMode(crop.interpolation)
+    resized = vision.resize(image, [crop.resize], interpolation=mode)
+    return np.asarray(vision.center_crop(resized, [crop.size, crop.size]))
 
 
-def evaluation_differences(folder: Path, cut: ResizeCenterCrop) -> np.ndarray:
-    """Absolute differences to torchvision, in levels of 0 to 255: (n, size, size, 3)."""
+def evaluation_differences(folder: Path, crop: ResizeCenterCrop) -> np.ndarray:
+    """Absolute differences from torchvision, in levels of 0 to 255: (n, size, size, 3)."""
     index = open_split(folder).val
-    ours = joined(evaluated(dali(folder, evaluation=cut))).images.numpy().astype(int)
+    ours = joined(evaluated(dali(folder, evaluation=crop))).images.numpy().astype(int)
     theirs = []
     for sample in range(len(index)):
         with Image.open(index.path(sample)) as image:
-            theirs.append(torchvision_view(image.convert("RGB"), cut))
+            theirs.append(torchvision_view(image.convert("RGB"), crop))
     return np.abs(ours - np.stack(theirs))
 
 
@@ -69,22 +69,22 @@ def many_sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(folder, {"train": pictures[:1], "val": pictures})
 
 
-# Measured: mean 0.12 and 0.09, never more than 1 level.
-@pytest.mark.parametrize("cut", [ResizeCenterCrop(), ResizeCenterCrop(resize=73, size=64)])
-def test_evaluation_is_torchvisions_to_the_pixel(many_sizes: Path, cut: ResizeCenterCrop) -> None:
-    difference = evaluation_differences(many_sizes, cut)
+# Measured: mean 0.12 and 0.09, at most 1 level.
+@pytest.mark.parametrize("crop", [ResizeCenterCrop(), ResizeCenterCrop(resize=73, size=64)])
+def test_evaluation_agrees_with_torchvision(many_sizes: Path, crop: ResizeCenterCrop) -> None:
+    difference = evaluation_differences(many_sizes, crop)
     assert difference.mean() < 0.3
     assert difference.max() <= 2
 
 
-def test_bicubic_evaluation_is_torchvisions_too(many_sizes: Path) -> None:
+def test_bicubic_evaluation_agrees_with_torchvision(many_sizes: Path) -> None:
     # Measured: mean 0.14 and at most 4 levels here; 0.17 and 10 on 39 photographs.
     difference = evaluation_differences(many_sizes, ResizeCenterCrop(interpolation="bicubic"))
     assert difference.mean() < 0.5
 
 
-@pytest.mark.skipif(not REAL_IMAGES.exists(), reason="the sample of real images is not here")
-def test_evaluation_of_photographs_is_torchvisions(tmp_path: Path) -> None:
+@pytest.mark.skipif(not REAL_IMAGES.exists(), reason="the sample of real images is missing")
+def test_evaluation_of_photographs_agrees_with_torchvision(tmp_path: Path) -> None:
     pictures: list[Picture] = []
     with tarfile.open(REAL_IMAGES) as archive:
         files = [member for member in archive if member.isfile()]
@@ -102,10 +102,10 @@ def test_evaluation_of_photographs_is_torchvisions(tmp_path: Path) -> None:
     assert difference.max() <= 1
 
 
-def views_of(folder: Path, cut: RandomResizedCrop | PadCrop, at: BatchIndices) -> Views:
+def views_of(folder: Path, crop: RandomResizedCrop | PadCrop, at: BatchIndices) -> Views:
     index = open_split(folder).train
     high, wide = index.heights[at.samples], index.widths[at.samples]
-    return training_views(cut, at, seed=SEED, heights=high, widths=wide)
+    return training_views(crop, at, seed=SEED, heights=high, widths=wide)
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +121,15 @@ def lossless(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_random_crops_are_the_windows_that_were_drawn(lossless: Path) -> None:
-    cut = RandomResizedCrop(size=32)
+    crop = RandomResizedCrop(size=32)
     index = open_split(lossless).train
-    at = places(lossless, 1)
-    views = views_of(lossless, cut, at)
+    at = indices(lossless, 1)
+    views = views_of(lossless, crop, at)
     assert views.region_start is not None
     assert views.region_shape is not None
     assert views.flip is not None
     assert 0 < views.flip.sum() < BATCH
-    batch = trained(dali(lossless, cut=cut), 1, 1)[0].images.numpy().astype(int)
+    batch = trained(dali(lossless, crop=crop), 1, 1)[0].images.numpy().astype(int)
     for i, sample in enumerate(at.samples.tolist()):
         (top, left), (high, wide) = views.region_start[i], views.region_shape[i]
         with Image.open(index.path(sample)) as image:
@@ -138,18 +138,18 @@ def test_random_crops_are_the_windows_that_were_drawn(lossless: Path) -> None:
         difference = np.abs(batch[i] - (pixels[:, ::-1] if views.flip[i] else pixels))
         assert difference.mean() < 0.35
         assert (difference > 2).mean() < 1e-3
-        assert difference.max() <= 3  # of noise, which both round twice: by rows and by columns
+        assert difference.max() <= 3  # both round twice: rows and columns
 
 
 @pytest.mark.parametrize("pad", [0, 4, 30])
 def test_padded_crops_are_exact(lossless: Path, pad: int) -> None:
-    cut = PadCrop(size=48, pad=pad)
+    crop = PadCrop(size=48, pad=pad)
     index = open_split(lossless).train
-    at = places(lossless, 2)
-    views = views_of(lossless, cut, at)
+    at = indices(lossless, 2)
+    views = views_of(lossless, crop, at)
     assert views.crop_start is not None
     assert views.flip is not None
-    batch = trained(dali(lossless, cut=cut), 2, 2)[0].images.numpy()
+    batch = trained(dali(lossless, crop=crop), 2, 2)[0].images.numpy()
     around = 100
     for i, sample in enumerate(at.samples.tolist()):
         with Image.open(index.path(sample)) as image:
@@ -170,11 +170,11 @@ def stored(image: Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 @cache
-def odd_images() -> dict[str, bytes]:
-    """Images as ImageNet has some, and worse, by a word for what is odd."""
+def unusual_images() -> dict[str, bytes]:
+    """Unusual images, some as in ImageNet and some worse, by what is unusual about them."""
     colour = Image.fromarray(smooth(50, 40))
     rotated = Image.Exif()
-    rotated[0x0112] = 6  # orientation: to be turned by 90 degrees, which nobody here does
+    rotated[0x0112] = 6  # orientation: rotate by 90 degrees, which all readers here ignore
     return {
         "grey JPEG": stored(colour.convert("L"), "JPEG"),
         "CMYK JPEG": stored(colour.convert("CMYK"), "JPEG"),
@@ -192,14 +192,14 @@ def odd_images() -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("kind", odd_images())
-def test_odd_images_are_read_as_pil_reads_them(tmp_path: Path, kind: str) -> None:
-    content = odd_images()[kind]
+@pytest.mark.parametrize("kind", unusual_images())
+def test_unusual_images_are_decoded_as_by_pil(tmp_path: Path, kind: str) -> None:
+    content = unusual_images()[kind]
     with Image.open(io.BytesIO(content)) as image:
         size, pixels = image.size, np.asarray(image.convert("RGB"))
     picture = Picture("odd.JPEG", content, size)
     folder = write_pictures(tmp_path, {"train": [picture], "val": [picture]})
-    middle = ResizeCenterCrop(resize=min(size), size=min(size))  # keeps every pixel as it is
+    middle = ResizeCenterCrop(resize=min(size), size=min(size))  # changes no pixel
     top, left = (round((n - min(size)) / 2) for n in pixels.shape[:2])
     batch = evaluated(dali(folder, evaluation=middle))[0].images.numpy()
     assert np.array_equal(batch[0], pixels[top : top + min(size), left : left + min(size)])

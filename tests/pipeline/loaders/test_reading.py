@@ -1,4 +1,4 @@
-"""Where the bytes come from, and streams that end early; with the real DALI."""
+"""Files, archives and slow disks, and streams that end early; with the real DALI."""
 
 import os
 import threading
@@ -17,9 +17,9 @@ from tests.support.loading import (
     assert_equal,
     dali,
     evaluated,
+    indices,
     native_threads,
     open_split,
-    places,
     trained,
 )
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------------- files and archives
 
 
-def test_images_inside_an_archive_load_as_files_do(tmp_path: Path) -> None:
+def test_images_in_an_archive_load_like_files(tmp_path: Path) -> None:
     pictures = make_images(20, classes=20, size=(40, 32), seed=1)
     files = write_pictures(tmp_path / "files", {"train": pictures, "val": pictures[:9]}, classes=20)
     splits = {"train": {"all.bin": pictures[::-1]}, "val": {"all.bin": pictures[8::-1]}}
@@ -43,8 +43,8 @@ def test_images_inside_an_archive_load_as_files_do(tmp_path: Path) -> None:
     assert_equal(evaluated(dali(folder)), evaluated(dali(files)))
 
 
-def test_an_image_that_is_not_the_one_indexed_is_corrupt(tmp_path: Path) -> None:
-    """One bit is enough, whether or not decoders mind it."""
+def test_an_image_that_is_not_the_indexed_one_is_corrupt(tmp_path: Path) -> None:
+    """One changed bit is enough, even if it can still be decoded."""
     pictures = make_images(9, classes=9, size=(40, 32), seed=1)
     splits = {"train": {"all.bin": pictures}, "val": {"all.bin": pictures[:1]}}
     folder = write_archives(tmp_path, splits, classes=9)
@@ -56,7 +56,7 @@ def test_an_image_that_is_not_the_one_indexed_is_corrupt(tmp_path: Path) -> None
         trained(dali(folder), 1, 2)
     assert [fault.startswith(named) for fault in caught.value.faults] == [True]
     batches = trained(dali(folder, on_corrupt="skip"), 1, 3)
-    asked = [places(folder, step).samples.tolist() for step in range(1, 4)]
+    asked = [indices(folder, step).samples.tolist() for step in range(1, 4)]
     assert any(4 in samples for samples in asked)
     for batch, samples in zip(batches, asked, strict=True):
         assert batch.labels.tolist() == [5 if sample == 4 else sample for sample in samples]
@@ -70,9 +70,7 @@ def test_a_dataset_of_many_files_is_read_with_few_open(tmp_path: Path) -> None:
         assert descriptors() < before + 20
 
 
-def test_a_file_system_that_returns_less_at_a_time_is_no_fault(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_reads_are_not_a_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluated(dali(folder))
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, min(size, 100), at))
@@ -102,9 +100,9 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_stream_left_early_leaves_nothing_behind(folder: Path) -> None:
+def test_a_stream_closed_early_leaves_nothing_behind(folder: Path) -> None:
     loader = dali(folder)
-    trained(loader, 1, 2)  # what is loaded once stays
+    trained(loader, 1, 2)  # libraries stay loaded
     before = descriptors(), native_threads()
     started = time.monotonic()
     for _ in range(30):
@@ -113,7 +111,7 @@ def test_a_stream_left_early_leaves_nothing_behind(folder: Path) -> None:
             assert readers()
         assert readers() == []
     assert descriptors() == before[0]
-    assert native_threads() <= before[1] + 2  # one may take a moment to die
+    assert native_threads() <= before[1] + 2  # one may take a moment to end
     assert time.monotonic() - started < 20
 
 
@@ -122,7 +120,7 @@ class StoppedError(Exception):
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
-def test_a_stream_left_by_an_exception_is_closed(folder: Path, taken: int) -> None:
+def test_an_exception_closes_the_stream(folder: Path, taken: int) -> None:
     def leave(stream: Iterator[Batch]) -> None:
         for _ in range(taken):
             next(stream)
@@ -151,9 +149,7 @@ def test_a_decoder_that_cannot_start_leaves_no_thread(
     assert readers() == []
 
 
-def test_errors_of_the_order_come_to_the_surface(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_the_order_are_raised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(step: int, **_: object) -> None:
         raise RuntimeError(f"no step {step}")
 

@@ -1,4 +1,4 @@
-"""Group batch norm is batch norm of each group; its statistics are those of the ranks, averaged."""
+"""Group batch norm is batch norm of each group; its statistics are the average of the groups'."""
 
 import copy
 
@@ -24,7 +24,7 @@ def images(count: int, seed: int, *, height: int = 4) -> Tensor:
 
 
 def randomise(layer: nn.BatchNorm2d, seed: int) -> nn.BatchNorm2d:
-    """Give the layer weights and statistics that are not the trivial first ones."""
+    """Give the layer random weights and statistics."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
@@ -71,7 +71,9 @@ def test_running_statistics_move_to_the_mean_over_groups(
 
 @quick
 @given(groups, group_sizes, seeds)
-def test_one_rank_with_all_groups_equals_a_rank_for_each(count: int, size: int, seed: int) -> None:
+def test_one_rank_with_all_groups_equals_one_rank_per_group(
+    count: int, size: int, seed: int
+) -> None:
     together = randomise(GroupBatchNorm2d(CHANNELS, group=size), seed)
     ranks = [copy.deepcopy(together) for _ in range(count)]
     for step in range(3):
@@ -105,7 +107,7 @@ def test_evaluation_is_torchs_at_any_batch_size() -> None:
         assert torch.equal(grouped.state_dict()[name], value), name
 
 
-def test_a_checkpoint_is_torchs() -> None:
+def test_checkpoints_fit_torchs_batch_norm() -> None:
     grouped, plain = GroupBatchNorm2d(CHANNELS, group=4), nn.BatchNorm2d(CHANNELS)
     assert list(grouped.state_dict()) == list(plain.state_dict())
     grouped.load_state_dict(plain.state_dict())
@@ -121,7 +123,7 @@ def test_a_group_that_does_not_divide_the_batch_is_refused() -> None:
         assert torch.equal(layer.state_dict()[name], value), name
 
 
-def test_channels_last_goes_through() -> None:
+def test_channels_last_is_kept() -> None:
     layer = GroupBatchNorm2d(CHANNELS, group=2)
     x = images(6, seed=0)
     plain = layer(x)
@@ -134,7 +136,7 @@ def test_channels_last_goes_through() -> None:
     assert last.grad.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_bfloat16_goes_through_and_statistics_stay_float32() -> None:
+def test_bfloat16_is_kept_and_statistics_stay_float32() -> None:
     exact, rough = GroupBatchNorm2d(CHANNELS, group=2), GroupBatchNorm2d(CHANNELS, group=2)
     x = images(6, seed=0)
     expected = exact(x)
@@ -151,7 +153,7 @@ def test_bfloat16_goes_through_and_statistics_stay_float32() -> None:
     assert half.grad.dtype == torch.bfloat16
 
 
-def test_it_compiles_whole_and_to_the_same_result() -> None:
+def test_it_compiles_without_graph_breaks_to_the_same_result() -> None:
     eager = randomise(GroupBatchNorm2d(CHANNELS, group=2), seed=3)
     twin = copy.deepcopy(eager)
     compiled = torch.compile(twin, backend="aot_eager", fullgraph=True)
@@ -169,7 +171,7 @@ def test_without_a_group_the_layer_is_torchs_own() -> None:
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_never_waited_for() -> None:
+def test_it_never_waits_for_the_gpu() -> None:
     layer = GroupBatchNorm2d(CHANNELS, group=2).cuda()
     x = images(6, seed=0).cuda().bfloat16().contiguous(memory_format=torch.channels_last)
     layer(x)  # the first call may load kernels

@@ -5,43 +5,28 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torch import nn
+from torchvision import models as torchvision_models
 
-from pipeline.config.schema import Model
-from pipeline.models import build
-from pipeline.models.cifar import Unit as CifarUnit
-from pipeline.models.preact import Unit as PreactUnit
-
-SMALL = ["resnet18", "preact_resnet18", "preact_resnet50", "cifar_resnet20", "cifar_plain20"]
-
-
-def make(name: str, *, seed: int = 0, zero_init_last: bool = True) -> nn.Module:
-    model = Model(name=name, zero_init_last=zero_init_last)
-    return build(model, classes=10, generator_seed=seed)
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+from pipeline.models.blocks import PostActivation, PreActivation
+from tests.support.networks import SMALL, make, noise
 
 
 def remove_branches(network: nn.Module) -> nn.Module:
-    """The same network with every residual unit replaced by what its shortcut alone does."""
+    """The same network with every block replaced by what its shortcut alone does."""
     bare = copy.deepcopy(network)
-    for path, unit in list(bare.named_modules()):
-        match unit:
-            case BasicBlock() | Bottleneck():
-                stand_in = nn.Sequential(unit.downsample or nn.Identity(), nn.ReLU())
-            case CifarUnit():
-                stand_in = nn.Sequential(unit.shortcut, nn.ReLU())
-            case PreactUnit(projection=None):
-                stand_in = nn.Identity()
-            case PreactUnit():
-                before = [] if unit.bn1 is None else [unit.bn1, nn.ReLU()]
-                stand_in = nn.Sequential(*before, unit.projection)
+    for path, block in list(bare.named_modules()):
+        match block:
+            case PostActivation():
+                shortcut = nn.Sequential(block.downsample, nn.ReLU())
+            case PreActivation(projection=None):
+                shortcut = nn.Identity()
+            case PreActivation():
+                before = [] if block.bn1 is None else [block.bn1, nn.ReLU()]
+                shortcut = nn.Sequential(*before, block.projection)
             case _:
                 continue
-        bare.set_submodule(path, stand_in)
+        bare.set_submodule(path, shortcut)
     return bare
 
 
@@ -49,7 +34,7 @@ def remove_branches(network: nn.Module) -> nn.Module:
     "name", ["resnet18", "resnet50", "preact_resnet18", "preact_resnet50", "cifar_resnet20"]
 )
 @pytest.mark.parametrize("zero", [True, False])
-def test_residual_units_start_as_their_shortcuts_if_asked(name: str, zero: bool) -> None:
+def test_residual_blocks_start_as_their_shortcuts_if_asked(name: str, zero: bool) -> None:
     network = make(name, zero_init_last=zero)
     bare = remove_branches(network)
     x = noise(4, 3, 32, 32)
@@ -77,7 +62,7 @@ def test_convolutions_start_with_hes_deviation(name: str) -> None:
         if isinstance(module, nn.Conv2d):
             weight = module.weight.detach()
             he = math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels))
-            # Six standard errors of a deviation, and of a mean, estimated from so many weights.
+            # Six standard errors of the deviation and of the mean of this many weights.
             assert abs(weight.std() / he - 1) < 6 / math.sqrt(2 * weight.numel()), path
             assert abs(weight.mean() / he) < 6 / math.sqrt(weight.numel()), path
             assert module.bias is None, path
@@ -93,6 +78,48 @@ def test_weights_are_a_pure_function_of_the_seed(name: str) -> None:
         assert torch.equal(again[path], value), path
         if value.ndim > 1:
             assert not torch.equal(other[path], value), path
+
+
+# ------------------------------------------------------- the weights of a seed never change
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("zero", [True, False])
+def test_a_resnet_starts_as_torchvisions_from_the_same_seed(name: str, zero: bool) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        theirs = getattr(torchvision_models, name)(num_classes=10, zero_init_residual=zero)
+    expect_equal(make(name, seed=5, zero_init_last=zero), theirs)
+
+
+@pytest.mark.parametrize("name", ["cifar_resnet20", "cifar_plain20", "preact_resnet18"])
+def test_other_networks_draw_layer_by_layer(name: str) -> None:
+    """Each layer gets default weights, then He's; a pre-activation network's stem comes late."""
+    network = make(name, seed=5, zero_init_last=False)
+    expected = copy.deepcopy(network)
+    layers = [m for m in expected.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    if name.startswith("preact"):
+        layers.insert(-1, layers.pop(0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        for layer in layers:
+            layer.reset_parameters()
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    expect_equal(network, expected)
+
+
+def expect_equal(mine: nn.Module, theirs: nn.Module) -> None:
+    assert list(mine.state_dict()) == list(theirs.state_dict())
+    for path, value in theirs.state_dict().items():
+        assert torch.equal(mine.state_dict()[path], value), path
+
+
+def test_plain_networks_never_start_at_zero() -> None:
+    network = make("cifar_plain20", zero_init_last=True)
+    assert all(
+        parameter.any() for path, parameter in network.named_parameters() if "weight" in path
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 2**63 - 1])

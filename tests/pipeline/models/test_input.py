@@ -1,4 +1,4 @@
-"""The bytes of the loader reach the network as the normalised images that the papers describe."""
+"""The loader's uint8 images reach the network normalised as in the papers."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from pipeline.config.schema import Model
+from pipeline.config.schema import model_named
 from pipeline.models import build
 from pipeline.models.input import Normalized
 
@@ -15,7 +15,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def small_network() -> nn.Module:
-    return build(Model(name="cifar_resnet8"), classes=10, generator_seed=0)
+    return build(model_named("cifar_resnet8"), classes=10, generator_seed=0)
 
 
 def photographs(count: int = 4, side: int = 16) -> Tensor:
@@ -24,7 +24,7 @@ def photographs(count: int = 4, side: int = 16) -> Tensor:
 
 
 class Witness(nn.Module):
-    """Keeps what it is given, which is what a network behind `Normalized` sees."""
+    """Records its input: what `Normalized` gives to its network."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.seen = x
@@ -55,7 +55,7 @@ def test_logits_are_float32_under_autocast() -> None:
         assert wrapped(photographs()).dtype == torch.float32
 
 
-def test_memory_order_never_changes_the_result() -> None:
+def test_the_memory_layout_never_changes_the_result() -> None:
     network = small_network().eval()
     last = Normalized(network, mean=MEAN, std=STD, channels_last=True)
     first = Normalized(network, mean=MEAN, std=STD, channels_last=False)
@@ -72,7 +72,7 @@ def test_the_wrapper_adds_nothing_to_a_checkpoint() -> None:
 
 @pytest.mark.parametrize("name", ["cifar_resnet8", "preact_resnet18", "resnet18"])
 def test_a_normalised_network_compiles_without_graph_breaks(name: str) -> None:
-    model = Model(name=name, batch_norm_group=2)
+    model = model_named(name, batch_norm_group=2)
     network = build(model, classes=10, generator_seed=0)
     wrapped = Normalized(network, mean=MEAN, std=STD)
     compiled = torch.compile(copy.deepcopy(wrapped), backend="eager", fullgraph=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.schema import Model, Sgd
+from pipeline.config.schema import Sgd, model_named
 from pipeline.models import build
 from pipeline.optim.build import build_optimizer, split_parameters
 
@@ -46,7 +46,7 @@ def test_norms_are_recognised_by_their_type() -> None:
 def test_only_matrices_decay(name: str, group: int | None) -> None:
     """In a residual network, parameters with fewer than two dimensions are norms and biases."""
     with torch.device("meta"):
-        model = Model(name=name, batch_norm_group=group)
+        model = model_named(name, batch_norm_group=group)
         network = build(model, classes=10, generator_seed=0)
     decayed, exempt = split_parameters(network)
     assert all(parameter.ndim >= 2 for parameter in decayed)
@@ -56,7 +56,7 @@ def test_only_matrices_decay(name: str, group: int | None) -> None:
 
 
 def test_norms_in_shortcuts_are_exempt() -> None:
-    network = build(Model(name="resnet50"), classes=10, generator_seed=0)
+    network = build(model_named("resnet50"), classes=10, generator_seed=0)
     exempt = names(network, split_parameters(network)[1])
     shortcuts = {name for name in exempt if "downsample" in name}
     assert len(shortcuts) == 4 * 2  # a batch norm in each stage, with weight and bias

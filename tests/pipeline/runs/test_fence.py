@@ -1,4 +1,4 @@
-"""An attempt that a newer one has taken the run over from writes nothing more."""
+"""Once a newer attempt has taken over a run, older attempts write nothing."""
 
 import fcntl
 from pathlib import Path
@@ -15,29 +15,29 @@ from tests.support.snapshots import snapshot
 def test_without_a_token_there_is_no_fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN, raising=False)
     fence = Fence.around(tmp_path)
-    assert not fence.stands
+    assert not fence.is_active
     (tmp_path / OWNER).write_text("9.0.0")
     fence.expect_mine()
 
 
-def test_only_the_owner_is_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_owner_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN, "7.0.1")
     fence = Fence.around(tmp_path)
-    fence.expect_mine()  # nobody is, so far
+    fence.expect_mine()  # no attempt owns the run yet
     (tmp_path / OWNER).write_text("7.0.1\n")
     fence.expect_mine()
     (tmp_path / OWNER).write_text("7.1.0")
-    with pytest.raises(FencedOut, match=r"7\.1\.0 has taken the run over from attempt 7\.0\.1"):
+    with pytest.raises(FencedOut, match=r"7\.1\.0 has taken over the run from attempt 7\.0\.1"):
         fence.expect_mine()
 
 
-def test_the_lock_of_a_lost_node_does_not_keep_the_owner_out(
+def test_the_lock_of_a_lost_node_does_not_stop_the_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = config(tmp_path, run_dir=tmp_path / "run")
     folder = hold_once(settings)
-    with (folder / LOCK).open("a") as ghost:
-        fcntl.flock(ghost, fcntl.LOCK_EX)
+    with (folder / LOCK).open("a") as lost:
+        fcntl.flock(lost, fcntl.LOCK_EX)
         monkeypatch.delenv(TOKEN, raising=False)
         with (
             pytest.raises(ValueError, match="in use by a running process"),
@@ -50,12 +50,12 @@ def test_the_lock_of_a_lost_node_does_not_keep_the_owner_out(
             assert held == folder
 
 
-def test_a_checkpoint_of_a_ghost_is_not_written_and_disturbs_nobody(tmp_path: Path) -> None:
+def test_an_older_attempt_writes_no_checkpoint_and_disturbs_no_other(tmp_path: Path) -> None:
     (tmp_path / OWNER).write_text("7.1.0")
-    ghost, owner = (Fence(tmp_path / OWNER, token) for token in ("7.0.0", "7.1.0"))
-    under_way = tmp_path / "checkpoints" / ".step-00000002.1.tmp"
-    under_way.mkdir(parents=True)
+    older, owner = (Fence(tmp_path / OWNER, token) for token in ("7.0.0", "7.1.0"))
+    in_progress = tmp_path / "checkpoints" / ".step-00000002.1.tmp"
+    in_progress.mkdir(parents=True)
     with pytest.raises(FencedOut):
-        write_checkpoint(tmp_path / "checkpoints", snapshot(2), ghost)
-    assert list((tmp_path / "checkpoints").iterdir()) == [under_way]
+        write_checkpoint(tmp_path / "checkpoints", snapshot(2), older)
+    assert list((tmp_path / "checkpoints").iterdir()) == [in_progress]
     assert write_checkpoint(tmp_path / "checkpoints", snapshot(2), owner).exists()

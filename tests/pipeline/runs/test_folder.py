@@ -1,4 +1,4 @@
-"""A run finds its folder again, and no two processes ever hold the same one."""
+"""A run finds its folder again, and only one process at a time holds it."""
 
 import json
 import signal
@@ -43,7 +43,7 @@ def test_an_unfinished_run_of_the_same_configuration_is_continued(tmp_path: Path
     assert hold_once(mine) == hold_once(mine)
 
 
-def test_also_if_it_is_reached_by_another_path(tmp_path: Path) -> None:
+def test_a_run_is_found_through_another_path(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "runs")
     first = hold_once(config(tmp_path / "runs"))
@@ -51,7 +51,7 @@ def test_also_if_it_is_reached_by_another_path(tmp_path: Path) -> None:
     assert hold_once(config(tmp_path / "elsewhere", run_dir=first)) == first
 
 
-def test_a_run_that_failed_is_continued(tmp_path: Path) -> None:
+def test_a_failed_run_is_continued(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), hold_run_folder(config(tmp_path)) as folder:
         raise ZeroDivisionError
     assert hold_once(config(tmp_path)) == folder
@@ -64,23 +64,23 @@ def test_a_finished_run_is_not_continued(tmp_path: Path) -> None:
     assert hold_once(config(tmp_path)) != finished
 
 
-def test_a_run_that_is_held_is_not_continued(tmp_path: Path) -> None:
+def test_a_held_run_is_not_continued(tmp_path: Path) -> None:
     with ExitStack() as stack:
         held = [stack.enter_context(hold_run_folder(config(tmp_path))) for _ in range(3)]
         assert len(set(held)) == 3
     assert hold_once(config(tmp_path)) in held
 
 
-@pytest.mark.parametrize("clutter", ["file", "empty folder", "half-made folder", "locked for ever"])
-def test_clutter_is_passed_over(tmp_path: Path, clutter: str) -> None:
+@pytest.mark.parametrize("kind", ["file", "empty folder", "incomplete folder", "cannot be locked"])
+def test_other_files_and_folders_are_skipped(tmp_path: Path, kind: str) -> None:
     strange = tmp_path / "test-000000"
-    if clutter == "file":
-        strange.write_text("no folder")
+    if kind == "file":
+        strange.write_text("a file")
     else:
         strange.mkdir()
-    if clutter == "half-made folder":
+    if kind == "incomplete folder":
         (strange / f".{CONFIG_FILE}.1.tmp").write_text("name: te")
-    if clutter == "locked for ever":  # as another user's folder cannot be locked
+    if kind == "cannot be locked":  # like another user's folder, which cannot be locked
         write_whole(strange / CONFIG_FILE, (hold_once(config(tmp_path)) / CONFIG_FILE).read_bytes())
         (strange / LOCK).mkdir()
     first = hold_once(config(tmp_path))
@@ -88,22 +88,22 @@ def test_clutter_is_passed_over(tmp_path: Path, clutter: str) -> None:
     assert hold_once(config(tmp_path)) == first
 
 
-# ------------------------------------------------------------------------------- an own run_dir
+# -------------------------------------------------------------------------------------- run_dir
 
 
-def test_a_run_dir_is_made_and_continued(tmp_path: Path) -> None:
+def test_a_run_dir_is_created_and_continued(tmp_path: Path) -> None:
     mine = config(tmp_path / "runs", run_dir=tmp_path / "deep" / "mine")
     assert hold_once(mine) == hold_once(mine) == mine.run_dir
     assert not mine.runs_dir.exists()
 
 
-def test_a_finished_run_dir_is_given_with_its_result(tmp_path: Path) -> None:
+def test_a_finished_run_dir_keeps_its_result_and_configuration(tmp_path: Path) -> None:
     mine = config(tmp_path, run_dir=tmp_path / "mine")
     with hold_run_folder(mine) as folder:
         write_whole(folder / RESULT, b"{}")
     with hold_run_folder(replace(mine, tracking=Tracking(mlflow=False))) as folder:
         assert read_result(folder) == {}
-    assert load(folder / CONFIG_FILE) == mine, "what the result came from"
+    assert load(folder / CONFIG_FILE) == mine, "the configuration of the result"
 
 
 def test_a_run_dir_in_use_is_refused(tmp_path: Path) -> None:
@@ -117,18 +117,20 @@ def test_a_run_dir_in_use_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["mine", f"mine/{LOCK}"])
-def test_a_run_dir_that_cannot_be_had_is_refused(tmp_path: Path, obstacle: str) -> None:
+def test_a_run_dir_that_cannot_be_created_or_locked_is_refused(
+    tmp_path: Path, obstacle: str
+) -> None:
     place = tmp_path / obstacle
     if obstacle == "mine":
         place.write_text("a file")
     else:
         place.mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"run_dir=.*/mine cannot be made or locked: "):
+    with pytest.raises(ValueError, match=r"run_dir=.*/mine cannot be created or locked: "):
         hold_once(config(tmp_path, run_dir=tmp_path / "mine"))
 
 
-def test_a_checkpoint_is_no_run_dir_and_stays_as_it_is(tmp_path: Path) -> None:
-    """Nor is an average of some, which lies beside runs and has the configuration of one."""
+def test_a_checkpoint_is_refused_as_run_dir_and_stays_unchanged(tmp_path: Path) -> None:
+    """So is an average, which is beside the runs and has the configuration of one."""
     mine = config(tmp_path)
     run = hold_once(mine)
     content = {CONFIG_FILE: (run / CONFIG_FILE).read_text()}
@@ -160,7 +162,7 @@ with hold_run_folder(settings) as folder:
 
 @contextmanager
 def holders(recipe: Path, count: int) -> Generator[list[subprocess.Popen[str]]]:
-    """Processes that each hold a folder for this recipe from their first line of input on."""
+    """Processes that each hold a folder for this recipe after their first line of input."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(recipe)],
@@ -191,7 +193,7 @@ def folder_of(process: subprocess.Popen[str]) -> Path:
 
 
 def test_two_processes_never_hold_the_same_folder(tmp_path: Path) -> None:
-    """Nor does a folder stay held when its process is killed."""
+    """A killed process releases its folder."""
     mine = config(tmp_path / "runs")
     recipe = hold_once(mine) / CONFIG_FILE
     with holders(recipe, 4) as processes:
@@ -205,10 +207,10 @@ def test_two_processes_never_hold_the_same_folder(tmp_path: Path) -> None:
         assert hold_once(mine) == folders[2]
 
 
-# -------------------------------------------------------------------------------- whole files
+# ---------------------------------------------------------------------------------- replaced files
 
 
-def test_a_small_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_result_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     for number in (1, 2):
         write_whole(path, json.dumps({"n": number}).encode())

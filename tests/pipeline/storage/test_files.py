@@ -1,4 +1,4 @@
-"""Files against what was indexed, and how many of them stay open."""
+"""Files are compared with the index, and only so many of them stay open."""
 
 import os
 import resource
@@ -24,7 +24,7 @@ def touch(path: Path) -> None:
 
 
 def replace(path: Path) -> None:
-    """Other content of the same size, written later."""
+    """Write other content of the same size, later."""
     path.write_bytes(b"x" * path.stat().st_size)
     touch(path)
 
@@ -42,21 +42,21 @@ def archives(tmp_path: Path) -> Index:
 # -------------------------------------------------------------------------------------- faults
 
 
-def test_what_is_as_it_was_indexed_has_no_fault(files: Index) -> None:
+def test_unchanged_files_have_no_faults(files: Index) -> None:
     assert file_faults(files) == []
 
 
-def test_missing_cut_and_longer_files_are_named(files: Index) -> None:
-    missing, cut, longer = (files.path(sample) for sample in (1, 4, 6))
-    size = cut.stat().st_size
+def test_missing_truncated_and_longer_files_are_reported(files: Index) -> None:
+    missing, truncated, longer = (files.path(sample) for sample in (1, 4, 6))
+    size = truncated.stat().st_size
     missing.unlink()
-    os.truncate(cut, 99)
+    os.truncate(truncated, 99)
     with longer.open("ab") as stream:
         stream.write(b"more")
     faults = {line.partition(": ")[0]: line.partition(": ")[2] for line in file_faults(files)}
-    assert list(faults) == sorted(map(str, (missing, cut, longer)))
+    assert list(faults) == sorted(map(str, (missing, truncated, longer)))
     assert faults[str(missing)] == "No such file or directory"
-    assert f"has 99 bytes, but {size:,} when it was indexed" in faults[str(cut)]
+    assert f"has 99 bytes, but had {size:,} when it was indexed" in faults[str(truncated)]
     assert f"has {size_of(files, 6) + 4:,} bytes, but" in faults[str(longer)]
 
 
@@ -64,14 +64,14 @@ def size_of(index: Index, sample: int) -> int:
     return int(index.sizes[sample])
 
 
-def test_a_copied_file_is_no_fault(files: Index, archives: Index) -> None:
+def test_a_copied_file_is_not_a_fault(files: Index, archives: Index) -> None:
     for index in (files, archives):
         for name in index.files.to_pylist():
             touch(index.root / name)
         assert file_faults(index) == []
 
 
-def test_replaced_files_are_found_by_their_content(files: Index, archives: Index) -> None:
+def test_replaced_files_are_detected_by_their_content(files: Index, archives: Index) -> None:
     for index in (files, archives):
         for sample in (0, len(index) - 1):
             replace(index.path(sample))
@@ -81,8 +81,8 @@ def test_replaced_files_are_found_by_their_content(files: Index, archives: Index
         assert all("its content is not what was indexed" in fault for fault in faults)
 
 
-def test_an_archive_that_was_packed_anew_is_found(archives: Index) -> None:
-    """The same images at other places: no longer and no shorter, but nothing is where it was."""
+def test_an_archive_that_was_packed_again_is_detected(archives: Index) -> None:
+    """The same size and images, at other offsets."""
     path = archives.path(0)
     content = path.read_bytes()
     path.write_bytes(content[1:] + content[:1])
@@ -91,7 +91,7 @@ def test_an_archive_that_was_packed_anew_is_found(archives: Index) -> None:
     assert fault.startswith(f"{path}: its content is not what was indexed")
 
 
-def test_few_images_are_read_of_many_files_and_few_of_a_large_one(
+def test_the_number_of_images_read_is_limited_per_file_and_in_all(
     tmp_path: Path, archives: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = Index.open(make_dataset(tmp_path / "many", train=400, val=1), "train")
@@ -115,7 +115,7 @@ def test_few_images_are_read_of_many_files_and_few_of_a_large_one(
     assert {min(reads), max(reads)} == {int(archives.offsets[first[at]]) for at in (0, -1)}
 
 
-def test_the_samples_of_a_file_are_those_that_lie_in_it(archives: Index) -> None:
+def test_samples_in_a_file_are_sorted_by_offset(archives: Index) -> None:
     for file in range(len(archives.files)):
         samples = samples_in(archives, file)
         assert sorted(samples) == np.flatnonzero(archives.file_ids == file).tolist()
@@ -126,7 +126,7 @@ def test_the_samples_of_a_file_are_those_that_lie_in_it(archives: Index) -> None
 
 
 @pytest.mark.parametrize("at", [0, 1, -1])
-def test_one_changed_bit_is_noticed(archives: Index, at: int) -> None:
+def test_one_changed_bit_is_detected(archives: Index, at: int) -> None:
     sample = 17
     offset, size = int(archives.offsets[sample]), int(archives.sizes[sample])
     everything = np.arange(len(archives))
@@ -150,7 +150,7 @@ def test_bytes_between_images_do_not_matter(archives: Index) -> None:
 
 
 def open_below(folder: Path) -> int:
-    """How many descriptors of this process are of files below `folder`."""
+    """How many files below `folder` this process has open."""
     links = (each for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
     return sum(os.path.realpath(link).startswith(f"{folder}/") for link in links)
 
@@ -186,7 +186,7 @@ def test_threads_share_descriptors_within_the_limit(tmp_path: Path, limit: int) 
     assert open_below(tmp_path) == 0
 
 
-def test_the_file_used_last_stays_open(tmp_path: Path) -> None:
+def test_the_most_recently_used_file_stays_open(tmp_path: Path) -> None:
     for name in "012":
         (tmp_path / name).touch()
     opened = OpenFiles(lambda file: tmp_path / str(file), 2)
@@ -228,7 +228,7 @@ def test_more_shards_than_the_process_may_open(tmp_path: Path) -> None:
     assert [int(limit) for limit in done.stdout.split()] == [2 * 400 + 512, 300]
 
 
-def test_no_more_is_asked_of_the_system_than_is_needed() -> None:
+def test_the_limit_is_raised_no_further_than_needed() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert grant_open_files(1) == 1
     assert grant_open_files(0) == 0

@@ -1,4 +1,4 @@
-"""A node's own copy of the images: whole, proved, made once, and no different to train from."""
+"""A node's own copy of the images: complete, verified and made once."""
 
 import os
 import shutil
@@ -17,6 +17,7 @@ from pipeline.distributed.world import World
 from pipeline.storage import copying, staging
 from pipeline.storage.files import file_faults
 from pipeline.storage.staging import stage_on_each_node, stage_split
+from pipeline.system import progress
 from tests.support.archives import make_archives, spoil, write_archives
 from tests.support.images import make_dataset, make_images
 from tests.support.loading import open_split
@@ -33,11 +34,11 @@ def archives(tmp_path: Path) -> Path:
     return make_archives(tmp_path / "archives", images=60, shards=4)
 
 
-# ------------------------------------------------------------------------------------ what it is
+# --------------------------------------------------------------------------------------- copies
 
 
 @pytest.mark.parametrize("kind", ["files", "archives", "archives in parts"])
-def test_a_stage_holds_the_files_under_their_names(
+def test_a_stage_has_the_files_under_their_names(
     tmp_path: Path, stage: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind == "files":
@@ -48,7 +49,7 @@ def test_a_stage_holds_the_files_under_their_names(
         monkeypatch.setattr(copying, "PART_BYTES", 3001)
         monkeypatch.setattr(copying, "BLOCK_BYTES", 700)
     own = open_split(folder)
-    (own.train.root / "stray").write_text("no image lies in it")
+    (own.train.root / "stray").write_text("a file without images")
     there = staged(folder, stage)
     name = own.train.manifest.fingerprint[:16]
     assert there.train.root == there.val.root == stage / name
@@ -61,7 +62,7 @@ def test_a_stage_holds_the_files_under_their_names(
     assert file_faults(there.train) == file_faults(there.val) == []
 
 
-def test_a_file_that_both_halves_share_is_copied_once(tmp_path: Path, stage: Path) -> None:
+def test_a_file_shared_by_both_halves_is_copied_once(tmp_path: Path, stage: Path) -> None:
     pictures = make_images(20, classes=3, size=(40, 32), seed=0)
     splits = {"train": {"all.bin": pictures[:13]}, "val": {"all.bin": pictures[13:]}}
     folder = write_archives(tmp_path / "data", splits)
@@ -75,7 +76,7 @@ def test_a_file_that_both_halves_share_is_copied_once(tmp_path: Path, stage: Pat
         staged(folder, stage)
 
 
-def test_datasets_lie_side_by_side(tmp_path: Path, stage: Path) -> None:
+def test_two_datasets_share_a_stage(tmp_path: Path, stage: Path) -> None:
     folders = [make_archives(tmp_path / str(n), images=9, shards=2, seed=n) for n in range(2)]
     first, second = (staged(folder, stage) for folder in folders)
     before = identities(first)
@@ -83,15 +84,17 @@ def test_datasets_lie_side_by_side(tmp_path: Path, stage: Path) -> None:
     assert identities(staged(folders[0], stage)) == before
 
 
-def test_relative_paths(tmp_path: Path, archives: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_work(
+    tmp_path: Path, archives: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     there = staged(Path("archives"), Path("local"))
     assert all((tmp_path / path).is_file() for path in paths(there))
     assert identities(staged(archives, tmp_path / "local")) == identities(there)
 
 
-def test_images_that_were_moved(tmp_path: Path, archives: Path, stage: Path) -> None:
-    """To where times of modification are others: what counts is what was indexed."""
+def test_moved_images_can_be_staged(tmp_path: Path, archives: Path, stage: Path) -> None:
+    """The move changed the modification times; the copies get the indexed ones."""
     moved = shutil.copytree(archives / "shards", tmp_path / "moved", copy_function=shutil.copyfile)
     shutil.rmtree(archives / "shards")
     split = Split(*(Index.open(archives, half, moved) for half in ("train", "val")))
@@ -99,7 +102,7 @@ def test_images_that_were_moved(tmp_path: Path, archives: Path, stage: Path) -> 
     assert file_faults(there.train) == []
 
 
-def test_random_images_need_no_stage(archives: Path, stage: Path) -> None:
+def test_synthetic_images_are_not_staged(archives: Path, stage: Path) -> None:
     split = open_split(archives)
     data = Data(dir=archives, stage=stage, loader=Synthetic())
     assert stage_on_each_node(data, split, World()) is split
@@ -107,24 +110,24 @@ def test_random_images_need_no_stage(archives: Path, stage: Path) -> None:
     assert not stage.exists()
 
 
-# ------------------------------------------------------------------------------------- used again
+# ---------------------------------------------------------------------------------------- reuse
 
 
-def test_what_is_there_is_used_without_the_source(archives: Path, stage: Path) -> None:
+def test_existing_copies_are_used_without_the_source(archives: Path, stage: Path) -> None:
     before = identities(staged(archives, stage))
     shutil.rmtree(archives / "shards")
     there = staged(archives, stage)
     assert identities(there) == before
     paths(there)[2].unlink()
-    with pytest.raises(ValueError, match=r"cannot be read to be staged \(No such file"):
+    with pytest.raises(ValueError, match=r"cannot be read to stage it \(No such file"):
         staged(archives, stage)
 
 
-def test_only_what_is_missing_or_of_another_time_is_copied(archives: Path, stage: Path) -> None:
+def test_only_missing_or_changed_files_are_copied(archives: Path, stage: Path) -> None:
     there = staged(archives, stage)
     before = identities(there)
-    cut, old = paths(there)[0], paths(there)[3]
-    os.truncate(cut, 99)
+    truncated, old = paths(there)[0], paths(there)[3]
+    os.truncate(truncated, 99)
     os.utime(old, ns=(0, 10**18))
     after = identities(staged(archives, stage))
     changed = [one != other for one, other in zip(before, after, strict=True)]
@@ -158,7 +161,7 @@ print(sum(copied), *(file.stat().st_ino for file in files))
 
 
 def start_staging(folder: Path, stage: Path, *, delay: float) -> subprocess.Popen[str]:
-    """Start a slow copier; it waits for `let_go`."""
+    """Start a slow copier that waits for `let_go`."""
     return subprocess.Popen(
         [sys.executable, "-c", STAGE, str(folder), str(stage), str(delay)],
         stdin=subprocess.PIPE,
@@ -176,7 +179,7 @@ def let_go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def test_processes_that_stage_at_once_copy_once(archives: Path, stage: Path) -> None:
+def test_concurrent_processes_copy_once(archives: Path, stage: Path) -> None:
     processes = [start_staging(archives, stage, delay=0.02) for _ in range(2)]
     for process in processes:
         let_go(process)
@@ -189,7 +192,7 @@ def test_processes_that_stage_at_once_copy_once(archives: Path, stage: Path) -> 
 
 
 def wait_for_half(stage: Path, process: subprocess.Popen[str]) -> list[Path]:
-    """Wait until a file is whole and another is on its way; return the whole ones."""
+    """Wait until one file is complete and another in progress; return the complete ones."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
@@ -201,7 +204,7 @@ def wait_for_half(stage: Path, process: subprocess.Popen[str]) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_copier_that_is_stopped_leaves_what_is_whole(
+def test_a_stopped_copier_leaves_complete_files(
     archives: Path, stage: Path, number: signal.Signals
 ) -> None:
     process = start_staging(archives, stage, delay=0.05)
@@ -222,16 +225,17 @@ def test_a_copier_that_is_stopped_leaves_what_is_whole(
         assert copy.read_bytes() == mine.read_bytes()
 
 
-# ------------------------------------------------------------------------------------- what it says
+# ------------------------------------------------------------------------------------- progress
 
 
-def test_the_log_says_how_far_it_is(
+def test_progress_is_printed(
     archives: Path,
     stage: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(staging, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "QUICK_BYTES", 0)
     staged(archives, stage)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5

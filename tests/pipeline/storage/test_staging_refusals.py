@@ -1,4 +1,4 @@
-"""What is not staged, and why; nothing half-written stays behind."""
+"""What cannot be staged, and why; no partial file is left behind."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def archives(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("part_bytes", [copying.PART_BYTES, 3001])
-def test_an_archive_that_is_not_what_was_indexed_is_not_staged(
+def test_an_archive_with_other_content_is_not_staged(
     archives: Path, stage: Path, part_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(copying, "PART_BYTES", part_bytes)
@@ -48,26 +48,26 @@ def test_an_archive_of_another_size_is_not_staged(archives: Path, stage: Path) -
     path = open_split(archives).val.path(0)
     size = path.stat().st_size
     os.truncate(path, 99)
-    with pytest.raises(ValueError, match=f"has 99 bytes, but {size:,} when it was indexed"):
+    with pytest.raises(ValueError, match=f"has 99 bytes, but had {size:,} when it was indexed"):
         staged(archives, stage)
 
 
-def test_a_stage_inside_the_dataset(archives: Path) -> None:
+def test_a_stage_inside_the_dataset_is_refused(archives: Path) -> None:
     root = archives / "shards"
     for inside in (root, root / "deep" / "er"):
-        with pytest.raises(ValueError, match="lies inside the dataset's own folder"):
+        with pytest.raises(ValueError, match="is inside the dataset's own folder"):
             staged(archives, inside)
     assert not (root / "deep").exists()
 
 
-def test_a_stage_that_is_no_folder(archives: Path, tmp_path: Path) -> None:
+def test_a_stage_that_is_not_a_folder_is_refused(archives: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for wrong in (tmp_path / "file", Path("/proc/stage")):
         with pytest.raises(ValueError, match=f"data.stage={wrong} cannot be used"):
             staged(archives, wrong)
 
 
-def test_a_disk_that_cannot_be_written(
+def test_a_disk_that_cannot_be_written_is_reported(
     archives: Path, stage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> int:
@@ -79,11 +79,11 @@ def test_a_disk_that_cannot_be_written(
     assert everything(stage) == [f"{open_split(archives).train.manifest.fingerprint[:16]}.lock"]
 
 
-def test_names_that_lead_elsewhere_are_not_staged(tmp_path: Path, stage: Path) -> None:
+def test_names_that_point_outside_the_root_are_not_staged(tmp_path: Path, stage: Path) -> None:
     pictures = make_images(9, classes=3, size=(40, 32), seed=0)
     splits = {"train": {"../beside.bin": pictures}, "val": {"val.bin": pictures}}
     folder = write_archives(tmp_path / "data", splits)
-    with pytest.raises(ValueError, match=r"\.\./beside\.bin lies outside of its root"):
+    with pytest.raises(ValueError, match=r"\.\./beside\.bin is outside the dataset's root"):
         staged(folder, stage)
     assert not (stage / "beside.bin").exists()
 
@@ -103,7 +103,7 @@ def small_disk(tmp_path: Path) -> Generator[Path, None, None]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_disk_that_is_too_small_is_known_before_copying(
+def test_a_disk_that_is_too_small_is_reported_before_copying(
     archives: Path, stage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(archives)
@@ -116,7 +116,7 @@ def test_a_disk_that_is_too_small_is_known_before_copying(
     assert len(everything(stage)) == 1
 
 
-def test_a_disk_that_fills_up_keeps_what_is_whole(
+def test_a_full_disk_keeps_complete_files(
     archives: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match=r"has 0\.\d MB free, but .* needs 0\.\d MB more"):
@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_keeps_what_is_whole(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=10**9))
         patch.setattr(copying, "FILES_AT_ONCE", 1)
-        with pytest.raises(ValueError, match=r"takes no more \(No space left on device\)"):
+        with pytest.raises(ValueError, match=r"is full \(No space left on device\)"):
             staged(archives, small_disk)
     whole = {path: path.stat().st_ino for path in small_disk.glob("*/*/*.bin")}
     assert whole

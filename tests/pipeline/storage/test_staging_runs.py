@@ -1,4 +1,4 @@
-"""Runs that read from a stage: the same as those that do not, on any number of ranks."""
+"""Runs that read from a stage give the same results as runs that do not."""
 
 import subprocess
 import sys
@@ -82,8 +82,8 @@ def test_a_dry_run_stages_nothing(
     recipe: Path, stage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert submit(["--dry-run", "--local", "--ranks", "1", str(recipe), f"data.stage={stage}"]) == 0
-    assert f"on each node:    0.0 GB in {stage}/" in capsys.readouterr().out
+    assert f"staging:         0.0 GB per node, in {stage}/" in capsys.readouterr().out
     assert not stage.exists()
     inside = recipe.parent / "data" / "shards" / "stage"
     assert submit(["--dry-run", "--local", str(recipe), f"data.stage={inside}"]) == 2
-    assert "lies inside the dataset's own folder" in capsys.readouterr().err
+    assert "is inside the dataset's own folder" in capsys.readouterr().err

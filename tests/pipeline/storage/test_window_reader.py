@@ -1,4 +1,4 @@
-"""The windowed order end to end: what is read ahead, when and by whom; with the real DALI."""
+"""The windowed order end to end: what is prefetched, when, by which rank; with the real DALI."""
 
 import os
 import threading
@@ -44,7 +44,7 @@ SMALL = Windowed(shard_images=4, window_shards=2)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two archives sorted by class, with a little between the images, and a long gap in one."""
+    """Two archives sorted by class, with small gaps between the images and one long gap."""
     folder = tmp_path_factory.mktemp("archives")
     splits = {
         split: [sample for half in (0, 1) for sample in archive(folder, split, half, count)]
@@ -80,7 +80,7 @@ def dataset(folder: Path, splits: dict[str, list[Sample]]) -> Dataset:
 def loader(folder: Path, world: World = ALONE, spec: Windowed = SMALL, batch: int = 7) -> Loader:
     data = Data(dir=folder, train=TRAIN, eval=EVAL, order=spec, loader=Dali(threads=1))
     return open_loader(
-        data, open_split(folder), seed=SEED, global_batch=BATCH, rank_batch=batch, world=world
+        data, open_split(folder), seed=SEED, global_batch=BATCH, batch_per_rank=batch, world=world
     )
 
 
@@ -96,8 +96,8 @@ def window_threads() -> list[str]:
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
-def test_ranks_side_by_side_are_the_global_batch(folder: Path, lanes: int) -> None:
-    """With fewer ranks than lanes, as many, and more: the order depends on the lanes alone."""
+def test_the_slices_of_all_ranks_form_the_global_batch(folder: Path, lanes: int) -> None:
+    """With fewer, as many and more ranks than lanes: the order depends on the lanes alone."""
     spec = replace(SMALL, lanes=lanes)
     whole = trained(loader(folder, spec=spec), 1, 9)  # over more than two epochs
     for size in (2, 4):
@@ -106,7 +106,7 @@ def test_ranks_side_by_side_are_the_global_batch(folder: Path, lanes: int) -> No
         assert_equal([joined(list(parts)) for parts in zip(*shares, strict=True)], whole)
 
 
-def test_a_stream_holds_what_the_order_says_wherever_it_starts(folder: Path) -> None:
+def test_a_stream_follows_the_order_wherever_it_starts(folder: Path) -> None:
     index = open_split(folder).train
     places = [order(index, SMALL).training_places(step) for step in range(1, 10)]
     unbroken = trained(loader(folder), 1, 9)
@@ -118,7 +118,7 @@ def test_a_stream_holds_what_the_order_says_wherever_it_starts(folder: Path) -> 
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_evaluation_goes_through_the_storage_once(folder: Path, size: int) -> None:
+def test_evaluation_reads_each_image_once_in_storage_order(folder: Path, size: int) -> None:
     index = open_split(folder).val
     ranks = [World(rank=rank, size=size) for rank in range(size)]
     labels = [
@@ -131,7 +131,7 @@ def test_evaluation_goes_through_the_storage_once(folder: Path, size: int) -> No
     assert loader(folder, ranks[0]).verify() == []
 
 
-def test_a_stream_left_early_leaves_nothing_behind(folder: Path) -> None:
+def test_a_stream_closed_early_leaves_nothing_behind(folder: Path) -> None:
     files = len(list(Path("/proc/self/fd").iterdir()))
     for taken in (0, 1, 7) * 5:
         with loader(folder).train(range(1, 1_000_000)) as stream:
@@ -142,7 +142,7 @@ def test_a_stream_left_early_leaves_nothing_behind(folder: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) <= files + 2  # mapped indexes
 
 
-def test_a_stream_that_waits_for_a_slow_disk_can_be_left(
+def test_a_stream_that_waits_for_a_slow_disk_can_be_closed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck, release = threading.Event(), threading.Event()
@@ -160,7 +160,7 @@ def test_a_stream_that_waits_for_a_slow_disk_can_be_left(
     assert window_threads() == []
 
 
-def test_what_cannot_be_read_ahead_is_left_to_the_real_read(tmp_path: Path) -> None:
+def test_files_that_cannot_be_prefetched_are_reported_by_the_sample_reader(tmp_path: Path) -> None:
     samples = archive(tmp_path, "train", 0, 25)
     write_dataset(tmp_path, dataset(tmp_path, {"train": samples, "val": samples}))
     healthy = trained(loader(tmp_path), 1, 2)
@@ -170,17 +170,17 @@ def test_what_cannot_be_read_ahead_is_left_to_the_real_read(tmp_path: Path) -> N
         trained(lost, 1, 2)
     os.truncate(tmp_path / "moved", 1000)
     (tmp_path / "moved").rename(tmp_path / "train0.bin")
-    with pytest.raises(ImageError, match="bytes are there"):
+    with pytest.raises(ImageError, match="the file ends after"):
         trained(lost, 1, 2)
     assert window_threads() == []
     assert len(healthy) == 2
 
 
-# ------------------------------------------------------------------------------- what is read when
+# ------------------------------------------------------------------------------------- prefetch
 
 
 class ReadBytes:
-    """Which bytes of which file were read ahead so far."""
+    """Counts how often each byte of each file was prefetched."""
 
     def __init__(self, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
         self._index = index
@@ -195,10 +195,10 @@ class ReadBytes:
             return got
 
         monkeypatch.setattr(os, "preadv", read)
-        monkeypatch.setattr(module, "GAP_BYTES", 512)  # images of others are not worth it
+        monkeypatch.setattr(module, "GAP_BYTES", 512)  # do not read the images of other windows
 
     def of_samples(self, samples: NDArray[np.int64]) -> list[int]:
-        """How often all of each sample was read."""
+        """How often each sample was read completely."""
         starts, sizes = self._index.offsets[samples], self._index.sizes[samples]
         files = self._index.file_ids[samples]
         return [
@@ -218,7 +218,7 @@ def reading(index: Index, spec: Windowed, steps: range, world: World = ALONE) ->
 
 @pytest.mark.parametrize("lanes", [1, 2, 4])
 @pytest.mark.parametrize("first", [1, 3])
-def test_images_are_read_before_their_step_and_at_most_a_window_ahead(
+def test_images_are_prefetched_before_their_step_and_at_most_a_window_ahead(
     folder: Path, monkeypatch: pytest.MonkeyPatch, lanes: int, first: int
 ) -> None:
     index, spec, steps = open_split(folder).train, replace(SMALL, lanes=lanes), range(first, 5)
@@ -228,7 +228,7 @@ def test_images_are_read_before_their_step_and_at_most_a_window_ahead(
         for step in reader.follow(steps):
             used = order(index, spec).training_places(step).samples
             assert min(read.of_samples(used)) >= 1
-            time.sleep(0.03)  # for whoever reads on without asking
+            time.sleep(0.03)  # a reader that is too early would read now
             allowed = index.stored[_storage(w for w in windows if w.read_from_step <= step)]
             others = np.setdiff1d(index.stored, allowed)
             assert not any(read.of_samples(others))
@@ -240,7 +240,7 @@ def _storage(windows: Iterable[Window]) -> NDArray[np.int64]:
     return np.concatenate([np.arange(begin, end) for begin, end in runs])
 
 
-def test_ranks_of_a_node_read_a_lane_together(
+def test_ranks_of_a_node_share_the_reads_of_a_lane(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 1000)
@@ -257,7 +257,7 @@ def test_ranks_of_a_node_read_a_lane_together(
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 12))
 @settings(deadline=None)
-def test_every_window_is_read_once_by_the_ranks_of_a_node(
+def test_the_ranks_of_a_node_read_every_window_once(
     nodes: int, local_size: int, lanes: int
 ) -> None:
     size = nodes * local_size
@@ -275,11 +275,11 @@ def test_every_window_is_read_once_by_the_ranks_of_a_node(
             assert sorted(set(of_lane)) == every
 
 
-def test_neighbours_are_read_in_one_run_and_long_gaps_are_left_out(folder: Path) -> None:
+def test_neighbours_are_read_together_and_long_gaps_are_skipped(folder: Path) -> None:
     index = open_split(folder).train
     whole = Window(0, 1, 1, 1, np.array([[0, len(index)]]))
     ranges = byte_ranges(index, whole)
-    assert ranges.files.tolist() == [0, 0, 1, 1]  # a gap in the middle of each archive
+    assert ranges.files.tolist() == [0, 0, 1, 1]  # each archive has a long gap in the middle
     gap = ranges.starts[1] - ranges.ends[0]
     assert gap == module.GAP_BYTES + 1
     assert ranges.starts[0] == ranges.starts[2] == 512

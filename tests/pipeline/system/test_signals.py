@@ -1,4 +1,4 @@
-"""Signals that ask to stop are heard whatever the main thread does, and a second one is obeyed."""
+"""Stop signals are received whatever the main thread does; a second one ends the process."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 SECONDS = 20
 DEADLOCK = """
 import ctypes
-def deadlock():  # in native code, which no signal interrupts
+def deadlock():  # in native code that no signal interrupts
     mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex), lock(mutex)
 """
@@ -31,7 +31,7 @@ def say(word):
 
 
 def start(script: str) -> "subprocess.Popen[str]":
-    """Start a script; it has said `ready` when this returns."""
+    """Start a script and wait until it prints `ready`."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM + DEADLOCK + script],
         stdout=subprocess.PIPE,
@@ -50,7 +50,7 @@ def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_before_the_first_step_it_ends_at_once(number: signal.Signals) -> None:
+def test_a_signal_before_the_first_step_ends_the_process(number: signal.Signals) -> None:
     process = start("with StopSignals():\n    say('ready')\n    deadlock()\n")
     process.send_signal(number)
     code, said = end(process)
@@ -59,7 +59,7 @@ def test_before_the_first_step_it_ends_at_once(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_and_while_the_program_is_loading(number: signal.Signals) -> None:
+def test_a_signal_during_imports_ends_the_process(number: signal.Signals) -> None:
     process = start("signals.leave_at_once()\nsay('ready')\nwhile True: time.sleep(1)\n")
     process.send_signal(number)
     assert end(process) == (STOPPED, "")
@@ -78,7 +78,9 @@ with StopSignals() as stop:
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_it_is_heard_while_the_main_thread_is_in_native_code(number: signal.Signals) -> None:
+def test_a_signal_is_received_while_the_main_thread_is_in_native_code(
+    number: signal.Signals,
+) -> None:
     process = start(HELD.format("deadlock()"))
     process.send_signal(number)
     assert process.stdout is not None
@@ -88,7 +90,7 @@ def test_it_is_heard_while_the_main_thread_is_in_native_code(number: signal.Sign
     process.communicate()
 
 
-def test_the_second_one_ends_the_process_and_an_echo_of_the_first_does_not() -> None:
+def test_a_second_signal_ends_the_process_but_a_quick_repetition_does_not() -> None:
     process = start(HELD.format("deadlock()"))
     process.send_signal(signal.SIGUSR2)
     assert process.stdout is not None
@@ -103,15 +105,15 @@ def test_the_second_one_ends_the_process_and_an_echo_of_the_first_does_not() -> 
 
 
 @pytest.mark.parametrize(("reached", "code"), [(False, STOPPED), (True, 0)])
-def test_a_step_that_does_not_end_is_not_waited_for(reached: bool, code: int) -> None:
+def test_a_step_that_does_not_end_in_time_ends_the_process(reached: bool, code: int) -> None:
     wait = "stop.reached(); time.sleep(2)" if reached else "deadlock()"
     process = start("signals.REACH_SECONDS = 0.5\n" + HELD.format(wait))
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == code
 
 
-def test_who_cannot_say_why_leaves_all_the_same() -> None:
-    """Its standard error is a pipe that nobody empties, where its main thread waits to write."""
+def test_a_blocked_standard_error_does_not_keep_the_process_alive() -> None:
+    """Standard error is a full pipe, and the main thread is waiting to write to it."""
     process = start(
         "os.set_blocking(2, False)\n"
         "try:\n    while True: os.write(2, bytes(65536))\n"
@@ -126,7 +128,7 @@ def test_who_cannot_say_why_leaves_all_the_same() -> None:
         process.communicate()
 
 
-def test_all_is_put_back_afterwards() -> None:
+def test_handlers_are_restored_afterwards() -> None:
     before = [signal.getsignal(number) for number in STOPS]
     threads = threading.active_count()
     reader, writer = os.pipe()
@@ -154,7 +156,7 @@ def test_all_is_put_back_afterwards() -> None:
         os.close(writer)
 
 
-def test_outside_the_main_thread_it_hears_nothing_and_disturbs_nothing() -> None:
+def test_outside_the_main_thread_handlers_stay_as_they_are() -> None:
     before = [signal.getsignal(number) for number in STOPS]
     seen: list[bool] = []
 

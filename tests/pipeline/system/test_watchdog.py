@@ -1,4 +1,4 @@
-"""A process that hangs is ended, wherever it hangs, and its stacks tell where; others are left."""
+"""A process that hangs is ended, wherever it hangs, and its stacks are kept."""
 
 import os
 import signal
@@ -26,18 +26,18 @@ def wait_for_ever():  # in native code
     mutex, lock = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex), lock(mutex)
 
-def a_thread_of_ours():
+def another_thread():
     threading.Event().wait()
 
 def hang():
-    threading.Thread(target=a_thread_of_ours, daemon=True).start()
+    threading.Thread(target=another_thread, daemon=True).start()
     wait_for_ever()
 
-def told(message):
-    (HERE / "told").write_text(message)
+def on_hang(message):
+    (HERE / "message").write_text(message)
 
 with Watchdog({minutes}) as dog:
-    dog.stacks, dog.tell = HERE / "stacks" / "rank-3.txt", told
+    dog.stacks, dog.on_hang = HERE / "stacks" / "rank-3.txt", on_hang
 """
 
 
@@ -59,10 +59,10 @@ def test_a_process_that_hangs_is_ended_and_its_stacks_are_kept(tmp_path: Path) -
     code, said = end(start(tmp_path, "dog.expect_step()\nhang()"))
     assert code == HUNG == 86
     stacks = (tmp_path / "stacks" / "rank-3.txt").read_text()
-    for function in ("wait_for_ever", "a_thread_of_ours", "_watch"):
+    for function in ("wait_for_ever", "another_thread", "_watch"):
         assert f"in {function}" in stacks
     assert str(tmp_path / "stacks" / "rank-3.txt") in said
-    assert (tmp_path / "told").read_text() == said.strip()
+    assert (tmp_path / "message").read_text() == said.strip()
 
 
 @pytest.mark.parametrize(
@@ -75,28 +75,30 @@ def test_a_process_that_hangs_is_ended_and_its_stacks_are_kept(tmp_path: Path) -
         ("dog.expect_step()\ntime.sleep(1)", None),
         ("dog.expect_step()\ntime.sleep(1)", 0),
     ],
-    ids=["going on", "before the first step", "no step", "hours", "off", "zero"],
+    ids=["progress", "before the first step", "outside a step", "hours", "off", "zero"],
 )
-def test_others_are_left_alone(tmp_path: Path, lines: str, minutes: float | None) -> None:
+def test_a_process_that_makes_progress_is_left_alone(
+    tmp_path: Path, lines: str, minutes: float | None
+) -> None:
     assert end(start(tmp_path, lines, minutes)) == (0, "")
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_no_step_is_not_waited_for_for_ever_either(tmp_path: Path) -> None:
+def test_the_time_outside_a_step_is_limited_too(tmp_path: Path) -> None:
     lines = "dog._other_seconds = 0.5\ndog.expect_step(); dog.expect_other()\nhang()"
     assert end(start(tmp_path, lines))[0] == HUNG
 
 
 @pytest.mark.parametrize("expected", ["other", "hours"])
-def test_before_there_is_a_folder_the_stacks_are_printed(tmp_path: Path, expected: str) -> None:
+def test_without_a_run_folder_the_stacks_are_printed(tmp_path: Path, expected: str) -> None:
     lines = f"dog.stacks = None\ndog._{expected}_seconds = 0.5\ndog.expect_{expected}()\nhang()"
     code, said = end(start(tmp_path, lines))
     assert code == HUNG
-    for function in ("wait_for_ever", "a_thread_of_ours", "_watch"):
+    for function in ("wait_for_ever", "another_thread", "_watch"):
         assert f"in {function}" in said
 
 
-def test_time_in_which_the_process_was_suspended_does_not_count(tmp_path: Path) -> None:
+def test_suspended_time_does_not_count(tmp_path: Path) -> None:
     lines = "(HERE / 'ready').touch()\nwhile not (HERE / 'go').exists():\n"
     lines += "    dog.expect_step(); time.sleep(0.01)"
     process = start(tmp_path, lines, minutes=0.02)
@@ -114,16 +116,16 @@ def test_time_in_which_the_process_was_suspended_does_not_count(tmp_path: Path) 
     assert end(process) == (0, "")
 
 
-def test_a_disk_that_hangs_does_not_save_it(tmp_path: Path) -> None:
+def test_a_hanging_disk_does_not_keep_the_process_alive(tmp_path: Path) -> None:
     (tmp_path / "stacks").mkdir()
-    os.mkfifo(tmp_path / "stacks" / "rank-3.txt")  # which nobody reads
+    os.mkfifo(tmp_path / "stacks" / "rank-3.txt")  # never read
     lines = "watchdog.LAST_WORDS_SECONDS = 0.3\ndog.expect_step()\nhang()"
     assert end(start(tmp_path, lines))[0] == HUNG
 
 
-def test_native_code_that_keeps_python_from_running_is_ended_too(tmp_path: Path) -> None:
+def test_native_code_that_blocks_python_is_ended_too(tmp_path: Path) -> None:
     lines = "watchdog.DEAF_SECONDS = 1.0\ntime.sleep(0.3)\n"
-    lines += "ctypes.PyDLL(None).sleep(60)  # which does not let go of Python's lock"
+    lines += "ctypes.PyDLL(None).sleep(60)  # keeps Python's lock"
     code, said = end(start(tmp_path, lines))
     assert code == 1
     assert "Timeout" in said

@@ -1,4 +1,4 @@
-"""Shipping to real MLflow stores: whatever happens, all arrives and nothing arrives twice."""
+"""Shipping to real MLflow stores: everything arrives, and nothing arrives twice."""
 
 import json
 import os
@@ -18,6 +18,8 @@ import pytest
 from launch import dashboard
 from pipeline.tracking.events import Evaluated, Event, RunEnded, RunStarted, StepReport
 from pipeline.tracking.jsonl import METRICS, Jsonl
+from pipeline.tracking.server import chart_link, experiment_ids, server_command
+from pipeline.tracking.server import free_port as next_free_port
 from pipeline.tracking.sidecar import Sidecar
 from pipeline.tracking.spool import Shipped, unshipped_bytes
 
@@ -28,7 +30,7 @@ PARAMS: dict[str, str | int | float | bool] = {
     "optim.lr": 0.1,
     "tracking.uri": "http://me:secret@tracking",
 }
-TOLD = {
+SHIPPED_PARAMS = {
     "data.dir": "datasets/cifar10",
     "optim.lr": "0.1",
     "tracking.uri": "http://me:***@tracking",
@@ -60,7 +62,7 @@ def write(run_dir: Path, events: Sequence[Event]) -> None:
 
 
 def ship(store: Path, *run_dirs: Path, give_up_seconds: float = 60) -> int:
-    """Ship runs as one does by hand; return the exit code."""
+    """Ship runs by hand; return the exit code."""
     command = [sys.executable, "-m", "pipeline.tracking.ship", *map(str, run_dirs)]
     command += ["--uri", f"sqlite:///{store}", "--experiment", EXPERIMENT]
     command += ["--give-up-seconds", str(give_up_seconds)]
@@ -79,7 +81,7 @@ def run_id(run_dir: Path) -> str:
 
 
 def steps(store: Path, run_dir: Path, key: str = "train/loss") -> list[int]:
-    """The steps of every point of a curve, as often as they are there."""
+    """The steps of all points of a curve, with repetitions."""
     query = "select step from metrics where run_uuid = ? and key = ? order by step"
     return [step for (step,) in ask(store, query, run_id(run_dir), key)]
 
@@ -93,7 +95,7 @@ def params(store: Path, run_dir: Path) -> dict[str, str]:
 
 
 def parents(store: Path, group: str) -> list[str]:
-    """The runs that stand for a group."""
+    """The parent runs of a group."""
     query = "select run_uuid from tags where key = 'run_key' and value = ?"
     return [run_id for (run_id,) in ask(store, query, group)]
 
@@ -118,7 +120,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store made by two runs that start at once, and several runs shipped later."""
+    """A folder with a store created by two concurrent runs, and several runs shipped later."""
     place = tmp_path_factory.mktemp("place")
     uri = f"sqlite:///{place / 'mlflow.db'}"
     for name in ("first", "second"):
@@ -135,7 +137,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write(place / "runs" / name, [RunEnded("finished", "", {"top1_error_percent": 5.0})])
             assert sidecar.drain(60)
     build_runs(place / "runs")
-    folders = [place / "runs" / name for name in ("resumed", "poisoned", "torn", "crashed")]
+    folders = [place / "runs" / name for name in ("resumed", "refused", "torn", "crashed")]
     assert ship(place / "mlflow.db", *folders) == 0
     return place
 
@@ -147,13 +149,13 @@ def build_runs(runs: Path) -> None:
     write(runs / "resumed", [again, *map(progress, range(6, 21)), evaluated(10), evaluated(20)])
     write(runs / "resumed", [RunEnded("finished")])
 
-    write(runs / "poisoned", [started(params=PARAMS | {"a//b": 1, "c(d": 2}), progress(1)])
-    with (runs / "poisoned" / METRICS).open("a") as file:
+    write(runs / "refused", [started(params=PARAMS | {"a//b": 1, "c(d": 2}), progress(1)])
+    with (runs / "refused" / METRICS).open("a") as file:
         for step in (2**70, "x", None):
             file.write(json.dumps({"event": "progress", "time": 1.0, "step": step}) + "\n")
         file.write('{"event": "of a later release", "time": 1.0}\n')
         file.write('{"event": 7, "time": "x"}\n')
-    write(runs / "poisoned", [progress(2), RunEnded("finished")])
+    write(runs / "refused", [progress(2), RunEnded("finished")])
 
     write(runs / "torn", [started(), progress(1)])
     with (runs / "torn" / METRICS).open("a") as file:
@@ -164,7 +166,7 @@ def build_runs(runs: Path) -> None:
     write(runs / "crashed", [started(), progress(1)])
 
 
-def test_runs_that_start_at_once_share_one_new_store_and_experiment(place: Path) -> None:
+def test_concurrent_runs_share_one_new_store_and_experiment(place: Path) -> None:
     store = place / "mlflow.db"
     query = "select count(*), count(distinct experiment_id) from runs where name in (?, ?)"
     assert ask(store, query, "first", "second") == [(2, 1)]
@@ -176,7 +178,7 @@ def test_runs_that_start_at_once_share_one_new_store_and_experiment(place: Path)
         assert status(store, folder) == "FINISHED"
 
 
-def test_runs_of_one_group_that_start_at_once_share_one_parent(tmp_path: Path) -> None:
+def test_concurrent_runs_of_a_group_share_one_parent(tmp_path: Path) -> None:
     store, folders = tmp_path / "mlflow.db", [tmp_path / "sweep" / f"seed={n}" for n in range(3)]
     grouped = started(params=PARAMS | {"tracking.group": "tiny-sweep-1a2b3c"})
     with ExitStack() as stack:
@@ -190,7 +192,7 @@ def test_runs_of_one_group_that_start_at_once_share_one_parent(tmp_path: Path) -
     query = "select name, status from runs where run_uuid = ?"
     assert ask(store, query, parent) == [("tiny-sweep-1a2b3c", "FINISHED")]
     (folders[0] / "mlflow.json").unlink()
-    assert ship(store, folders[0]) == 0  # all of it again
+    assert ship(store, folders[0]) == 0  # ships everything again
     assert ask(store, "select count(*) from runs") == [(4,)]
     assert parents(store, "tiny-sweep-1a2b3c") == [parent]
 
@@ -198,9 +200,9 @@ def test_runs_of_one_group_that_start_at_once_share_one_parent(tmp_path: Path) -
 MEETING = """
 import sys, threading, time
 from pathlib import Path
-from pipeline.tracking.mlflow_client import Mlflow
+from pipeline.tracking.mlflow_client import TrackingClient
 database = Path(sys.argv[1])
-members = [Mlflow(f"sqlite:///{database}") for _ in range(8)]
+members = [TrackingClient(f"sqlite:///{database}") for _ in range(8)]
 experiment = members[0].experiment("experiment")
 start = threading.Barrier(len(members))
 def join(member):
@@ -216,20 +218,20 @@ threads = [threading.Thread(target=join, args=[member]) for member in members]
 """
 
 
-def test_a_group_that_many_join_at_one_moment_has_one_parent(tmp_path: Path) -> None:
+def test_a_group_joined_by_many_at_once_has_one_parent(tmp_path: Path) -> None:
     store = tmp_path / "mlflow.db"
     subprocess.run([sys.executable, "-c", MEETING, store], cwd=ROOT, check=True, timeout=120)
     assert len(parents(store, "meeting")) == 1
 
 
-def test_a_run_tells_what_it_is(place: Path) -> None:
+def test_a_run_has_its_settings_tags_and_dataset(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/first"
-    assert params(store, folder) == TOLD
-    told = tags(store, folder)
-    assert told["mlflow.source.git.commit"] == "abc"
-    assert told["mlflow.runName"] == "first"
-    assert told["config_hash"] == "123"
-    assert "top1 error percent" in told["mlflow.note.content"]
+    assert params(store, folder) == SHIPPED_PARAMS
+    found = tags(store, folder)
+    assert found["mlflow.source.git.commit"] == "abc"
+    assert found["mlflow.runName"] == "first"
+    assert found["config_hash"] == "123"
+    assert "top1 error percent" in found["mlflow.note.content"]
     assert ask(store, "select name, digest from datasets") == [("cifar10", "f" * 36)]
     kept = list((place / "mlartifacts").rglob("result.json"))
     assert {path.parents[1].name for path in kept} == {
@@ -237,7 +239,7 @@ def test_a_run_tells_what_it_is(place: Path) -> None:
     }
 
 
-def test_time_is_that_of_the_events(place: Path) -> None:
+def test_times_are_those_of_the_events(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/first"
     lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     written = [int(line["time"] * 1000) for line in lines if line["event"] == "progress"]
@@ -248,7 +250,7 @@ def test_time_is_that_of_the_events(place: Path) -> None:
     assert ask(store, query, run_id(folder)) == [ends]
 
 
-def test_a_resumed_run_is_one_run_without_steps_twice(place: Path) -> None:
+def test_a_resumed_run_is_one_run_without_repeated_steps(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/resumed"
     assert steps(store, folder) == list(range(1, 21))
     assert steps(store, folder, "val/top1_error") == [5, 10, 20]
@@ -259,18 +261,18 @@ def test_a_resumed_run_is_one_run_without_steps_twice(place: Path) -> None:
     assert tags(store, folder)["world_size"] == "4"
 
 
-def test_what_mlflow_refuses_is_put_aside_and_blocks_nothing(place: Path) -> None:
-    store, folder = place / "mlflow.db", place / "runs/poisoned"
+def test_items_that_mlflow_refuses_are_quarantined_and_block_nothing(place: Path) -> None:
+    store, folder = place / "mlflow.db", place / "runs/refused"
     assert steps(store, folder) == [1, 2]
-    assert params(store, folder) == TOLD
+    assert params(store, folder) == SHIPPED_PARAMS
     assert status(store, folder) == "FINISHED"
-    aside = (folder / "mlflow_quarantine.jsonl").read_text().splitlines()
-    assert len(aside) == 6
-    assert sum("a//b" in line for line in aside) == 1
-    assert sum("c(d" in line for line in aside) == 1
+    quarantine = (folder / "mlflow_quarantine.jsonl").read_text().splitlines()
+    assert len(quarantine) == 6
+    assert sum("a//b" in line for line in quarantine) == 1
+    assert sum("c(d" in line for line in quarantine) == 1
 
 
-def test_a_torn_line_costs_itself_only(place: Path) -> None:
+def test_an_incomplete_line_harms_no_other(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/torn"
     assert steps(store, folder) == [1, 2, 3]
     query = "select is_nan from metrics where run_uuid = ? and key = 'train/loss' and step = 2"
@@ -279,7 +281,7 @@ def test_a_torn_line_costs_itself_only(place: Path) -> None:
     assert tags(store, folder)["end_message"] == "loss is NaN"
 
 
-def test_a_run_without_a_last_word_was_killed(place: Path) -> None:
+def test_a_run_without_an_end_event_was_killed(place: Path) -> None:
     assert status(place / "mlflow.db", place / "runs/crashed") == "KILLED"
     assert steps(place / "mlflow.db", place / "runs/crashed") == [1]
 
@@ -296,7 +298,7 @@ def test_shipping_again_from_the_start_changes_nothing(place: Path) -> None:
     assert run_id(place / "runs/resumed") == old
 
 
-def test_a_sidecar_killed_midway_loses_and_repeats_nothing(place: Path) -> None:
+def test_a_killed_sidecar_loses_and_repeats_nothing(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/midway"
     write(folder, [started(), *map(progress, range(1, 1001)), evaluated(1000)])
     uri, size = f"sqlite:///{store}", unshipped_bytes(folder, 0)
@@ -308,7 +310,7 @@ def test_a_sidecar_killed_midway_loses_and_repeats_nothing(place: Path) -> None:
         state = Shipped.load(folder)
         assert state is not None
         assert state.offset < size
-        assert sidecar.drain(60)  # starts it again
+        assert sidecar.drain(60)  # restarts it
     assert steps(store, folder) == list(range(1, 1001))
     assert steps(store, folder, "val/loss") == [1000]
 
@@ -316,6 +318,8 @@ def test_a_sidecar_killed_midway_loses_and_repeats_nothing(place: Path) -> None:
 TRAINER = """
 import os, sys
 from pathlib import Path
+from pipeline.tracking.server import chart_link, experiment_ids, server_command
+from pipeline.tracking.server import free_port as next_free_port
 from pipeline.tracking.sidecar import Sidecar
 with Sidecar.start(Path(sys.argv[1]), uri=sys.argv[2], experiment="experiment") as sidecar:
     assert sidecar.await_run_id(60)
@@ -325,7 +329,7 @@ with Sidecar.start(Path(sys.argv[1]), uri=sys.argv[2], experiment="experiment") 
 """
 
 
-def test_the_sidecar_outlives_a_signal_to_the_job_but_not_its_trainer(place: Path) -> None:
+def test_the_sidecar_survives_a_signal_to_the_job_but_not_its_trainer(place: Path) -> None:
     store, folder = place / "mlflow.db", place / "runs/trainer-dies"
     write(folder, [started(), progress(1)])
     command = [sys.executable, "-c", TRAINER, str(folder), f"sqlite:///{store}"]
@@ -342,7 +346,7 @@ def test_the_sidecar_outlives_a_signal_to_the_job_but_not_its_trainer(place: Pat
 
 @contextmanager
 def serving(place: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
-    """The dashboard, as a person starts it."""
+    """The dashboard, started as by a user."""
     command = [sys.executable, "launch/dashboard.py", "--no-browser", "--port", str(port)]
     command += ["--runs-dir", str(place / "runs"), "--uri", f"sqlite:///{place / 'mlflow.db'}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
@@ -366,11 +370,11 @@ def test_an_outage_of_the_server_loses_and_repeats_nothing(place: Path) -> None:
             link = next(line for line in server.stdout if line.startswith("Dashboard: "))
             assert link.endswith("runs?workflowType=machine_learning&compareRunsMode=CHART\n")
             assert link.startswith(f"Dashboard: {uri}/#/experiments/1/")
-            assert dashboard.experiments(uri) == ["1"]
+            assert experiment_ids(uri) == ["1"]
             assert sidecar.await_run_id(90)
             assert sidecar.drain(60)
         assert server.returncode == 0
-        with socket.socket() as probe:  # no process of the server is left
+        with socket.socket() as probe:  # no server process remains
             assert probe.connect_ex(("127.0.0.1", port)) != 0
         assert steps(store, folder) == list(range(1, 101))
         write(folder, [*map(progress, range(101, 201)), RunEnded("finished")])
@@ -387,7 +391,7 @@ def test_an_outage_of_the_server_loses_and_repeats_nothing(place: Path) -> None:
 # ------------------------------------------------------------------------------- the dashboard
 
 
-def test_without_a_store_the_dashboard_says_so(
+def test_without_a_store_the_dashboard_reports_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -397,32 +401,32 @@ def test_without_a_store_the_dashboard_says_so(
     assert "--runs-dir" in said
 
 
-def test_a_server_elsewhere_is_only_linked_to(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_remote_server_is_only_linked_to(capsys: pytest.CaptureFixture[str]) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     assert dashboard.main(["--uri", f"{uri}/", "--no-browser"]) == 0
     assert capsys.readouterr().out == f"Dashboard: {uri}/#/experiments\n"
 
 
-def test_a_taken_port_gives_way_to_the_next_free_one() -> None:
+def test_a_used_port_is_replaced_by_the_next_free_one() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert dashboard.free_port("127.0.0.1", port) > port
+        assert next_free_port("127.0.0.1", port) > port
 
 
 def test_one_experiment_is_opened_and_several_are_listed() -> None:
     one = "http://h/#/experiments/3/runs?workflowType=machine_learning&compareRunsMode=CHART"
-    assert dashboard.chart_link("http://h", ["3"]) == one
-    assert dashboard.chart_link("http://h", ["3", "4"]) == "http://h/#/experiments"
-    assert dashboard.chart_link("http://h", []) == "http://h/#/experiments"
+    assert chart_link("http://h", ["3"]) == one
+    assert chart_link("http://h", ["3", "4"]) == "http://h/#/experiments"
+    assert chart_link("http://h", []) == "http://h/#/experiments"
 
 
-def test_hosts_are_named_only_where_others_may_come_from(tmp_path: Path) -> None:
+def test_hosts_are_listed_only_if_others_can_connect(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    alone = dashboard.server_command(uri, tmp_path / "runs", "127.0.0.1", 5000)
+    alone = server_command(uri, tmp_path / "runs", "127.0.0.1", 5000)
     assert "--allowed-hosts" not in alone
-    shared = dashboard.server_command(uri, tmp_path / "runs", "0.0.0.0", 5000)
+    shared = server_command(uri, tmp_path / "runs", "0.0.0.0", 5000)
     hosts = shared[shared.index("--allowed-hosts") + 1].split(",")
     assert {socket.gethostname(), f"{socket.gethostname()}:*", "localhost:*", "10.*"} <= set(hosts)
     assert "*" not in hosts

@@ -1,4 +1,4 @@
-"""The event file, the console, and what MLflow is to be told: all without MLflow."""
+"""The event file, the console, and what MLflow should receive: all without MLflow."""
 
 import io
 import json
@@ -22,9 +22,9 @@ from pipeline.tracking.events import (
     Warned,
 )
 from pipeline.tracking.jsonl import METRICS, Jsonl, read_events, read_lines
-from pipeline.tracking.mlflow_client import default_uri, sqlite_file, without_password
 from pipeline.tracking.sidecar import Sidecar, unshipped_runs
 from pipeline.tracking.spool import MetricPoint, Shipped, items, next_events, run_key
+from pipeline.tracking.store_uri import default_uri, sqlite_file, without_password
 
 STARTED = RunStarted("r50", "runs/r50-1", 1, 100, 2.0, 8, {"optim.lr": 0.1}, {"git_commit": "abc"})
 RESULT = {
@@ -64,7 +64,7 @@ def write(path: Path, events: list[Event]) -> None:
 # ------------------------------------------------------------------------------ the event file
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_written_events_are_read_back(tmp_path: Path) -> None:
     write(tmp_path / METRICS, EVENTS)
     found = list(read_events(tmp_path / METRICS))
     names = ["run_started", "progress", "evaluated", "checkpoint_saved", "warned", "run_ended"]
@@ -74,7 +74,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert found == [asdict(event) for event in EVENTS]
 
 
-def test_numbers_that_are_not_finite_are_valid_json_and_come_back(tmp_path: Path) -> None:
+def test_non_finite_numbers_are_valid_json_and_are_read_back(tmp_path: Path) -> None:
     write(tmp_path / METRICS, [progress(1, math.nan)])
     write(tmp_path / METRICS, [progress(2, math.inf), progress(3, -math.inf), Warned("NaN")])
 
@@ -90,7 +90,7 @@ def test_numbers_that_are_not_finite_are_valid_json_and_come_back(tmp_path: Path
 
 
 @pytest.mark.parametrize("torn", [b'{"event": "progress", "ti', b'{"a": 1}', b"12", b"\xff\xfe"])
-def test_a_line_that_a_kill_left_torn_harms_no_other(tmp_path: Path, torn: bytes) -> None:
+def test_an_incomplete_line_harms_no_other(tmp_path: Path, torn: bytes) -> None:
     write(tmp_path / METRICS, [progress(1)])
     with (tmp_path / METRICS).open("ab") as file:
         file.write(torn)
@@ -101,7 +101,7 @@ def test_a_line_that_a_kill_left_torn_harms_no_other(tmp_path: Path, torn: bytes
     assert ends[-1] == (tmp_path / METRICS).stat().st_size
 
 
-def test_reading_goes_on_at_any_line(tmp_path: Path) -> None:
+def test_reading_can_start_at_any_line(tmp_path: Path) -> None:
     write(tmp_path / METRICS, [progress(step) for step in range(5)])
     ends = [end for _, end in read_lines(tmp_path / METRICS)]
     rest = [event for event, _ in read_lines(tmp_path / METRICS, ends[1]) if event]
@@ -136,7 +136,7 @@ def test_a_full_disk_stops_nothing_and_loses_nothing(tmp_path: Path) -> None:
     assert [event["step"] for event in read_events(path)] == list(range(50))
 
 
-def test_a_file_that_never_opens_only_warns(
+def test_a_file_that_cannot_be_opened_only_warns(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "absent" / METRICS, [progress(1), progress(2)])
@@ -161,7 +161,7 @@ def test_a_log_has_a_plain_line_for_each_event() -> None:
     text = shown(EVENTS[:-1], terminal=False)
     assert "\x1b" not in text
     lines = text.splitlines()
-    assert len(lines) == 6  # the start takes two
+    assert len(lines) == 6  # the start has two
     assert "step 50/100" in text
     assert "epoch 1.00/2" in text
     assert "loss 2.5000" in text
@@ -178,7 +178,7 @@ def test_a_terminal_has_a_bar() -> None:
     assert "Top-1 error" in text
 
 
-def test_the_result_fits_in_80_columns_and_says_all() -> None:
+def test_the_result_is_complete_and_fits_in_80_columns() -> None:
     screen = RichConsole(file=io.StringIO(), width=80)
     screen.print(final_table(RESULT))
     assert isinstance(screen.file, io.StringIO)
@@ -197,19 +197,19 @@ def test_the_result_fits_in_80_columns_and_says_all() -> None:
         assert said in text
 
 
-def test_a_result_without_mlflow_does_not_speak_of_it() -> None:
+def test_a_result_without_mlflow_does_not_mention_the_dashboard() -> None:
     screen = RichConsole(file=io.StringIO(), width=80)
     screen.print(final_table(RESULT | {"mlflow_run_id": None}))
     assert isinstance(screen.file, io.StringIO)
     assert "dashboard" not in screen.file.getvalue()
 
 
-def test_how_a_run_ended_is_said() -> None:
+def test_the_end_of_a_run_is_shown() -> None:
     assert "run the same command again" in shown([RunEnded("interrupted")], terminal=False)
     assert "Failed: loss is NaN" in shown([RunEnded("failed", "loss is NaN")], terminal=False)
 
 
-def test_durations_read_as_clocks() -> None:
+def test_durations_are_shown_as_hours_minutes_and_seconds() -> None:
     assert duration(3_661.4) == "1:01:01"
     assert duration(0) == "0:00:00"
     assert duration(90_000) == "1d 1:00:00"
@@ -226,7 +226,7 @@ sys.stderr.write("trained to the end")
 """
 
 
-def test_a_reader_that_leaves_does_not_end_the_run() -> None:
+def test_a_closed_pipe_does_not_end_the_run() -> None:
     command = [sys.executable, "-c", BROKEN_PIPE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         assert run.stdout is not None
@@ -237,10 +237,10 @@ def test_a_reader_that_leaves_does_not_end_the_run() -> None:
     assert run.returncode == 0
 
 
-# ------------------------------------------------------------------------ what MLflow is told
+# ----------------------------------------------------------------------- what MLflow receives
 
 
-def test_starts_and_ends_come_alone_and_nothing_is_passed_over(tmp_path: Path) -> None:
+def test_starts_and_ends_come_alone_and_no_event_is_skipped(tmp_path: Path) -> None:
     run = [STARTED, *map(progress, range(5)), RunEnded("interrupted")]
     write(tmp_path / METRICS, run + run)
     offset, sizes = 0, list[int]()
@@ -253,18 +253,18 @@ def test_starts_and_ends_come_alone_and_nothing_is_passed_over(tmp_path: Path) -
     assert offset == (tmp_path / METRICS).stat().st_size
 
 
-def test_steps_trained_again_are_told_once() -> None:
-    state, told = Shipped("uri", "experiment", "key"), list[int]()
+def test_repeated_steps_are_shipped_once() -> None:
+    state, shipped = Shipped("uri", "experiment", "key"), list[int]()
     for step in [1, 2, 3, 2, 3, 4]:
         event = {"event": "progress", "time": 1.0} | asdict(progress(step))
-        told += [
+        shipped += [
             p.step for p in items(event, state) if isinstance(p, MetricPoint) and p.key == "epoch"
         ]
         state = state.after(event)
-    assert told == [1, 2, 3, 4]
+    assert shipped == [1, 2, 3, 4]
 
 
-def test_the_name_of_a_run_outlives_its_state(tmp_path: Path) -> None:
+def test_the_key_of_a_run_does_not_depend_on_its_state(tmp_path: Path) -> None:
     write(tmp_path / METRICS, [STARTED])
     key = run_key(tmp_path)
     write(tmp_path / METRICS, [progress(1), STARTED])
@@ -272,7 +272,7 @@ def test_the_name_of_a_run_outlives_its_state(tmp_path: Path) -> None:
     assert key.startswith(f"{tmp_path.name}@")
 
 
-def test_state_is_read_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
+def test_the_state_is_read_back_and_a_damaged_one_is_none(tmp_path: Path) -> None:
     assert Shipped.load(tmp_path) is None
     state = Shipped("uri", "experiment", "key", run_id="r", offset=7)
     state.save(tmp_path)
@@ -281,7 +281,24 @@ def test_state_is_read_back_and_a_broken_one_is_none(tmp_path: Path) -> None:
     assert Shipped.load(tmp_path) is None
 
 
-def test_runs_that_are_behind_are_found(tmp_path: Path) -> None:
+def test_the_formats_on_disk_are_those_of_earlier_runs(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.json").write_text(
+        '{"uri": "u", "experiment": "e", "run_key": "k", "experiment_id": "1", "run_id": "r",'
+        ' "offset": 7, "train_step": 50, "val_step": 40, "last_time": 1.5, "ended": false,'
+        ' "abandoned": true}\n'
+    )
+    state = Shipped("u", "e", "k", "1", "r", 7, 50, 40, 1.5, ended=False, abandoned=True)
+    assert Shipped.load(tmp_path) == state
+    (tmp_path / METRICS).write_text(
+        '{"event": "progress", "time": 1.5, "step": 50, "epoch": 1.0, "loss": "NaN", "lr": 0.1,'
+        ' "images_per_second": 9.0, "data_wait_percent": 0.4, "images_replaced": 0}\n'
+    )
+    (event,) = read_events(tmp_path / METRICS)
+    assert (event["event"], event["step"]) == (StepReport.kind, 50)
+    assert math.isnan(event["loss"])
+
+
+def test_runs_that_are_not_fully_shipped_are_found(tmp_path: Path) -> None:
     for name, offset in (("behind", 0), ("level", None), ("elsewhere", 0)):
         folder = tmp_path / name
         folder.mkdir()
@@ -292,7 +309,7 @@ def test_runs_that_are_behind_are_found(tmp_path: Path) -> None:
     assert unshipped_runs(tmp_path, "http://a") == [tmp_path / "behind"]
 
 
-def test_the_store_is_the_configured_one_or_the_environments_or_a_file_beside_the_runs(
+def test_the_store_comes_from_the_configuration_the_environment_or_the_runs_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -305,7 +322,7 @@ def test_the_store_is_the_configured_one_or_the_environments_or_a_file_beside_th
     assert sqlite_file("http://tracking:5000") is None
 
 
-def test_passwords_are_not_kept() -> None:
+def test_passwords_are_hidden() -> None:
     assert without_password("postgresql://me:secret@db:5432/m") == "postgresql://me:***@db:5432/m"
     assert without_password("http://db:5000/x@y") == "http://db:5000/x@y"
 
@@ -315,7 +332,7 @@ def test_the_trainer_does_not_import_mlflow() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_sidecar_that_cannot_start_only_says_so(tmp_path: Path) -> None:
+def test_a_sidecar_that_cannot_start_raises_nothing(tmp_path: Path) -> None:
     with Sidecar.start(tmp_path / "absent", uri="http://localhost:9", experiment="e") as sidecar:
         sidecar.on_event(STARTED)
         assert sidecar.pid is None

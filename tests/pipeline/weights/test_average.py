@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.checkpoint import newest_checkpoint, read_checkpoint
 from pipeline.config.load import dump
-from pipeline.config.schema import Model
+from pipeline.config.schema import Model, model_named
 from pipeline.dataset.index import read_manifest
 from pipeline.distributed.world import World
 from pipeline.loaders import open_loader
@@ -25,7 +25,7 @@ from tests.support.loading import open_split
 from tests.support.snapshots import flip_a_bit
 from tests.support.stored_networks import CLASSES, Run, make_run, normalized, program
 
-SMALL = Model(name="cifar_resnet8")
+SMALL = model_named("cifar_resnet8")
 
 
 def state(seed: int, model: Model = SMALL) -> dict[str, Tensor]:
@@ -154,7 +154,12 @@ def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     loader = open_loader(
-        run.config.data, open_split(dataset), seed=0, global_batch=8, rank_batch=8, world=World()
+        run.config.data,
+        open_split(dataset),
+        seed=0,
+        global_batch=8,
+        batch_per_rank=8,
+        world=World(),
     )
     with torch.no_grad(), loader.train(range(1, 2)) as stream:
         normalized(network)(next(stream).images)
@@ -182,35 +187,35 @@ def with_average(folder: Path) -> None:
 Prepare = Callable[[Path], None]
 MISTAKES: dict[str, tuple[Prepare, str]] = {
     "of one network (model.name is cifar_resnet8 and resnet18)": (
-        lambda other: other_run(other, Model(name="resnet18")),
+        lambda other: other_run(other, model_named("resnet18")),
         "run other",
     ),
     "of one network (bn1.bias is torch.float32 (16,) and torch.float32 (64,))": (
-        lambda other: other_run(other, Model(name="resnet18"), config=False),
+        lambda other: other_run(other, model_named("resnet18"), config=False),
         "run other",
     ),
     "of one network (model.name is cifar_resnet8 and cifar_plain8)": (
-        lambda other: other_run(other, Model(name="cifar_plain8")),
+        lambda other: other_run(other, model_named("cifar_plain8")),
         "run other",
     ),
     "of one dataset (fingerprints f and g)": (
         lambda other: other_run(other, fingerprint="g"),
         "run other",
     ),
-    "of one seed (0 and 1; networks that began": (
+    "of one seed (0 and 1; networks with different initial weights": (
         lambda other: other_run(other, seed=1),
         "run other",
     ),
-    "take the weights themselves with --live": (with_average, "run other"),
-    "two checkpoints or more": (other_run, "run"),
-    "run has 3 checkpoints and not 4": (other_run, "run --last 4"),
-    "is of one run, and 2 are named": (other_run, "run other --last 2"),
-    "lies among a run's own checkpoints": (
+    "average the trained weights with --live": (with_average, "run other"),
+    "at least two checkpoints": (other_run, "run"),
+    "run has 3 checkpoints, not 4": (other_run, "run --last 4"),
+    "--last 2 takes exactly one run, got 2": (other_run, "run other --last 2"),
+    "is among a run's own checkpoints": (
         other_run,
         "run --last 2 --out run/checkpoints/step-00000009",
     ),
     "--out other exists": (other_run, "run --last 2 --out other"),
-    "there is no folder none": (other_run, "run --last 2 --out none/mean"),
+    "folder none is missing": (other_run, "run --last 2 --out none/mean"),
     "no dataset at nowhere": (other_run, "run --last 2 --recompute-statistics 1"),
 }
 

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from torchvision import models as torchvision_models
 
 from pipeline.config.load import load
-from pipeline.config.schema import Model
+from pipeline.config.schema import Model, model_named
 from pipeline.dataset.index import read_manifest
 from pipeline.models import build
 from tests.support.images import make_dataset
@@ -63,7 +63,7 @@ def metadata(file: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_torchvision_and_timm_give_the_same_logits(name: str, tmp_path: Path) -> None:
-    model = Model(name=name, batch_norm_group=4)
+    model = model_named(name, batch_norm_group=4)
     network = experienced(model)
     run = saved(tmp_path / "run", network, model)
     for form in ("torchvision", "timm"):
@@ -81,7 +81,7 @@ def test_torchvision_and_timm_give_the_same_logits(name: str, tmp_path: Path) ->
 
 
 def test_the_average_is_converted_unless_the_live_weights_are_asked_for(tmp_path: Path) -> None:
-    model = Model(name="resnet18")
+    model = model_named("resnet18")
     live, average = experienced(model, seed=1), experienced(model, seed=2)
     run = saved(tmp_path / "run", live, model, average)
     for network, flags in ((average, []), (live, ["--live"])):
@@ -96,11 +96,11 @@ def test_the_average_is_converted_unless_the_live_weights_are_asked_for(tmp_path
 
 @pytest.mark.parametrize("name", ["preact_resnet18", "cifar_resnet8", "cifar_plain8"])
 def test_safetensors_have_our_names(name: str, tmp_path: Path) -> None:
-    network = experienced(Model(name=name))
-    run = saved(tmp_path / "run", network, Model(name=name))
+    network = experienced(model_named(name))
+    run = saved(tmp_path / "run", network, model_named(name))
     out = tmp_path / "w.safetensors"
     assert program("convert", run.folder, "--to", "safetensors", "--out", out) == 0
-    mine = build(Model(name=name), classes=CLASSES, generator_seed=9)
+    mine = build(model_named(name), classes=CLASSES, generator_seed=9)
     mine.load_state_dict(load_file(out), strict=True)
     assert torch.equal(logits(mine, floats(digits(4))), logits(network, floats(digits(4))))
 
@@ -108,7 +108,7 @@ def test_safetensors_have_our_names(name: str, tmp_path: Path) -> None:
 def test_metadata_say_how_to_use_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = make_dataset(tmp_path / "data", train=CLASSES, val=CLASSES, classes=CLASSES)
     manifest = read_manifest(dataset)
-    model = Model(name="cifar_resnet8")
+    model = model_named("cifar_resnet8")
     run = make_run(tmp_path / "run", model, dataset)
     groups = {"model": experienced(model).state_dict()}
     run.save(5, groups, fingerprint=manifest.fingerprint)
@@ -137,7 +137,7 @@ def run_graph(file: Path, images: torch.Tensor) -> torch.Tensor:
 
 
 def test_an_onnx_graph_takes_bytes_and_gives_the_same_logits(tmp_path: Path) -> None:
-    model = Model(name="resnet18", batch_norm_group=4)
+    model = model_named("resnet18", batch_norm_group=4)
     network = experienced(model)
     run = saved(tmp_path / "run", network, model)
     out = tmp_path / "w.onnx"
@@ -154,7 +154,7 @@ def test_an_onnx_graph_takes_bytes_and_gives_the_same_logits(tmp_path: Path) -> 
 
 
 def test_without_normalisation_it_takes_floats(tmp_path: Path) -> None:
-    model = Model(name="cifar_plain8")
+    model = model_named("cifar_plain8")
     network = experienced(model)
     run = saved(tmp_path / "run", network, model)
     out = tmp_path / "w.onnx"
@@ -170,7 +170,7 @@ def test_what_is_not_installed_is_named_with_the_remedy(
     capsys: pytest.CaptureFixture[str],
     package: str,
 ) -> None:
-    model = Model(name="cifar_resnet8")
+    model = model_named("cifar_resnet8")
     run = saved(tmp_path / "run", experienced(model), model)
     monkeypatch.setitem(sys.modules, package, None)
     assert program("convert", run.folder, "--to", "onnx", "--out", tmp_path / "w.onnx") == 2
@@ -184,20 +184,26 @@ def test_what_is_not_installed_is_named_with_the_remedy(
 # ------------------------------------------------------------------------------------- mistakes
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
-    "torchvision has no cifar_resnet8; convert it --to onnx": ("cifar_resnet8", ["torchvision"]),
-    "timm has no cifar_plain8; convert it --to onnx": ("cifar_plain8", ["timm"]),
-    "timm has no preact_resnet18; convert it --to onnx": ("preact_resnet18", ["timm"]),
-    "no pickle, such as .pth, is written": ("cifar_resnet8", ["safetensors", "--out", "w.pth"]),
+    "torchvision does not have cifar_resnet8; convert it --to onnx": (
+        "cifar_resnet8",
+        ["torchvision"],
+    ),
+    "timm does not have cifar_plain8; convert it --to onnx": ("cifar_plain8", ["timm"]),
+    "timm does not have preact_resnet18; convert it --to onnx": ("preact_resnet18", ["timm"]),
+    "pickles, such as .pth, are not written": ("cifar_resnet8", ["safetensors", "--out", "w.pth"]),
     "writes a file NAME.onnx": ("cifar_resnet8", ["onnx"]),
     "taken.safetensors exists": (
         "cifar_resnet8",
         ["safetensors", "--out", "taken.safetensors"],
     ),
-    "there is no folder none": (
+    "folder none is missing": (
         "cifar_resnet8",
         ["safetensors", "--out", "none/w.safetensors"],
     ),
-    "--no-normalise goes with --to onnx": ("cifar_resnet8", ["safetensors", "--no-normalise"]),
+    "--no-normalise only works with --to onnx": (
+        "cifar_resnet8",
+        ["safetensors", "--no-normalise"],
+    ),
     "is not the cifar_resnet14 of its configuration: layer1.1.bn1.bias is missing": (
         "cifar_resnet8",
         ["safetensors", "--config", "other.yaml"],
@@ -214,7 +220,7 @@ def test_mistakes_are_told_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name, rest = MISTAKES[part]
-    saved(tmp_path / "run", experienced(Model(name=name)), Model(name=name))
+    saved(tmp_path / "run", experienced(model_named(name)), model_named(name))
     Path("taken.safetensors").touch()
     text = Path("run/config.yaml").read_text()
     Path("other.yaml").write_text(text.replace("cifar_resnet8", "cifar_resnet14"))
@@ -230,7 +236,7 @@ def test_mistakes_are_told_in_one_line(
 def test_weights_that_are_not_finite_are_not_given_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Model(name="cifar_resnet8")
+    model = model_named("cifar_resnet8")
     network = experienced(model)
     with torch.no_grad():
         network.get_parameter("fc.bias")[3] = float("nan")
@@ -244,7 +250,7 @@ def test_weights_that_are_not_finite_are_not_given_out(
 def test_a_checkpoint_without_its_configuration_asks_for_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Model(name="cifar_resnet8")
+    model = model_named("cifar_resnet8")
     run = saved(tmp_path / "run", experienced(model), model)
     file, out = run.folder / "config.yaml", tmp_path / "w.safetensors"
     file.rename(tmp_path / "kept.yaml")

@@ -1,4 +1,4 @@
-"""What Linux says about a machine is read as it is meant, and told in two lines for a node."""
+"""What Linux reports about a machine is parsed, and printed in two lines per node."""
 
 from pathlib import Path
 
@@ -19,12 +19,12 @@ def write(root: Path, files: dict[str, str]) -> Path:
 
 
 @given(st.sets(st.integers(0, 300)))
-def test_numbers_survive_the_notation_of_linux(numbers: set[int]) -> None:
-    assert machine.members(machine.ranges(numbers)) == numbers
+def test_parsing_inverts_formatting(numbers: set[int]) -> None:
+    assert machine.parse_ranges(machine.format_ranges(numbers)) == numbers
 
 
-def test_runs_of_numbers_are_written_as_ranges() -> None:
-    assert machine.ranges({0, 1, 2, 3, 8, 10, 11}) == "0-3,8,10-11"
+def test_consecutive_numbers_are_written_as_ranges() -> None:
+    assert machine.format_ranges({0, 1, 2, 3, 8, 10, 11}) == "0-3,8,10-11"
 
 
 def test_cores_are_found_in_their_numa_nodes(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_cores_are_found_in_their_numa_nodes(tmp_path: Path) -> None:
     assert machine.numa_nodes({3, 4}, tmp_path / "elsewhere") == set()
 
 
-def test_memory_is_what_the_control_groups_leave_of_it(tmp_path: Path) -> None:
+def test_control_groups_limit_the_memory(tmp_path: Path) -> None:
     meminfo = "MemTotal:       1000 kB\nMemFree:         10 kB\nMemAvailable:    800 kB\n"
     root = write(tmp_path, {"proc/meminfo": meminfo, "proc/self/cgroup": "0::/job/step\n"})
     assert machine.memory(root) == (800 * 1024, 1000 * 1024)
@@ -50,7 +50,7 @@ def test_memory_is_what_the_control_groups_leave_of_it(tmp_path: Path) -> None:
     assert machine.memory(write(tmp_path, limits)) == (300000, 500000)
 
 
-def test_network_cards_tell_their_speed_if_they_know_it(tmp_path: Path) -> None:
+def test_network_cards_report_their_speed_if_known(tmp_path: Path) -> None:
     ports = "sys/class/infiniband"
     files = {
         "sys/class/net/eth0/speed": "25000\n",
@@ -66,11 +66,11 @@ def test_network_cards_tell_their_speed_if_they_know_it(tmp_path: Path) -> None:
     assert machine.rdma_ports(root) == ["mlx5_0 400 Gb/sec (4X NDR)"]
 
 
-def test_a_folder_that_will_be_made_has_the_space_of_where_it_will_be(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_yet_has_the_space_of_its_parent(tmp_path: Path) -> None:
     assert (machine.free_bytes(tmp_path / "a" / "b") or 0) > 0
 
 
-def test_a_node_is_told_of_in_two_lines() -> None:
+def test_a_node_is_described_in_two_lines() -> None:
     gib = 2**30
     facts = NodeFacts(
         versions="torch 2.12, driver 570.86, CUDA 13.0, NCCL 2.28.3",
@@ -89,7 +89,7 @@ def test_a_node_is_told_of_in_two_lines() -> None:
     ]
 
 
-def test_one_rank_alone_describes_its_own_machine(tmp_path: Path) -> None:
+def test_a_single_rank_describes_its_own_machine(tmp_path: Path) -> None:
     (report,) = describe_nodes(World(), tmp_path / "run", tmp_path / "stage")
     assert [place.rank for place in report.places] == [0]
     assert 0 < report.facts.memory_available_bytes < report.facts.memory_bytes

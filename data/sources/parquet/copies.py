@@ -1,0 +1,50 @@
+"""Images of Parquet files that cannot be indexed in place, copied to tars.
+
+The same images give the same bytes; a tar is there as a whole or not at all.
+"""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from filecmp import cmp
+from glob import escape
+from pathlib import Path
+
+from data.formats.tar_writer import TarWriter
+from data.indexing.written_images import IMAGES, mark_as_own
+from pipeline.dataset.index import MANIFEST
+from pipeline.dataset.samples import file_state
+from pipeline.system.durable import replacing
+
+SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
+"""The ending of an image's name, by how its content begins."""
+
+
+def member_name(row: int, content: bytes) -> str:
+    """Return the name of the image of a row in its tar."""
+    kinds = (suffix for start, suffix in SUFFIXES.items() if content.startswith(start))
+    return f"{row:06d}.{next(kinds, 'image')}"
+
+
+@contextmanager
+def open_copy(out: Path, name: str) -> Generator[TarWriter]:
+    """Yield a tar that becomes `out/images/name` if, and only if, the body succeeds.
+
+    If that exists with other bytes, the manifest of the dataset that it belonged to is removed.
+    """
+    path = out / IMAGES / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark_as_own(out / IMAGES)
+    for left in path.parent.glob(f".{escape(path.name)}.*tmp"):  # by a killed process
+        left.unlink()
+    with replacing(path) as temporary:
+        with temporary.open("wb") as stream:
+            tar = TarWriter(stream)
+            yield tar
+            tar.finish()
+        if path.exists():
+            if cmp(temporary, path, shallow=False):
+                _, mtime_ns = file_state(path)  # keep it: an index of this file stays valid
+                os.utime(temporary, ns=(mtime_ns, mtime_ns))
+            else:
+                (out / MANIFEST).unlink(missing_ok=True)
