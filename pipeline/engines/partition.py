@@ -77,9 +77,7 @@ class ParameterPartition:
 
         Squares are summed in fp64: rounded to fp32, a norm is the same however it is partitioned.
         """
-        norms = [
-            torch.linalg.vector_norm(each, dtype=torch.float64) for each in self.segments(part)
-        ]
+        norms = torch._foreach_norm(self.segments(part), 2, torch.float64)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         return self._world.all_reduce_sum_(torch.stack(norms).square()).sqrt().float()
 
     def _fits(self, tensors: Named) -> bool:
