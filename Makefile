@@ -5,7 +5,7 @@ BIN := .venv/bin
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help quickstart test test-gpu check format schema lock clean
+.PHONY: help quickstart test test-fast test-gpu check format schema lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -15,6 +15,9 @@ quickstart: .venv/installed datasets/digits/manifest.json  ## train on real imag
 
 test: .venv/installed  ## run the tests that need no GPU
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-fast: .venv/installed  ## run the tests that start no process
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not process"
 
 test-gpu: .venv/installed  ## run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -19,7 +19,16 @@ from data.indexing.listing import Listing
 from data.indexing.paths import require_folder
 from data.indexing.reading import ReadingOptions, read_listing, request_of
 from data.indexing.source import Source
-from data.sources import cifar10, digits, imagefolder, imagenet, kaggle, parquet, shards, webdataset
+from data.sources import (
+    cifar10,
+    digits,
+    imagefolder,
+    imagenet,
+    kaggle,
+    parquet,
+    shards,
+    webdataset,
+)
 from pipeline.dataset.index import Index, Manifest, read_manifest
 from pipeline.dataset.writing import Dataset, write_dataset
 from pipeline.system.command import plural, run_command

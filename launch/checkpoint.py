@@ -29,7 +29,7 @@ from pipeline.weights.inspection_report import to_json, to_text
 from pipeline.weights.stored import StoredCheckpoint, open_stored
 
 DAMAGED = FAILURE
-EXIT_CODES = "exit codes: 0 done, 1 damage found by verify, 2 a mistake of the user's, 130 Ctrl-C"
+EXIT_CODES = "exit codes: 0 done, 1 damage found by verify, 2 user's mistake, 130 Ctrl-C"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

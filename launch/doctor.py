@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 from launch.diagnosis import cluster_rules, facts, machine_rules, place_rules
 from launch.diagnosis.finding import Finding, Severity, apply, costs_time, costs_work, fine
 from launch.slurm.api.cli import SlurmError, show_config
-from launch.slurm.api.partition import read_partitions
+from launch.slurm.api.partitions import read_partitions
 from launch.slurm.submit.capacity import check_request
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Slurm

@@ -16,6 +16,9 @@ from tests.support.preparing import make_source
 
 ROOT = Path(__file__).parents[1]
 CHECKOUT = ("pipeline", "launch", "data", "pyproject.toml", "README.md")
+
+pytestmark = pytest.mark.process
+
 BUILD = "import sys; from setuptools import build_meta; build_meta.{what}(sys.argv[1])"
 OURS = ("pipeline", "launch", "data")
 

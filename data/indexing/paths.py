@@ -32,6 +32,7 @@ def root_for(source: Path, out: Path) -> str:
 
 def require_folder(option: str, folder: Path) -> None:
     """Raises `ValueError` unless `folder` is, or can become, a folder that we may write to."""
+    require_utf8(str(folder))
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not nearest.is_dir():
         raise ValueError(f"{option} {folder}: {nearest} is not a folder; choose another")

@@ -36,9 +36,7 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out files that are not readable images"
     )
-    parser.add_argument(
-        "--partial", action="store_true", help="accept a source that is not complete"
-    )
+    parser.add_argument("--partial", action="store_true", help="accept an incomplete source")
 
 
 def read_classes(path: Path | None) -> tuple[str, ...] | None:

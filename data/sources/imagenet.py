@@ -154,12 +154,12 @@ def _expect_all(archive: Archive, missing: Sequence[str], *, partial: bool) -> N
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    for name, file in (
+    for name, help_text in (
         ("train", "ILSVRC2012_img_train.tar"),
         ("val", "ILSVRC2012_img_val.tar"),
-        ("devkit", "ILSVRC2012_devkit_t12.tar.gz"),
+        ("devkit", "ILSVRC2012_devkit_t12.tar.gz as published; with --partial, any such kit"),
     ):
-        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE", help=file)
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="FILE", help=help_text)
     add_reading_arguments(parser)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.diagnosis.finding import Finding, costs_time, costs_work, fine
-from launch.slurm.api.partition import Partition, limit_text
+from launch.slurm.api.partitions import Partition, limit_text
 from pipeline.system.command import plural
 from pipeline.system.exit_codes import FAILURE
 

@@ -82,19 +82,8 @@ def read_state(
     metrics: Metrics,
 ) -> RunState:
     """Return the state of a run with these `metrics`; `jobs` is None if SLURM does not answer."""
-    history = read_history(submission.folder) if submission else []
-    job = (jobs or {}).get(submission.job_id) if submission else None
-    evidence = Evidence(
-        finished=(run_dir / RESULT).exists(),
-        cancelled=(run_dir / CANCELLED).exists(),
-        job=job,
-        queued=submission is not None and bool(submission.job_id),
-        slurm_answers=jobs is not None,
-        held=holder(run_dir) is not None,
-        last_outcome=history[-1] if history else None,
-        metrics=metrics,
-        now=time.time(),
-    )
+    evidence = _evidence(run_dir, submission, jobs, metrics)
+    job = evidence.job
     state, reason = judge(evidence)
     saved = saved_checkpoint(run_dir)
     newest = _newest(metrics)
@@ -115,6 +104,26 @@ def read_state(
         checkpoint_step=saved.step if saved else None,
         checkpoint_age_seconds=evidence.now - saved.saved_at if saved else None,
         restarts=max(0, count_attempts(run_dir, metrics) - 1),
+    )
+
+
+def _evidence(
+    run_dir: Path,
+    submission: Submission | None,
+    jobs: Mapping[str, QueuedJob] | None,
+    metrics: Metrics,
+) -> Evidence:
+    history = read_history(submission.folder) if submission else []
+    return Evidence(
+        finished=(run_dir / RESULT).exists(),
+        cancelled=(run_dir / CANCELLED).exists(),
+        job=(jobs or {}).get(submission.job_id) if submission else None,
+        queued=submission is not None and bool(submission.job_id),
+        slurm_answers=jobs is not None,
+        held=holder(run_dir) is not None,
+        last_outcome=history[-1] if history else None,
+        metrics=metrics,
+        now=time.time(),
     )
 
 

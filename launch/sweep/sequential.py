@@ -38,7 +38,7 @@ def train_points(sweep: Sweep, command: Sequence[str], *, ranks: int, gpus: int)
         print(f"{point.name}: {point.run_dir}", flush=True)
         placed = [f"run_dir={point.run_dir}", f"tracking.group={sweep.folder.name}"]
         module = ["pipeline.train", *command, *point.overrides, *placed]
-        # In processes of its own: one training leaves nothing behind for the next.
+        # In separate processes: one training leaves nothing behind for the next.
         code = run_ranks(module, ranks=ranks, cpu_only=gpus == 0)
         first_code = first_code or code
         if code == STOPPED or code > SIGNALLED:

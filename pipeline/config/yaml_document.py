@@ -89,7 +89,7 @@ class Document:
         elif not text.strip():
             self.fault(place, (), f"has no value; to unset it write {key}=null")
         elif self._overridden.setdefault(path, written) != written:
-            self._given_twice(place, path)
+            self._given_twice(place, path, 0)
         elif node := self._compose(text, place.source):
             self._set(path, node, place)
 
@@ -143,15 +143,15 @@ class Document:
                 continue
             name = present_name(loc, str(key.value))
             if name in mapping:
-                self._given_twice(place, (*loc, name))
+                self._given_twice(place, (*loc, name), self.keys[*loc, name].line)
                 continue
             self.keys[*loc, name] = place
             mapping[name] = self._convert(value, (*loc, name))
         return mapping
 
-    def _given_twice(self, place: Place, loc: Loc) -> None:
-        line, former = self.keys[loc].line, former_name(loc[:-1], str(loc[-1]))
+    def _given_twice(self, place: Place, loc: Loc, line: int) -> None:
         first = f" (first on line {line})" if line else ""
+        former = former_name(loc[:-1], str(loc[-1]))
         hint = f" ({former} is its former name)" if former else ""
         self.fault(place, loc, f"given twice{first}; remove one{hint}")
 
@@ -201,8 +201,9 @@ class _Loader(SafeLoader):
         try:
             return super().get_single_node()
         except (ValueError, OverflowError):  # PyYAML trusts numbers in \U and %YAML
+            mark = cast("Mark", self.get_mark())
             problem = "a number is out of range"
-            raise MarkedYAMLError(problem=problem, problem_mark=self.get_mark()) from None  # pyright: ignore
+            raise MarkedYAMLError(problem=problem, problem_mark=mark) from None
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         event = cast("Event", self.peek_event())

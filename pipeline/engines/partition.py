@@ -4,7 +4,6 @@ ZeRO stages 1 and 2 keep an optimiser's state that way; here it is cut, and put 
 """
 
 from collections.abc import Mapping
-from itertools import accumulate, pairwise
 
 import torch
 from torch import nn
@@ -65,20 +64,6 @@ class ParameterPartition:
         assert scalars.ndim == 1, "this slot is of other parameters"
         assert (scalars == scalars[0]).all(), "parameters of one group take their steps together"
         return scalars[0]
-
-    def segments(self, part: torch.Tensor) -> list[torch.Tensor]:
-        """Return views of `part`, one for each parameter; empty if other ranks have all of it."""
-        start = self._world.rank * self.own.numel()
-        bounds = pairwise(accumulate(self._sizes, initial=-start))
-        return [part[max(0, begin) : max(0, end)] for begin, end in bounds]
-
-    def norms(self, part: torch.Tensor) -> torch.Tensor:
-        """Return the L2 norm over all ranks' parts for each parameter, fp32 (n,). A collective.
-
-        Squares are summed in fp64: rounded to fp32, a norm is the same however it is partitioned.
-        """
-        norms = torch._foreach_norm(self.segments(part), 2, torch.float64)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        return self._world.all_reduce_sum_(torch.stack(norms).square()).sqrt().float()
 
     def _fits(self, tensors: Named) -> bool:
         return all(tensors[name].shape == shape for name, shape in self._shapes.items())

@@ -37,7 +37,6 @@ from pipeline.loaders.stream import (
 )
 from pipeline.storage.errors import ImageError
 from pipeline.storage.window_reader import WindowReader, share_of_lane
-from pipeline.system.extras import import_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,9 @@ class DaliDecoder:
 
     def start(self, feed: Callable[[], Encoded], *, batch: int, prefetch_batches: int) -> Decode:
         """Build a pipeline that pulls batches from `feed`; see `stream.Decoder`."""
-        dali = import_extra("nvidia.dali", needed_by="decoding with DALI")
+        from nvidia import dali as untyped_dali
+
+        dali: Any = untyped_dali
         pipe = dali.Pipeline(
             batch_size=batch,
             num_threads=self.threads,

@@ -10,7 +10,7 @@ from pipeline.system.extras import expect_installed
 def open_loader(
     data: Data, split: Split, *, seed: int, global_batch: int, batch_per_rank: int, world: World
 ) -> Loader:
-    """Return the loader that `data.loader` names; `batch_per_rank` is for evaluation."""
+    """Return the loader that `data.loader` names; only evaluation uses `batch_per_rank`."""
     match data.loader:
         case Dali() as spec:
             from pipeline.loaders.dali import DaliLoader

@@ -72,7 +72,7 @@ def saved_checkpoint(run_dir: Path) -> SavedCheckpoint | None:
     step = max(steps)
     try:
         return SavedCheckpoint(step, steps[step].stat().st_mtime, steps[step])
-    except FileNotFoundError:  # deleted meanwhile, because a newer one exists
+    except FileNotFoundError:  # a newer one has just replaced it
         return saved_checkpoint(run_dir)
 
 

@@ -1,4 +1,4 @@
-"""Libraries that the core works without, and one message where such a library is missing."""
+"""Optional libraries, and the message that says how to install a missing one."""
 
 import sys
 from importlib import import_module
@@ -14,15 +14,15 @@ EXTRAS: dict[str, frozenset[str]] = {
     "prepare": frozenset({"pyarrow", "scipy", "sklearn", "xxhash"}),
     "export": frozenset({"onnx", "onnxruntime", "onnxscript"}),
 }
-"""The modules that each extra of pyproject.toml installs for this project's own imports."""
+"""The modules of each extra in pyproject.toml that this project imports."""
 
 
 class MissingExtra(ValueError):  # noqa: N818 - it says what is missing
-    """A library that this work needs is not installed."""
+    """An optional library that is needed is not installed."""
 
 
 def import_extra(module: str, *, needed_by: str) -> Any:
-    """Return a module of an extra; raise `MissingExtra` with the remedy if its import fails."""
+    """Import and return a module of an extra; raise `MissingExtra` if the import fails."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -33,7 +33,7 @@ def import_extra(module: str, *, needed_by: str) -> Any:
 
 
 def expect_installed(*modules: str, needed_by: str) -> None:
-    """Raise `MissingExtra` with the remedy unless all `modules` are installed; import none."""
+    """Raise `MissingExtra` if one of `modules` is not installed; imports none of them."""
     missing = [module for module in modules if not _is_installed(module)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
@@ -44,9 +44,9 @@ def expect_installed(*modules: str, needed_by: str) -> None:
 
 
 def exit_unless_installed(*modules: str, needed_by: str) -> None:
-    """Print one message and exit with code 2 unless all `modules` are installed.
+    """Print one message and exit with code 2 if one of `modules` is not installed.
 
-    For the start of a program, before its own imports.
+    Programs call this first, before their own imports.
     """
     try:
         expect_installed(*modules, needed_by=needed_by)
@@ -58,12 +58,12 @@ def exit_unless_installed(*modules: str, needed_by: str) -> None:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ImportError:  # the package that it is in is missing
+    except ImportError:  # its package is missing
         return False
 
 
 def _remedy(missing: list[str]) -> str:
-    """The command that installs the fewest extras."""
+    """Return the command that installs the fewest extras with all these modules."""
     left, chosen = set(missing), list[str]()
     while left:
         best = max(EXTRAS, key=lambda extra: len(EXTRAS[extra] & left))

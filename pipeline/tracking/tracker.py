@@ -62,12 +62,12 @@ def open_tracker(config: Config, run_dir: Path, *, is_main: bool) -> Generator[T
             listeners.append(stack.enter_context(sidecar))
         tracker = Tracker(listeners, sidecar, without_password(uri))
         if missing:
-            tracker.warn(f"{missing}; {METRICS} holds everything")
+            tracker.warn(f"{missing}; {METRICS} has all events")
         yield tracker
 
 
 def _missing_mlflow() -> str:
-    """What to install, if MLflow is missing: this stops no training."""
+    """Return what to install if MLflow is missing, else ""; training continues without it."""
     try:
         expect_installed("mlflow", needed_by="tracking.mlflow")
     except MissingExtra as error:

@@ -63,9 +63,9 @@ class Average:
     weights: Tensors
     members: tuple[Member, ...]
     live: bool
-    """Of the trained weights, even where there are moving averages of them."""
+    """Whether it is the mean of the trained weights, even where there are moving averages."""
     statistics_batches: int = 0
-    """Batches that batch norm's statistics were recomputed over; 0 if those are a mean, too."""
+    """Batches over which batch norm's statistics were recomputed; 0 if they are a mean as well."""
 
     @property
     def last(self) -> Member:
@@ -127,7 +127,7 @@ class Average:
 
 
 def average(paths: Sequence[Path], *, live: bool = False, config: Path | None = None) -> Average:
-    """Return the mean of the checkpoints at `paths`, of whose tensors one set is read at a time.
+    """Return the mean of the checkpoints at `paths`; they are read one after the other.
 
     Sums are in double precision. The moving average of a checkpoint counts if it has one, unless
     `live`. `config` replaces the configurations of the runs. Raises `ValueError` unless there are

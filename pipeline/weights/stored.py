@@ -118,5 +118,5 @@ def build_network(config: Config, weights: Tensors, path: Path) -> nn.Module:
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a tensor of a network is not a parameter but batch norm's record of what it saw."""
+    """Whether a tensor is one of batch norm's running statistics, and not a parameter."""
     return name.rpartition(".")[2] in STATISTICS

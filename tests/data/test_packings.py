@@ -125,6 +125,7 @@ def one_thread() -> Generator[None]:
         yield
 
 
+@pytest.mark.process
 def test_training_from_the_archives_ends_with_the_weights_of_training_from_files(
     datasets: dict[str, Path], tmp_path: Path, one_thread: None
 ) -> None:

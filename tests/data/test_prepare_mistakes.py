@@ -30,7 +30,7 @@ def spoilt(source: Path) -> Path:
     return source
 
 
-def test_bad_files_are_listed_all_at_once(
+def test_bad_files_are_listed_together(
     spoilt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert folder(spoilt, tmp_path / "out") == 2

@@ -88,3 +88,11 @@ def test_names_in_messages_do_not_break_lines_or_control_the_terminal(
     (source / "val/new\nclass").mkdir()
     assert folder(source, tmp_path / "out") == 2
     assert "1 class that train/ lacks: 'new\\nclass'" in capsys.readouterr().err
+
+
+def test_out_must_have_a_name_in_utf8(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert folder(source, tmp_path / NOT_UTF8) == 2
+    said = f"prepare.py: '{tmp_path}/caf\\udce9': this name is not UTF-8; rename it\n"
+    assert capsys.readouterr().err == said

@@ -1,4 +1,4 @@
-"""The checkpoint program tells what a checkpoint holds, and finds every byte that was changed."""
+"""The checkpoint program shows what a checkpoint holds, and finds every changed byte."""
 
 import json
 import pickle
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
@@ -21,8 +22,7 @@ from pipeline.config.schema import model_named
 from pipeline.models import build, count_parameters
 from pipeline.tracking.events import Evaluated, RunStarted
 from pipeline.tracking.jsonl import METRICS, Jsonl
-from pipeline.weights.find import find_one
-from tests.support.snapshots import flip_a_bit, save_all, snapshot
+from tests.support.snapshots import flip_a_bit, snapshot
 from tests.support.stored_networks import CLASSES, Run, make_run, program
 
 ROOT = Path(__file__).parents[2]
@@ -49,32 +49,32 @@ def run(tmp_path: Path) -> Run:
     return made
 
 
-Told = Callable[..., tuple[int, str, str]]
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str]) -> Told:
-    """Run the program; return its exit code and what it said on stdout and stderr."""
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the program; return its exit code and what it wrote to stdout and stderr."""
 
-    def tell(*arguments: object) -> tuple[int, str, str]:
+    def run_command(*arguments: object) -> tuple[int, str, str]:
         capsys.readouterr()
         code = program(*arguments)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        output = capsys.readouterr()
+        return code, output.out, output.err
 
-    return tell
+    return run_command
 
 
 # ------------------------------------------------------------------------------------- inspect
 
 
-def test_its_figures_are_the_checkpoints(run: Run, told: Told) -> None:
+def test_the_figures_are_those_of_the_checkpoint(run: Run, command: Command) -> None:
     with Jsonl(run.folder / METRICS) as metrics:
         metrics.on_event(
             RunStarted("tiny", "run", 1, 12, 4.0, 1, {}, {"torch": "1.2", "host": "x"})
         )
         metrics.on_event(Evaluated(6, 2.0, 25.0, 1.5, 0.1, 23, 0.1))
-    code, out, err = told("inspect", run.folder, "--best", "--tensors", "--json")
+    code, out, err = command("inspect", run.folder, "--best", "--tensors", "--json")
     assert (code, err) == (0, "")
     shown = json.loads(out)
     path = run.folder / "checkpoints/step-00000006"
@@ -118,8 +118,8 @@ def test_its_figures_are_the_checkpoints(run: Run, told: Told) -> None:
     assert not listed
 
 
-def test_the_table_says_it_in_words(run: Run, told: Told) -> None:
-    _, out, _ = told("inspect", run.folder, "--step", 6, "--tensors")
+def test_the_table_has_the_figures(run: Run, command: Command) -> None:
+    _, out, _ = command("inspect", run.folder, "--step", 6, "--tensors")
     parameters = count_parameters(build(SMALL, classes=CLASSES, generator_seed=1))
     for part in (
         "tiny",
@@ -135,47 +135,51 @@ def test_the_table_says_it_in_words(run: Run, told: Told) -> None:
     assert "16x3x3x3" in out
 
 
-def test_a_checkpoint_alone_is_shown_without_what_only_its_run_knows(
-    run: Run, told: Told, tmp_path: Path
+def test_a_copied_checkpoint_is_shown_without_the_figures_of_its_run(
+    run: Run, command: Command, tmp_path: Path
 ) -> None:
     alone = tmp_path / "alone"
     shutil.copytree(run.folder / "checkpoints/step-00000009", alone)
-    code, out, err = told("inspect", alone, "--json")
+    code, out, err = command("inspect", alone, "--json")
     assert (code, err) == (0, "")
     shown = json.loads(out)
     assert [shown[key] for key in ("step", "network", "epoch")] == [9, None, None]
-    named = told("inspect", alone, "--json", "--config", run.folder / "config.yaml")
+    named = command("inspect", alone, "--json", "--config", run.folder / "config.yaml")
     assert json.loads(named[1])["network"] == "cifar_resnet8"
 
 
-def test_a_run_is_its_newest_whole_checkpoint(run: Run, told: Told) -> None:
-    assert json.loads(told("inspect", run.folder, "--json")[1])["step"] == 9
+def test_epoch_and_versions_come_with_the_checkpoint(run: Run, command: Command) -> None:
+    documents = {
+        "schedule.json": '{"epoch": 1.5}',
+        "provenance.json": '{"torch": "2", "host": "x"}',
+    }
+    saved = read_checkpoint(run.folder / "checkpoints/step-00000009")
+    with Jsonl(run.folder / METRICS) as metrics:  # of a later start
+        metrics.on_event(RunStarted("tiny", "run", 10, 12, 4.0, 1, {}, {"torch": "3"}))
+    write_checkpoint(run.folder / "checkpoints", replace(saved, documents=documents))
+    code, out, err = command("inspect", run.folder, "--json")
+    assert (code, err) == (0, "")
+    shown = json.loads(out)
+    assert (shown["epoch"], shown["versions"]) == (1.5, {"torch": "2"})
+
+
+def test_a_run_stands_for_its_newest_whole_checkpoint(run: Run, command: Command) -> None:
+    assert json.loads(command("inspect", run.folder, "--json")[1])["step"] == 9
     flip_a_bit(run.folder / "checkpoints/step-00000009")
-    code, out, err = told("inspect", run.folder, "--json")
+    code, out, err = command("inspect", run.folder, "--json")
     assert (code, json.loads(out)["step"]) == (0, 6)
     assert err.count("\n") == 1
     assert "step-00000009 is damaged" in err
 
 
-def test_the_best_is_the_one_that_a_run_keeps(tmp_path: Path) -> None:
-    errors = [5.0, 3.0, None, 3.0, 4.0]
-    snapshots = [snapshot(step, error) for step, error in enumerate(errors, start=1)]
-    for one in snapshots:
-        write_checkpoint(tmp_path / "all", one)
-    save_all(tmp_path / "kept", snapshots, keep_last=1)
-    best = find_one(tmp_path / "all", best=True, warn=pytest.fail).name
-    assert best == "step-00000002"
-    assert best in {path.name for path in (tmp_path / "kept").iterdir()}
-
-
 # -------------------------------------------------------------------------------------- verify
 
 
-def test_a_line_for_each_that_is_whole(run: Run, told: Told) -> None:
-    code, out, err = told("verify", run.folder)
+def test_verify_prints_a_line_for_each_whole_checkpoint(run: Run, command: Command) -> None:
+    code, out, err = command("verify", run.folder)
     assert (code, err) == (0, "")
     assert [line.split(": ")[1].split(",")[0] for line in out.splitlines()] == ["whole"] * 3
-    assert told("verify", run.folder, "--best")[1].count("\n") == 1
+    assert command("verify", run.folder, "--best")[1].count("\n") == 1
 
 
 @settings(max_examples=30, deadline=None)
@@ -196,10 +200,10 @@ def test_a_flipped_byte_is_found_wherever_it_is(
     assert program("verify", folder, "--step", 1) == 0
 
 
-def test_damage_is_told_in_its_line(run: Run, told: Told) -> None:
+def test_damage_is_reported_in_the_line_of_its_checkpoint(run: Run, command: Command) -> None:
     (run.folder / "checkpoints/step-00000003/progress.json").unlink()
     flip_a_bit(run.folder / "checkpoints/step-00000009")
-    code, out, err = told("verify", run.folder)
+    code, out, err = command("verify", run.folder)
     assert (code, err) == (1, "")
     first, second, third = out.splitlines()
     assert "step-00000003: damaged (" in first
@@ -212,7 +216,7 @@ def test_damage_is_told_in_its_line(run: Run, told: Told) -> None:
 
 
 def forge(path: Path, model: bytes) -> Path:
-    """A checkpoint whose hashes match, and whose model is whatever a stranger sent."""
+    """A checkpoint whose hashes match, and whose model file is `model`."""
     (path / "model.safetensors").write_bytes(model)
     digests = {
         file.name: sha256(file.read_bytes()).hexdigest()
@@ -238,17 +242,17 @@ BAD_MODELS = {
 
 @pytest.mark.parametrize("kind", BAD_MODELS)
 def test_a_forged_checkpoint_is_refused_by_every_command(
-    run: Run, told: Told, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    run: Run, command: Command, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = forge(run.folder / "checkpoints/step-00000009", BAD_MODELS[kind])
-    assert told("verify", path)[0] == 1
-    for command in (
+    assert command("verify", path)[0] == 1
+    for arguments in (
         ["inspect", path],
         ["convert", path, "--to", "safetensors", "--out", "w.safetensors"],
         ["average", path, path, "--out", "mean"],
     ):
-        code, out, err = told(*command)
+        code, out, err = command(*arguments)
         assert (code, out) == (2, "")
         assert err.startswith(f"checkpoint.py: checkpoint {path} cannot be read (")
         assert err.count("\n") == 1
@@ -266,21 +270,22 @@ MISTAKES: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("part", MISTAKES)
-def test_mistakes_are_told_in_one_line(
-    run: Run, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+def test_a_mistake_is_one_line(
+    run: Run, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "young/checkpoints").mkdir(parents=True)
-    code, out, err = told(*MISTAKES[part])
+    code, out, err = command(*MISTAKES[part])
     assert (code, out) == (2, "")
     assert part in err
     assert err.startswith("checkpoint.py: ")
     assert err.count("\n") == 1
 
 
+@pytest.mark.process
 def test_the_program_runs_from_anywhere(run: Run) -> None:
-    command = [sys.executable, ROOT / "launch/checkpoint.py", "verify", run.folder]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/")
+    words = [sys.executable, ROOT / "launch/checkpoint.py", "verify", run.folder]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, cwd="/")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count(": whole, ") == 3

@@ -48,6 +48,6 @@ def test_larger_windows_mix_better_up_to_the_global_shuffle(
 @pytest.mark.parametrize("text", ["4x1", "4x0x1", "axbxc", "4x1x3"])
 def test_a_mistake_is_one_line(recipe: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     assert order_quality.main([str(recipe), f"--windowed={text}"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"--windowed {text}: ")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"--windowed {text}: ")
+    assert message.count("\n") == 1

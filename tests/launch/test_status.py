@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.runs.folder import RESULT
 from pipeline.tracking.jsonl import METRICS
 from tests.launch.queued_runs import command_of, held, run_program
-from tests.support.run_folders import began, config, hold_once, progress, tell
+from tests.support.run_folders import config, hold_once, progress, run_started, write_events
 
 
 def status(*arguments: str | Path) -> Any:
@@ -29,7 +29,7 @@ def test_a_missing_place_is_a_mistake_with_a_remedy(tmp_path: Path) -> None:
 def test_runs_on_this_machine_are_shown(tmp_path: Path) -> None:
     running, finished = hold_once(config(tmp_path)), hold_once(config(tmp_path, seed=1))
     (finished / RESULT).write_text("{}")
-    tell(running, began(running), progress(20))
+    write_events(running, run_started(running), progress(20))
     (running / "checkpoints/step-00000010").mkdir()
     with held(running):
         shown = {each["name"]: each for each in status(tmp_path)}

@@ -109,6 +109,7 @@ def test_options_may_be_in_any_order(
     assert "8 images per rank\n" in shown
 
 
+@pytest.mark.process
 def test_a_checkout_that_is_not_installed_runs_from_another_folder(
     recipe: Path, tmp_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_several_nodes_without_slurm(recipe: Path, capsys: pytest.CaptureFixture
         assert "login node" in said
 
 
+@pytest.mark.process
 def test_with_slurm(recipe: Path, no_slurm: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Here sbatch exists but scontrol does not; for a real cluster, see tests/slurm."""
     add_command(no_slurm, "sbatch")

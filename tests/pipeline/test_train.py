@@ -95,6 +95,7 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.process
 def test_the_run_folder(recipe: Path, finished: Path) -> None:
     name, _, run_id = finished.name.partition("-")
     assert name == "tiny"
@@ -135,6 +136,7 @@ def test_every_event_is_a_line_of_json(finished: Path) -> None:
 # --------------------------------------------------------------------------------------- settings
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "settings",
     [
@@ -154,6 +156,7 @@ def test_the_loss_falls(recipe: Path, tmp_path: Path, train: Train, settings: li
     assert result(run)["top1_error_percent"] < 60
 
 
+@pytest.mark.process
 def test_two_ranks(recipe: Path, tmp_path: Path) -> None:
     done = submit(recipe, *QUICK, f"run_dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
@@ -165,6 +168,7 @@ def test_two_ranks(recipe: Path, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- failures
 
 
+@pytest.mark.process
 def test_a_loss_that_is_not_finite_fails_the_run(
     recipe: Path, tmp_path: Path, train: Train
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import pytest
 
-from launch.slurm.api.partition import read_partitions
+from launch.slurm.api.partitions import read_partitions
 from launch.slurm.records.submission import Layout
 from launch.slurm.submit.capacity import check_request, plan_layout
 from pipeline.config.schema import Slurm

@@ -8,7 +8,7 @@ from launch.slurm.records.history import Outcome
 from pipeline.tracking import events
 from tests.launch.queued_runs import command_of, failed_on, queued_run, run_program
 from tests.slurm.cluster import Cluster
-from tests.support.run_folders import began, tell
+from tests.support.run_folders import run_started, write_events
 
 
 def test_a_failed_run_shows_its_attempts_its_warnings_and_the_log_of_the_failed_rank(
@@ -19,7 +19,7 @@ def test_a_failed_run_shows_its_attempts_its_warnings_and_the_log_of_the_failed_
     run_dir = queued_run(tmp_path, "test-a", "99", [failed_on("n1", "99.0.0"), last])
     log.write_text("the words of rank 3\n")
     (log.parent / "rank-0.log").write_text("the words of rank 0\n")
-    tell(run_dir, began(run_dir), events.Warned("disk full"))
+    write_events(run_dir, run_started(run_dir), events.Warned("disk full"))
     done = run_program("status.py", run_dir, cluster=cluster)
     assert done.returncode == 0
     for part in ("failed", "99.0.0", "disk full", "the words of rank 3", "launch/resume.py"):

@@ -11,7 +11,7 @@ from tests.launch.queued_runs import failed_on, queued_run, run_program
 from tests.slurm.cluster import Cluster, start_cluster, wait_until
 from tests.slurm.conftest import require_cluster
 from tests.slurm.settings import Hardware
-from tests.support.run_folders import began, tell
+from tests.support.run_folders import run_started, write_events
 
 
 def watch(cluster: Cluster, *arguments: str | Path) -> list[str]:
@@ -33,7 +33,7 @@ def test_a_job_excludes_a_failing_node_once(cluster: Cluster, tmp_path: Path) ->
 def test_a_stalled_job_is_reported_once(cluster: Cluster, tmp_path: Path) -> None:
     job = cluster.submit("sleep 300", "--output=/dev/null")
     run_dir = queued_run(tmp_path, "test-a", job)
-    tell(run_dir, began(run_dir))
+    write_events(run_dir, run_started(run_dir))
     cluster.wait_for(job, "RUNNING")
     assert watch(cluster, tmp_path) == []
     time.sleep(2.5)

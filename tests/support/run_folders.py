@@ -27,14 +27,14 @@ def hold_once(settings: Config) -> Path:
         return folder
 
 
-def tell(run_dir: Path, *told: events.Event) -> None:
+def write_events(run_dir: Path, *written: events.Event) -> None:
     """Write events as a run does."""
     with Jsonl(run_dir / METRICS) as file:
-        for event in told:
+        for event in written:
             file.on_event(event)
 
 
-def began(run_dir: Path) -> events.RunStarted:
+def run_started(run_dir: Path) -> events.RunStarted:
     return events.RunStarted("test", str(run_dir), 1, 1000, 10.0, 2, {}, {})
 
 

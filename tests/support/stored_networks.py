@@ -42,7 +42,7 @@ def digits(count: int) -> Tensor:
 
 
 def experienced(model: Model, seed: int = 0) -> nn.Module:
-    """A network whose batch norms have parameters of no special value and statistics of digits."""
+    """A network whose batch norms have random parameters, and the statistics of digits."""
     network = build(model, classes=CLASSES, generator_seed=seed)
     generator = torch.Generator().manual_seed(seed)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -74,7 +74,7 @@ def logits(network: nn.Module, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, made without training."""
+    """A run folder, made without training."""
 
     folder: Path
     config: Config

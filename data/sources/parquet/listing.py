@@ -228,4 +228,4 @@ def _prepare(arguments: Namespace) -> Listing:
     )
 
 
-SOURCE = Source("parquet", "Parquet files as on Hugging Face", _add_arguments, _prepare)
+SOURCE = Source("parquet", "Parquet files in the layout of Hugging Face", _add_arguments, _prepare)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launch.slurm.api.cli import host_names
 from launch.slurm.api.nodes import Node
-from launch.slurm.api.partition import Partition, limit_text
+from launch.slurm.api.partitions import Partition, limit_text
 from launch.slurm.records.submission import Layout
 from pipeline.config.schema import Slurm
 from pipeline.system.command import plural

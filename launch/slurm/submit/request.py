@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.local.preflight import Preflight, check
-from launch.slurm.api.partition import read_partitions
+from launch.slurm.api.partitions import read_partitions
 from launch.slurm.records.submission import Layout, Submission, expect_no_job
 from launch.slurm.submit.capacity import check_request, expect_shared, plan_layout
 from launch.slurm.submit.sbatch import prepare, queue, script

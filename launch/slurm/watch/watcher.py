@@ -70,7 +70,7 @@ class Watcher:
         try:
             run = inspect(run_dir, job)
         except SlurmError as error:
-            if "Invalid job id" in str(error):  # the job has ended meanwhile
+            if "Invalid job id" in str(error):  # the job has just ended
                 return
             raise
         for action in due_actions(run, failing, self.ledger.keys(), self.limits, time.time()):

@@ -42,7 +42,7 @@ def archive(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def any_kit_is_official(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kits are read in this process, as only the published one is otherwise."""
+    """Every kit counts as the published one, which is read in this process."""
     monkeypatch.setattr(devkit, "_is_official", lambda _: True)
 
 
@@ -143,17 +143,16 @@ def test_lines_may_end_as_on_windows_and_without_an_end(tmp_path: Path) -> None:
     assert labels[0] == labels[1] == labels[2]
 
 
-def test_only_the_published_kit_is_accepted_as_a_whole(archive: Path) -> None:
+def test_only_the_published_kit_is_accepted(archive: Path) -> None:
     said = f"{KIT}.tar.gz as published, with MD5 {devkit.MD5}; fetch {KIT}.tar.gz again, or"
     assert said in refusal(archive)
     assert said in refusal(unpacked(archive))
     assert said in refusal(archive.parent / KIT / META)
 
 
-def test_any_kit_is_a_part(archive: Path) -> None:
+def test_another_kit_is_accepted_with_partial(archive: Path) -> None:
     kit = read_devkit(archive, partial=True)
     assert [kit.wnids[label] for label in kit.validation_labels] == VALIDATION
-    assert read_devkit(unpacked(archive), partial=True) == kit
 
 
 def refusal(path: Path, *, partial: bool = False) -> str:
@@ -316,7 +315,7 @@ def test_every_damaged_byte_of_an_archive_is_refused(
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 0.9])
-def test_a_cut_archive_is_refused_as_a_part_too(archive: Path, share: float) -> None:
+def test_a_cut_archive_is_refused_with_partial(archive: Path, share: float) -> None:
     content = archive.read_bytes()
     archive.write_bytes(content[: int(share * len(content))])
     assert "is not a tar archive, or is damaged (" in refusal(archive, partial=True)

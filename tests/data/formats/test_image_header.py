@@ -155,7 +155,7 @@ def test_odd_headers_give_the_size_of_pillow(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fill bytes", "markers without segments", "frame 193"])
-def test_what_the_standard_allows_does_not_need_pillow(
+def test_unusual_but_valid_headers_do_not_need_pillow(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(Image, "open")

@@ -120,7 +120,7 @@ EVIL = {
 
 
 @pytest.mark.parametrize("kind", EVIL)
-def test_members_that_are_refused(tmp_path: Path, kind: str) -> None:
+def test_hostile_members_are_refused(tmp_path: Path, kind: str) -> None:
     blocks, reason = EVIL[kind]
     path = written(tmp_path, member("first", b"1") + blocks + END)
     said = refusal(path)

@@ -106,7 +106,7 @@ def test_all_of_imagenet_is_expected(
     assert said == f"prepare.py: {'; '.join(counts)}; accept this with --partial\n"
 
 
-def test_another_kit_is_accepted_as_a_part_only(
+def test_another_kit_needs_partial(
     command: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.undo()

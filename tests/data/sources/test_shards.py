@@ -179,7 +179,7 @@ def test_a_killed_run_is_continued(written: Path, tmp_path: Path, workers: int) 
 
     stuck.unlink()
     (tmp_path / "kept").rename(stuck)
-    assert start(source, out, workers).wait() == 0
+    assert start(source, out, 1).wait() == 0
     assert contents(out) == contents(written)
     assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert read_manifest(out).fingerprint == read_manifest(written).fingerprint

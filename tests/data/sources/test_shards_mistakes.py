@@ -50,7 +50,7 @@ def test_free_space_is_checked_beforehand(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_leaves_no_half_shard(source: Path, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_shard(source: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk."""
     program = (
         "import resource, signal, sys; from data import prepare;"
@@ -84,7 +84,7 @@ def spoilt(tmp_path: Path) -> tuple[Path, list[Path]]:
     return source, [gone, cut, changed]
 
 
-def test_bad_images_are_listed_all_at_once_or_left_out(
+def test_bad_images_are_listed_together_or_left_out(
     spoilt: tuple[Path, list[Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, bad = spoilt

@@ -104,9 +104,9 @@ def test_exit_codes_that_do_not_requeue_a_given_up_run_are_not_reported() -> Non
 
 
 def test_a_failing_prolog_holds_jobs_unless_slurm_is_told_not_to() -> None:
-    told = recorded("preempting", SchedulerParameters="bf_interval=1,nohold_on_prolog_fail")
+    allowed = recorded("preempting", SchedulerParameters="bf_interval=1,nohold_on_prolog_fail")
     assert "Prolog" in judged(recorded("preempting"))
-    assert "Prolog" not in judged(told)
+    assert "Prolog" not in judged(allowed)
 
 
 @pytest.mark.parametrize(

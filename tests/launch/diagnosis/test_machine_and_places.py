@@ -48,6 +48,7 @@ def test_a_machine_is_judged_by_what_it_has(
     assert {each.setting: each.severity for each in found}[setting] == expected
 
 
+@pytest.mark.process
 def test_this_machine_can_be_inspected() -> None:
     machine = inspect_machine()
     assert machine.torch_gpus <= machine.gpus

@@ -10,7 +10,7 @@ import pytest
 
 from launch.diagnosis.cluster_rules import Cluster
 from launch.slurm.api import cli
-from launch.slurm.api.partition import Partition, read_partitions
+from launch.slurm.api.partitions import Partition, read_partitions
 
 RECORDED = Path(__file__).parent / "recorded"
 ENTITIES = {"config": "config", "partition": "partitions", "node": "nodes"}

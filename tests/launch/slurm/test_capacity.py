@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from launch.slurm.api.nodes import Node, gpus_in
-from launch.slurm.api.partition import Partition
+from launch.slurm.api.partitions import Partition
 from launch.slurm.records.submission import Layout
 from launch.slurm.submit.capacity import check_request, expect_shared, plan_layout
 from pipeline.config.schema import Slurm

@@ -115,6 +115,7 @@ def test_a_mistake_is_reported_before_anything_is_written(
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.process
 def test_points_are_trained_one_by_one_and_a_failure_does_not_stop_the_next(
     recipe: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +131,7 @@ def test_points_are_trained_one_by_one_and_a_failure_does_not_stop_the_next(
     assert "all 2 points are finished" in capfd.readouterr().out
 
 
+@pytest.mark.process
 def test_results_have_mean_and_sample_deviation_over_the_seeds(
     recipe: Path, tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ def test_schema_refuses_unknown_keys_and_describes_each_section() -> None:
     assert "name" in schema["$defs"]["Cosine"]["required"]
 
 
+@pytest.mark.process
 def test_the_configuration_imports_neither_torch_nor_numpy() -> None:
     program = (
         "import sys, pkgutil; from importlib import import_module; from pathlib import Path;"

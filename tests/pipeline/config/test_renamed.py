@@ -73,6 +73,9 @@ def test_both_names_on_one_command_line_are_a_fault_at_the_second(recipe: Path) 
         assert found.endswith(expected)
         assert "evaluate.batch_per_rank" in found
     assert fault(recipe, "", "evaluate={rank_batch: 5, batch_per_rank: 5}").endswith(HINT)
+    faults = fault(recipe, "", "evaluate.rank_batch=[", "evaluate.batch_per_rank=5").split("\n")
+    assert len(faults) == 2
+    assert faults[1].endswith(HINT)
 
 
 def test_a_fault_is_placed_at_the_former_name_and_reports_the_present_one(recipe: Path) -> None:

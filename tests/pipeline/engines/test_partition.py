@@ -113,22 +113,3 @@ def test_steps_that_differ_within_a_group_are_refused() -> None:
     partition = ParameterPartition(some((2,), (3,)), nn.Parameter(torch.zeros(5)), ALONE)
     with pytest.raises(AssertionError, match="together"):
         partition.cut_slot({"p0": torch.tensor(1.0), "p1": torch.tensor(2.0)})
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_a_rank_knows_which_elements_belong_to_which_parameter(size: int) -> None:
-    tensors = some(*SHAPES)
-    pieces = [partition.segments(partition.cut(tensors)) for partition in partitions(tensors, size)]
-    for at, tensor in enumerate(tensors.values()):
-        assert torch.equal(torch.cat([rank[at] for rank in pieces]), tensor.flatten())
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_norms_of_layers_do_not_depend_on_the_partition(size: int) -> None:
-    tensors = some(*SHAPES)
-    meeting = Meeting(size)
-    norms = torch.zeros(0)
-    for rank, cut in enumerate(partitions(tensors, size)):
-        norms = ParameterPartition(tensors, cut.own, meeting.world(rank)).norms(cut.cut(tensors))
-    expected = [tensor.double().norm().float() for tensor in tensors.values()]
-    assert torch.equal(norms, torch.stack(expected))

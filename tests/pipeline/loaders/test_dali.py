@@ -1,5 +1,6 @@
 """The stream of batches, with the real DALI: independent of start, ranks and threads."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ from tests.support.loading import (
 )
 
 pytestmark = pytest.mark.timeout(60)
+
+ROOT = Path(__file__).parents[3]
+IMPORT = re.compile(r"import_(extra|module)\(\s*[\"']nvidia|^\s*(from|import) nvidia", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +122,11 @@ def test_synthetic_batches_have_the_sizes_of_real_ones(folder: Path, size: int) 
         counted += sum(len(batch.labels) for batch in evaluated(loader))
         assert loader.verify() == []
     assert counted == 23
+
+
+def test_dali_is_imported_in_one_place() -> None:
+    sources = [
+        path for name in ("pipeline", "launch", "data") for path in (ROOT / name).rglob("*.py")
+    ]
+    importing = [path for path in sources if IMPORT.search(path.read_text())]
+    assert importing == [ROOT / "pipeline/loaders/dali.py"]

@@ -192,6 +192,7 @@ def folder_of(process: subprocess.Popen[str]) -> Path:
     return Path(process.stdout.readline().strip())
 
 
+@pytest.mark.process
 def test_two_processes_never_hold_the_same_folder(tmp_path: Path) -> None:
     """A killed process releases its folder."""
     mine = config(tmp_path / "runs")

@@ -220,6 +220,7 @@ for hard in (2000, 300):
 """
 
 
+@pytest.mark.process
 def test_more_shards_than_the_process_may_open(tmp_path: Path) -> None:
     folder = make_archives(tmp_path, images=800, shards=400)
     command = [sys.executable, "-c", SHARDS, str(folder)]

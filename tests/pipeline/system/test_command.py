@@ -82,6 +82,7 @@ raise SystemExit(run_command(work, name="program"))
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("lines", [1, 200_000], ids=["at the last flush", "while it works"])
 def test_a_closed_pipe_is_not_an_error(lines: int) -> None:
     with subprocess.Popen(

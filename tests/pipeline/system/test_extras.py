@@ -16,7 +16,12 @@ from pipeline.system.extras import (
     expect_installed,
     import_extra,
 )
+from pipeline.tracking.jsonl import METRICS, read_events
+from pipeline.tracking.tracker import open_tracker
 from tests.support.core_only import ROOT, run_core_only, run_program_core_only
+from tests.support.images import make_dataset
+from tests.support.loading import dali
+from tests.support.run_folders import config
 
 OURS = ("pipeline", "launch", "data")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,6 +70,7 @@ def test_the_table_has_the_modules_of_pyproject() -> None:
     assert declared["all"] == [f"imagenet-pipeline[{','.join(EXTRAS)}]"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_program_without_its_extra_says_what_to_install(program: Path, tmp_path: Path) -> None:
     done = run_program_core_only(program, cwd=tmp_path)
@@ -73,6 +79,7 @@ def test_a_program_without_its_extra_says_what_to_install(program: Path, tmp_pat
     assert "pip install 'imagenet-pipeline[" in done.stderr
 
 
+@pytest.mark.process
 def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None:
     start = "import runpy; runpy.run_module('pipeline.train', run_name='__main__')"
     done = run_core_only(start, cwd=tmp_path)
@@ -81,6 +88,24 @@ def test_training_without_its_extra_says_what_to_install(tmp_path: Path) -> None
         "training needs pyarrow, xxhash, which are not installed;"
         " run make, or: pip install 'imagenet-pipeline[train]'\n"
     )
+
+
+def test_loading_images_without_dali_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_dataset(tmp_path, train=8, val=2)
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    with pytest.raises(MissingExtra, match=r"nvidia.dali.* not installed.*\[train\]'$"):
+        dali(folder)
+
+
+def test_training_without_mlflow_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with open_tracker(config(tmp_path), tmp_path, is_main=True) as tracker:
+        assert tracker.mlflow_run_id(0) is None
+    (warning,) = read_events(tmp_path / METRICS)
+    assert warning["event"] == "warned"
+    assert "pip install 'imagenet-pipeline[tracking]'" in warning["message"]
 
 
 def test_the_fewest_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

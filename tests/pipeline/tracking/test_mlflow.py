@@ -166,6 +166,7 @@ def build_runs(runs: Path) -> None:
     write(runs / "crashed", [started(), progress(1)])
 
 
+@pytest.mark.process
 def test_concurrent_runs_share_one_new_store_and_experiment(place: Path) -> None:
     store = place / "mlflow.db"
     query = "select count(*), count(distinct experiment_id) from runs where name in (?, ?)"

@@ -125,6 +125,7 @@ with Jsonl(path) as jsonl:
 """
 
 
+@pytest.mark.process
 def test_a_full_disk_stops_nothing_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / METRICS
     done = subprocess.run(
@@ -226,6 +227,7 @@ sys.stderr.write("trained to the end")
 """
 
 
+@pytest.mark.process
 def test_a_closed_pipe_does_not_end_the_run() -> None:
     command = [sys.executable, "-c", BROKEN_PIPE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
@@ -327,6 +329,7 @@ def test_passwords_are_hidden() -> None:
     assert without_password("http://db:5000/x@y") == "http://db:5000/x@y"
 
 
+@pytest.mark.process
 def test_the_trainer_does_not_import_mlflow() -> None:
     code = "import sys, pipeline.tracking.tracker; assert 'mlflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

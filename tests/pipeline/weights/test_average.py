@@ -1,4 +1,4 @@
-"""The mean of checkpoints is their mean, and itself a checkpoint: to look at, check and convert."""
+"""The mean of checkpoints is exact, and itself a checkpoint: to inspect, verify and convert."""
 
 import json
 import shutil
@@ -62,13 +62,13 @@ def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 # ------------------------------------------------------------------------------------- the mean
 
 
-def test_of_identical_checkpoints_it_is_identical(run: Run, tmp_path: Path) -> None:
+def test_the_mean_of_equal_checkpoints_equals_them(run: Run, tmp_path: Path) -> None:
     one = run.folder / "checkpoints/step-00000002"
     copies = [shutil.copytree(one, tmp_path / f"copy{number}") for number in range(7)]
     assert_same(averaged(tmp_path / "mean", *copies), state(2))
 
 
-def test_it_is_the_mean_to_the_last_bit(run: Run, tmp_path: Path) -> None:
+def test_the_mean_is_exact_to_the_last_bit(run: Run, tmp_path: Path) -> None:
     for count, flags in ((2, ["--last", 2]), (3, ["--last", 3])):
         mean = averaged(tmp_path / f"mean{count}", run.folder, *flags)
         members = [state(step) for step in (1, 2, 3)][-count:]
@@ -81,7 +81,7 @@ def test_it_is_the_mean_to_the_last_bit(run: Run, tmp_path: Path) -> None:
                 assert (value.numpy() == stacked.max(0)).all(), name  # a count of batches
 
 
-def test_the_moving_averages_count_where_there_are_some(tmp_path: Path) -> None:
+def test_moving_averages_are_averaged_if_there_are_some(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", SMALL)
     for step in (1, 2):
         ema = floats_of(state(step), share=0.5)
@@ -97,7 +97,7 @@ def test_the_moving_averages_count_where_there_are_some(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- a checkpoint
 
 
-def test_it_can_be_shown_checked_and_converted(
+def test_a_mean_can_be_inspected_verified_and_converted(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, file = tmp_path / "mean", tmp_path / "w.safetensors"
@@ -120,23 +120,23 @@ def test_it_can_be_shown_checked_and_converted(
     assert program("verify", out) == 1
 
 
-def test_a_mean_of_means_is_one_too(run: Run, tmp_path: Path) -> None:
+def test_means_can_be_averaged(run: Run, tmp_path: Path) -> None:
     first = averaged(tmp_path / "a", run.folder, "--last", 2)
     averaged(tmp_path / "b", run.folder, "--last", 2)
     assert_same(averaged(tmp_path / "c", tmp_path / "a", tmp_path / "b"), first)
 
 
-def test_nothing_is_left_of_a_mean_that_was_refused(run: Run, tmp_path: Path) -> None:
+def test_a_refused_mean_leaves_nothing_behind(run: Run, tmp_path: Path) -> None:
     flip_a_bit(run.folder / "checkpoints/step-00000003")
     assert program("average", run.folder, "--last", 2, "--out", tmp_path / "mean") == 2
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
-# ------------------------------------------------------------------------- statistics anew
+# ------------------------------------------------------------------- recomputed statistics
 
 
 def test_statistics_are_those_of_the_training_images(tmp_path: Path) -> None:
-    """Over one batch they are its mean and variance, as a single step in training finds them."""
+    """Over one batch they are that batch's mean and variance, as in a training step."""
     dataset = make_dataset(tmp_path / "data", train=8, val=2, classes=2)
     fingerprint = read_manifest(dataset).fingerprint
     run = make_run(tmp_path / "run", SMALL, dataset)
@@ -221,7 +221,7 @@ MISTAKES: dict[str, tuple[Prepare, str]] = {
 
 
 @pytest.mark.parametrize("part", MISTAKES)
-def test_mistakes_are_told_in_one_line(
+def test_a_mistake_is_one_line(
     run: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -233,9 +233,9 @@ def test_mistakes_are_told_in_one_line(
     prepare(Path("other"))
     out = [] if "--out" in command else ["--out", "mean"]
     assert program("average", *command.split(), *out) == 2
-    told = capsys.readouterr()
-    assert part in told.err
-    assert told.err.startswith("checkpoint.py: ")
-    assert (told.err.count("\n"), told.out) == (1, "")
+    output = capsys.readouterr()
+    assert part in output.err
+    assert output.err.startswith("checkpoint.py: ")
+    assert (output.err.count("\n"), output.out) == (1, "")
     assert {entry.name for entry in tmp_path.iterdir()} == {"run", "other"}
     assert newest_checkpoint(Path("run/checkpoints"), pytest.fail) is not None

@@ -70,6 +70,7 @@ def five_lines(document: str) -> str:
     return code
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("document", ["docs/checkpoints.md"])
 def test_the_five_lines_of_the_documents_need_the_core_alone(
     run: Run, cat: Path, document: str
@@ -87,6 +88,7 @@ def test_the_five_lines_of_the_documents_need_the_core_alone(
     assert not modules & {*REFUSED, *(f"pipeline.{name}" for name in NO_DATASET)}
 
 
+@pytest.mark.process
 def test_every_form_of_weights_opens_without_a_dataset(tmp_path: Path) -> None:
     names = ("average", "batch_statistics", "convert", "find", "inspect", "inspection_report")
     imports = "\n".join(f"import pipeline.weights.{name}" for name in names)

@@ -1,4 +1,4 @@
-"""A converted network gives the logits of ours, on real images, in libraries that are not ours."""
+"""A converted network gives the same logits in other libraries, on real images."""
 
 import json
 import sys
@@ -37,9 +37,9 @@ from tests.support.stored_networks import (
 ROOT = Path(__file__).parents[3]
 IMAGES = 16
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-"""The same layers in the same order, but perhaps with other kernels."""
+"""The same layers in the same order; kernels may differ."""
 GRAPH_CLOSE = {"rtol": 1e-4, "atol": 1e-4}
-"""ONNX Runtime fuses layers, and adds up in another order."""
+"""ONNX Runtime fuses layers, and sums in another order."""
 
 
 def saved(folder: Path, network: nn.Module, model: Model, average: nn.Module | None = None) -> Run:
@@ -75,12 +75,12 @@ def test_torchvision_and_timm_give_the_same_logits(name: str, tmp_path: Path) ->
     timms = timm.create_model(name, num_classes=CLASSES, checkpoint_path=file)
     images = floats(digits(IMAGES))
     ours = logits(network, images)
-    assert len(set(ours.argmax(1).tolist())) > 1  # the images are told apart
+    assert len(set(ours.argmax(1).tolist())) > 1  # it distinguishes the images
     assert_close(logits(theirs, images), ours, **CLOSE)
     assert_close(logits(timms, images), ours, **CLOSE)
 
 
-def test_the_average_is_converted_unless_the_live_weights_are_asked_for(tmp_path: Path) -> None:
+def test_the_average_is_converted_unless_live(tmp_path: Path) -> None:
     model = model_named("resnet18")
     live, average = experienced(model, seed=1), experienced(model, seed=2)
     run = saved(tmp_path / "run", live, model, average)
@@ -117,14 +117,14 @@ def test_metadata_say_how_to_use_them(tmp_path: Path, capsys: pytest.CaptureFixt
         out = tmp_path / f"{step}.safetensors"
         chosen = [run.folder, "--step", step]
         assert program("convert", *chosen, "--to", "safetensors", "--out", out) == 0
-        told = metadata(out)
-        assert json.loads(told.get("classes", "null")) == classes
+        kept = metadata(out)
+        assert json.loads(kept.get("classes", "null")) == classes
         assert ("is another dataset by now" in capsys.readouterr().err) == (classes is None)
-        assert json.loads(told["mean"]) == list(MEAN)
-        assert json.loads(told["std"]) == list(STD)
-        assert [told[key] for key in ("image_size", "resize")] == [str(SIDE)] * 2
-        assert [told[key] for key in ("network", "step")] == [model.name, str(step)]
-        (tmp_path / "config.yaml").write_text(told["config"])
+        assert json.loads(kept["mean"]) == list(MEAN)
+        assert json.loads(kept["std"]) == list(STD)
+        assert [kept[key] for key in ("image_size", "resize")] == [str(SIDE)] * 2
+        assert [kept[key] for key in ("network", "step")] == [model.name, str(step)]
+        (tmp_path / "config.yaml").write_text(kept["config"])
         assert load(tmp_path / "config.yaml") == run.config
 
 
@@ -146,11 +146,11 @@ def test_an_onnx_graph_takes_bytes_and_gives_the_same_logits(tmp_path: Path) -> 
     ours = logits(normalized(network), images)
     assert_close(run_graph(out, images), ours, **GRAPH_CLOSE)
     assert_close(run_graph(out, images[:1]), ours[:1], **GRAPH_CLOSE)
-    for trace in (ROOT, "stack_trace", "normalized.py"):  # nothing of where our code lies
+    for trace in (ROOT, "stack_trace", "normalized.py"):  # no trace of where our code is
         assert str(trace).encode() not in out.read_bytes()
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
-    told = session.get_modelmeta().custom_metadata_map
-    assert [told[key] for key in ("network", "step", "weights")] == ["resnet18", "7", "live"]
+    kept = session.get_modelmeta().custom_metadata_map
+    assert [kept[key] for key in ("network", "step", "weights")] == ["resnet18", "7", "live"]
 
 
 def test_without_normalisation_it_takes_floats(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_without_normalisation_it_takes_floats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_what_is_not_installed_is_named_with_the_remedy(
+def test_a_missing_package_is_named_with_the_remedy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -174,10 +174,10 @@ def test_what_is_not_installed_is_named_with_the_remedy(
     run = saved(tmp_path / "run", experienced(model), model)
     monkeypatch.setitem(sys.modules, package, None)
     assert program("convert", run.folder, "--to", "onnx", "--out", tmp_path / "w.onnx") == 2
-    told = capsys.readouterr().err
-    assert f"needs {package}, " in told
-    assert "pip install 'imagenet-pipeline[export]'" in told
-    assert told.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert f"needs {package}, " in errors
+    assert "pip install 'imagenet-pipeline[export]'" in errors
+    assert errors.count("\n") == 1
     assert not (tmp_path / "w.onnx").exists()
 
 
@@ -212,7 +212,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize("part", MISTAKES)
-def test_mistakes_are_told_in_one_line(
+def test_a_mistake_is_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -226,14 +226,14 @@ def test_mistakes_are_told_in_one_line(
     Path("other.yaml").write_text(text.replace("cifar_resnet8", "cifar_resnet14"))
     before = set(tmp_path.iterdir())
     assert program("convert", "run", "--out", "w.safetensors", "--to", *rest) == 2
-    told = capsys.readouterr()
-    assert part in told.err
-    assert told.err.startswith("checkpoint.py: ")
-    assert (told.err.count("\n"), told.out) == (1, "")
+    output = capsys.readouterr()
+    assert part in output.err
+    assert output.err.startswith("checkpoint.py: ")
+    assert (output.err.count("\n"), output.out) == (1, "")
     assert set(tmp_path.iterdir()) == before
 
 
-def test_weights_that_are_not_finite_are_not_given_out(
+def test_weights_that_are_not_finite_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = model_named("cifar_resnet8")
@@ -259,7 +259,7 @@ def test_a_checkpoint_without_its_configuration_asks_for_it(
     assert "name one with --config FILE" in capsys.readouterr().err
     file.write_text("name: tiny\nmodel: {name: resnet7}\n")
     assert program(*command) == 2
-    told = capsys.readouterr().err
-    assert "is not valid any more" in told
-    assert told.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert "is not valid any more" in errors
+    assert errors.count("\n") == 1
     assert program(*command, "--config", tmp_path / "kept.yaml") == 0
