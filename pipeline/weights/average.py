@@ -11,6 +11,7 @@ import torch
 
 from pipeline.checkpoint import (
     DATASET_FILE,
+    MODEL,
     Progress,
     Snapshot,
     Tensors,
@@ -24,7 +25,7 @@ from pipeline.config.schema import Config
 from pipeline.runs.folder import CONFIG_FILE
 from pipeline.system.durable import sync_folder
 from pipeline.weights.batch_statistics import recompute_statistics
-from pipeline.weights.find import CHECKPOINTS, MODEL
+from pipeline.weights.find import CHECKPOINTS
 from pipeline.weights.stored import StoredCheckpoint, build_network, is_statistic, open_stored
 
 AVERAGE_FILE = "average.json"

@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.checkpoint import PROGRESS, list_checkpoints, newest_checkpoint, read_progress
+from pipeline.checkpoint import (
+    MODEL,
+    PROGRESS,
+    list_checkpoints,
+    newest_checkpoint,
+    read_progress,
+)
 
-MODEL, EMA = "model", "ema"
-"""Groups of tensors: the network's weights and statistics, and their moving average."""
 CHECKPOINTS = "checkpoints"
 
 

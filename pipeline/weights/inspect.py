@@ -9,9 +9,8 @@ from typing import Any, cast
 
 import torch
 
-from pipeline.checkpoint import CheckpointError, Progress, Tensors
+from pipeline.checkpoint import EMA, MODEL, CheckpointError, Progress, Tensors
 from pipeline.weights.average import AVERAGE_FILE
-from pipeline.weights.find import EMA, MODEL
 from pipeline.weights.stored import StoredCheckpoint, is_statistic
 
 SCHEDULE_FILE, PROVENANCE_FILE = "schedule.json", "provenance.json"

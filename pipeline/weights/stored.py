@@ -5,12 +5,20 @@ from pathlib import Path
 
 from torch import nn
 
-from pipeline.checkpoint import Snapshot, Tensors, TrainedOn, read_checkpoint, trained_on
+from pipeline.checkpoint import (
+    EMA,
+    MODEL,
+    Snapshot,
+    Tensors,
+    TrainedOn,
+    read_checkpoint,
+    trained_on,
+)
 from pipeline.config.load import ConfigError, load
 from pipeline.config.schema import Config
 from pipeline.models import build
 from pipeline.runs.folder import CONFIG_FILE
-from pipeline.weights.find import CHECKPOINTS, EMA, MODEL
+from pipeline.weights.find import CHECKPOINTS
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 """What batch norm keeps besides its parameters."""

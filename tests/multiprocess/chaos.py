@@ -118,9 +118,6 @@ def try_once(
         train_in_legs(command, folder / "unbroken", records["unbroken"], legs=[(BITWISE[0], steps)])
         unbroken = difference(folder / "faulty", folder / "unbroken", ignored=RUNNING)
     expected = recorded_steps(records["legs"])
-    first = {}
-    for each in recorded:
-        first.setdefault(each.attempt, each.started)
     return Report(
         seed=seed,
         ranks=sorted({setting.ranks for setting in chaos.settings}),
@@ -133,12 +130,20 @@ def try_once(
         largest_difference=difference(folder / "faulty", folder / "legs"),
         difference_to_unbroken=unbroken,
         end_seconds=chaos.end_seconds[:-1],
-        resume_seconds=[
-            first[attempt + 1] - chaos.fault_times[attempt]
-            for attempt in range(len(chaos.settings) - 1)
-            if attempt + 1 in first
-        ],
+        resume_seconds=resume_seconds(chaos, recorded),
     )
+
+
+def resume_seconds(chaos: Chaos, recorded: list[RecordedStep]) -> list[float]:
+    """Return the time from each fault to the first step of the next attempt, if it took one."""
+    first: dict[int, float] = {}
+    for each in recorded:
+        first.setdefault(each.attempt, each.started)
+    return [
+        first[attempt + 1] - chaos.fault_times[attempt]
+        for attempt in range(len(chaos.settings) - 1)
+        if attempt + 1 in first
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
