@@ -70,6 +70,10 @@ def five_lines(document: str) -> str:
     return code
 
 
+def test_the_documents_show_the_same_five_lines() -> None:
+    assert five_lines("README.md") == five_lines("docs/checkpoints.md")
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("document", ["docs/checkpoints.md"])
 def test_the_five_lines_of_the_documents_need_the_core_alone(
