@@ -259,6 +259,7 @@ trees = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(tree=trees, key=st.sampled_from(json_schema()["required"]))
 @settings(max_examples=300, deadline=None)
 def test_any_values_are_accepted_or_give_a_config_error(

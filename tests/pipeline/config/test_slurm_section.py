@@ -266,6 +266,7 @@ trees = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(tree=trees, key=st.sampled_from(["slurm", "slurm.sbatch", "slurm.srun", "env", "launch"]))
 @settings(max_examples=300, deadline=None)
 def test_any_values_are_accepted_or_give_a_config_error(
