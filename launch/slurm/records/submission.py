@@ -19,7 +19,7 @@ CODE = "code"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class JobLayout:
     """How many processes run on how many nodes."""
 
     nodes: int
@@ -40,7 +40,7 @@ class Submission:
 
     run_dir: Path
     number: int
-    layout: Layout
+    layout: JobLayout
     slurm: Slurm
     environment: dict[str, str]
     """Variables for each rank: `env` in the configuration."""
