@@ -52,7 +52,7 @@ def at_most_one(owner: object, *names: str) -> None:
 
 
 def without_nulls(entries: Any) -> Any:
-    """Return a mapping without its null values, by which an override removes an entry."""
+    """Return a mapping without its null values: null in an override removes an entry."""
     if not isinstance(entries, dict):
         return entries
     mapping = cast("dict[str, Any]", entries)
