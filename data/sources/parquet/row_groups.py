@@ -68,7 +68,7 @@ class CopiedFileUnit:
 
     @property
     def key(self) -> str:
-        """See `ReadingUnit`; it changes if the tar is missing or has changed."""
+        """See `ReadingUnit`; the key changes if the tar is missing or has changed."""
         copy = self.out / IMAGES / self.copy
         copied = file_state(copy) if copy.exists() else None
         state = _state(self.file, self.classes)

@@ -144,7 +144,7 @@ def test_class_folders_may_be_incomplete_which_is_noted(
     for number, source in enumerate((class_folders, packed(class_folders))):
         assert cifar(source, tmp_path / str(number)) == 0
         said = capsys.readouterr().out
-        assert "note: 9 + 9 images of 9 classes, where CIFAR-10 has 50,000 + 10,000 of 10\n" in said
+        assert "note: 9 + 9 images of 9 classes, but CIFAR-10 has 50,000 + 10,000 of 10\n" in said
         assert read_manifest(tmp_path / str(number)).samples == {"train": 9, "val": 9}
 
 
