@@ -27,7 +27,7 @@ from pipeline.system.command import count, plural, run_command
 from pipeline.system.exit_codes import USER_MISTAKE
 from pipeline.tracking.store_uri import default_uri
 
-EXIT_CODES = "exit codes: 0 no finding costs work, 1 one does, 2 user's mistake"
+EXIT_CODES = "exit codes: 0 no finding costs work, 1 at least one does, 2 user's mistake"
 WIDTH = 100
 
 

@@ -36,7 +36,7 @@ class ValueFinder:
         if known is not None and self._holds(known, stored):
             return known + _LENGTH_BYTES
         at = self._at
-        # A dictionary may have another order than the rows; it lies before all other values.
+        # A dictionary may order its values differently from the rows; it precedes all other values.
         for begin, end in ((at, at + _NEAR), (self._start, at), (at, self._end)):
             place = self._search(stored, begin, min(end, self._end))
             if place is not None:

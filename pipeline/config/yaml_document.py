@@ -63,7 +63,7 @@ class Document:
     """Plain data read from YAML, the place of each key and value, and the faults found on the way.
 
     A key that is given twice and a value that cannot be read are faults, and reading continues;
-    after a syntax error there is no data.
+    after a syntax error the data is missing.
     """
 
     def __init__(self, text: str, file: str) -> None:

@@ -62,7 +62,7 @@ def convolutions(branch: Branch, shape: Shape) -> list[nn.Conv2d]:
 class PostActivation(nn.Module):
     """Convolutions, each followed by batch norm; ReLU between them and after the sum.
 
-    Layers have torchvision's names. Without `shortcut` the block is plain: there is no sum.
+    Layers have torchvision's names. Without `shortcut` the block is plain: it has no sum.
     """
 
     def __init__(

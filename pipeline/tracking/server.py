@@ -70,8 +70,8 @@ def server_command(uri: str, runs_dir: Path, host: str, port: int) -> list[str]:
     command += ["--artifacts-destination", str(beside.parent / ARTIFACTS_DIR)]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     if not is_loopback(host):
-        # By default the server only answers to addresses, and rejects requests of its own pages
-        # if the browser reached them by name.
+        # By default the server only answers to addresses, and rejects requests from its own pages
+        # if the browser opened them by name.
         own = [] if is_any(host) else [host]
         names = list(dict.fromkeys([socket.gethostname(), socket.getfqdn(), *own]))
         hosts = [*names, "localhost", "127.0.0.1", *PRIVATE_NETWORKS]

@@ -131,7 +131,7 @@ def test_original_batches_must_be_complete(
         assert cifar(source, tmp_path / "out") == 2
         message = capsys.readouterr().err
         assert f"{source}: 100 + 20 images of 10 classes" in message
-        assert "where CIFAR-10 has 50,000 + 10,000 of 10" in message
+        assert "but CIFAR-10 has 50,000 + 10,000 of 10" in message
         assert "--partial" in message
     assert not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
 
