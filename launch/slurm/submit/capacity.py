@@ -165,7 +165,7 @@ def _eligible(slurm: Slurm, partition: Partition) -> list[Node]:
 def _expect_hardware(
     slurm: Slurm, layout: JobLayout, partition: Partition, nodes: list[Node]
 ) -> list[Node]:
-    """Return those of `nodes` that have everything that is asked for."""
+    """Return those of `nodes` that have all requested resources."""
     ranks, cpus, gpus = layout.ranks_per_node, layout.cpus_per_rank, layout.gpus_per_node
     if 0 < gpus < ranks:
         raise ValueError(
@@ -218,7 +218,7 @@ def _fair_cpus(node: Node, gpus: int, slurm: Slurm) -> int:
 
 
 def _megabytes(memory: str | None) -> int:
-    """Return megabytes, rounded up; 0 if no amount is asked for."""
+    """Return megabytes, rounded up; 0 if no amount is requested."""
     if memory is None:
         return 0
     number = memory.rstrip("KMGT")

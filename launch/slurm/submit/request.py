@@ -1,4 +1,4 @@
-"""A training to be queued, checked as far as possible before it queues."""
+"""A run to be queued, checked as far as possible first."""
 
 from dataclasses import dataclass
 from pathlib import Path

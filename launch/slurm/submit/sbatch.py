@@ -38,7 +38,7 @@ def queue(config: Config, run_dir: Path, layout: JobLayout) -> Submission:
 
 
 def announce(submission: Submission) -> None:
-    """Make the run folder ready: its job may start before sbatch has returned the job id."""
+    """Prepare the run folder: the job may start before sbatch has returned its id."""
     (submission.run_dir / "logs").mkdir(exist_ok=True)
     (submission.run_dir / CANCELLED).unlink(missing_ok=True)
     submission.save()
@@ -128,7 +128,7 @@ def _setup(submission: Submission) -> list[str]:
     return [
         "trap : TERM USR2",
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
-        "export PYTHONSAFEPATH=1",  # or packages in the current folder would come first
+        "export PYTHONSAFEPATH=1",  # or packages in the current folder would take precedence
         *submission.slurm.setup,
     ]
 

@@ -264,6 +264,6 @@ def test_a_checkpoint_without_its_configuration_asks_for_it(
     file.write_text("name: tiny\nmodel: {name: resnet7}\n")
     assert program(*command) == 2
     errors = capsys.readouterr().err
-    assert "is not valid any more" in errors
+    assert "is no longer valid" in errors
     assert errors.count("\n") == 1
     assert program(*command, "--config", tmp_path / "kept.yaml") == 0
