@@ -326,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").partition("\n")[0],
         epilog=f"runs: {', '.join(RUNS)}",
     )
-    parser.add_argument("base", metavar="BASE", help="the commit that is taken to be right")
+    parser.add_argument("base", metavar="BASE", help="the reference commit")
     parser.add_argument(
         "head", metavar="HEAD", nargs="?", help="another commit (default: the working tree)"
     )
