@@ -1,4 +1,4 @@
-"""Where a path lies is read from the kernel's list of mounts."""
+"""The mount of a path is read from the kernel's list of mounts."""
 
 from pathlib import Path
 
