@@ -1,10 +1,10 @@
 # One image for every node: Python, CUDA, NCCL, DALI and this project, for any user.
-# docs/containers.md says how to build and run it.
+# docs/containers.md explains how to build and run it.
 
 ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${BASE_IMAGE} AS base
-# torch.compile builds while it runs, with a compiler, Python's headers and OpenSSL's checksums.
+# torch.compile needs a compiler, Python's headers and openssl at run time.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive \
        apt-get install --yes --no-install-recommends g++ openssl python3-dev \
@@ -15,9 +15,9 @@ FROM base AS libraries
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
 WORKDIR /build
 COPY pyproject.toml requirements.lock ./
-# All extras but the tools of development, at the versions and hashes of the lock, which uv keeps
-# where it finds them in its output file. For packages from a mirror, the first secret sets variables
-# of pip and uv, and the second is a certificate that these may name.
+# All extras except the development tools, at the versions and hashes of the lock: uv keeps those
+# that it finds in its output file. For a package mirror, the first secret sets variables of pip and
+# uv, and the second is a certificate that they may name.
 RUN --mount=type=cache,target=/root/.cache \
     --mount=type=secret,id=packages \
     --mount=type=secret,id=certificate \
@@ -36,7 +36,7 @@ RUN --mount=type=cache,target=/root/.cache \
 FROM base
 COPY --from=libraries /opt/venv /opt/venv
 # As few variables as possible: under pyxis they override those of the job. NVIDIA's hooks mount the
-# driver only if the first two are set; video is for DALI's hardware decoder of JPEG.
+# driver only if the first two are set; video is for DALI's hardware JPEG decoder.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility,video \
     PATH=/opt/venv/bin:$PATH \
@@ -49,7 +49,7 @@ RUN if [ "$GIT_COMMIT" ]; then echo "{\"git_commit\": \"$GIT_COMMIT\"}" >commit.
     && python data/prepare.py digits --out datasets/digits \
     && python -m compileall -q . \
     && install --directory --mode=1777 /work
-# Everything is written here; mount a volume on it to keep it.
+# All output goes here; mount a volume to keep it.
 WORKDIR /work
 USER 1000:1000
 CMD ["python", "/app/launch/submit.py", "--local", "/app/configs/quickstart.yaml", \

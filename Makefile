@@ -46,7 +46,7 @@ clean:  ## remove what the commands above made, except runs
 datasets/digits/manifest.json: | .venv/installed
 	$(BIN)/python data/prepare.py digits --out datasets/digits
 
-# The mark comes last, so that an unfinished environment is installed again.
+# Touched last, so that an incomplete installation is repeated.
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "Python 3.11 or newer is needed; set PYTHON=python3.x" >&2; exit 2; }

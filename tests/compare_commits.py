@@ -1,14 +1,14 @@
-"""Show that a change of the code changes no result: the same short runs, with two commits.
+"""Show that two commits give the same results in the same short runs.
 
     python -m tests.compare_commits BASE [HEAD] [--runs NAME,...]
 
 trains each of `RUNS` with the code of BASE and with that of HEAD (by default the working tree as it
 is), and compares every tensor of every checkpoint bit for bit, and all figures that do not depend
 on the clock or on the folder. Only the command line of each commit is used: its modules may be
-called and placed as they like. Figures that only HEAD tells are no difference.
+named and placed differently. Figures that only HEAD reports are not a difference.
 
-It trains on the CPU, one run after another, and takes some minutes. Exit codes: 0 all is equal, 1
-something differs or a training failed, 2 a mistake of the user's.
+It trains on the CPU, one run after another, for some minutes. Exit codes: 0 everything is equal, 1
+something differs or a training failed, 2 user's mistake.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Training:
     ranks: int
     settings: tuple[str, ...] = ()
     resumed: bool = False
-    """Whether it goes on again from its first checkpoint once it is finished."""
+    """Whether it resumes from its first checkpoint once it has finished."""
 
 
 ZERO1 = ("engine.name=deepspeed", "engine.zero_stage=1")
@@ -57,7 +57,7 @@ RUNS = {
 }
 
 CONFIG = "configs/quickstart.yaml"
-"""Of BASE; both commits train what it says."""
+"""The file of BASE, with which both commits train."""
 SETTINGS = (
     "model.name=cifar_resnet8",
     *("train.epochs=null", "train.steps=8", "train.global_batch=32", "train.log_every_steps=1"),
@@ -73,30 +73,30 @@ SAME_GROUP = {
     "optimizer.momentum": "momentum",
     "momentum_buffer": "momentum",
 }
-"""Names that files of tensors have in some commits, and the name that they are compared under."""
+"""Names of tensor files in some commits, and the common name for comparing them."""
 EVENTS = {
     "run_started": ("first_step", "last_step", "last_epoch", "world_size"),
     "progress": ("step", "epoch", "loss", "lr", "images_replaced"),
     "evaluated": ("step", "epoch", "top1_error_percent", "top5_error_percent", "loss", "images"),
 }
-"""What is compared of each kind of line in metrics.jsonl."""
+"""The fields to compare, by event in metrics.jsonl."""
 NOT_COMPARED = {"seconds", "images_per_second", "run_dir", "mlflow_run_id"}
-"""What depends on the clock or on the folder, in files of JSON."""
+"""Fields of JSON files that depend on the clock or on the folder."""
 
 MOST_SHOWN = 5
-"""Figures that differ, and tensors that do, which are shown of a run."""
+"""Differing figures, and differing tensors, to show for a run."""
 LINES_SHOWN = 20
-"""Of what a training that failed has said."""
+"""Lines of output to show from a failed training."""
 SECONDS = 600
 
 
 class TrainingError(Exception):
-    """A training did not do what it should, and why."""
+    """A training failed, and why."""
 
 
 @dataclass
 class Outcome:
-    """What a run has left."""
+    """The tensors and figures of a finished run."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     figures: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -130,7 +130,7 @@ class Checkout:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise TrainingError(f"{self.name} did not end within {SECONDS} s") from error
+            raise TrainingError(f"{self.name} did not finish within {SECONDS} s") from error
         if done.returncode:
             said = "\n".join(f"  {line}" for line in done.stdout.splitlines()[-LINES_SHOWN:])
             raise TrainingError(f"{self.name} failed with exit code {done.returncode}:\n{said}")
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = [name for name in options.runs if name not in RUNS]
     if wrong:
         print(
-            f"no run is called {' or '.join(wrong)}; there are {', '.join(RUNS)}", file=sys.stderr
+            f"no run is called {' or '.join(wrong)}; choose from {', '.join(RUNS)}", file=sys.stderr
         )
         return 2
     with TemporaryDirectory(prefix="compare-") as name:
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare_all(names: list[str], base: Checkout, head: Checkout, folder: Path) -> int:
-    """Train and compare each of the runs; print a line or more for each, and return 0 or 1."""
+    """Train and compare each run; print the outcome of each, and return 0 or 1."""
     data = folder / "digits"
     base.run("data/prepare.py", "digits", "--out", data)
     config = base.folder / CONFIG
@@ -180,7 +180,7 @@ def compare_all(names: list[str], base: Checkout, head: Checkout, folder: Path) 
 
 @contextmanager
 def checked_out(commit: str | None, folder: Path) -> Generator[Checkout]:
-    """Yield the code of `commit`, in `folder` for the length of the block; None is what is here."""
+    """Yield `commit` checked out in `folder` during the block; None means the working tree."""
     if commit is None:
         yield Checkout("the working tree", ROOT)
         return
@@ -192,13 +192,13 @@ def checked_out(commit: str | None, folder: Path) -> Generator[Checkout]:
 
 
 def git(*arguments: object, folder: Path = ROOT) -> str:
-    """Return what git says; raise `CalledProcessError` if it refuses."""
+    """Return git's output; raise `CalledProcessError` if it fails."""
     command = ["git", "-C", str(folder), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def train(code: Checkout, training: Training, run: Path, *, config: Path, data: Path) -> Outcome:
-    """Train with the code of one commit in the new folder `run`; return what came of it."""
+    """Train with the code of one commit in the new folder `run`; return the outcome."""
     start: tuple[object, ...] = ("-m", "pipeline.train")
     if training.ranks > 1:
         start = ("launch/submit.py", "--local", "--ranks", training.ranks)
@@ -208,20 +208,20 @@ def train(code: Checkout, training: Training, run: Path, *, config: Path, data: 
         rewind(run)
         code.run(*command)
         if read_events(run, "run_started")[-1]["first_step"] == 1:
-            raise TrainingError(f"{code.name} began anew and did not resume")
+            raise TrainingError(f"{code.name} started from step 1 instead of resuming")
     expect_own_code(run, code)
     return read_outcome(run)
 
 
 def rewind(run: Path) -> None:
-    """Make a finished run one that was killed after its first checkpoint."""
+    """Turn a finished run into one that was killed after its first checkpoint."""
     (run / "result.json").unlink()
     for path in sorted((run / "checkpoints").glob("step-*"))[1:]:
         shutil.rmtree(path)
 
 
 def expect_own_code(run: Path, code: Checkout) -> None:
-    """Raise `TrainingError` if a run was trained with the code of another commit than it should."""
+    """Raise `TrainingError` if a run was trained with the code of another commit."""
     told = {event["tags"].get("git_commit") for event in read_events(run, "run_started")}
     if told - {None, git("rev-parse", "HEAD", folder=code.folder)}:
         raise TrainingError(f"{code.name} was not trained with its own code, but with {told}")
@@ -233,7 +233,7 @@ def read_events(run: Path, *names: str) -> list[dict[str, Any]]:
 
 
 def read_outcome(run: Path) -> Outcome:
-    """Read all of a finished run that is compared."""
+    """Read everything of a finished run that is compared."""
     outcome = Outcome()
     for checkpoint in sorted((run / "checkpoints").glob("step-*")):
         for file in sorted(checkpoint.glob("*.safetensors")):
@@ -255,13 +255,13 @@ def read_outcome(run: Path) -> Outcome:
 
 
 def read_figures(path: Path, place: str) -> dict[str, Any]:
-    """Return the figures of a file of JSON; none if there is no such file, which then differs."""
+    """Return the figures of a JSON file; none if the file is missing, which then differs."""
     found = json.loads(path.read_text()) if path.exists() else {}
     return {f"{place}, {key}": found[key] for key in found if key not in NOT_COMPARED}
 
 
 def judge(base: Outcome, head: Outcome) -> tuple[bool, str]:
-    """Return whether two outcomes are equal, and that in words."""
+    """Return whether two outcomes are equal, and a message."""
     counted = f"{len(base.tensors)} tensors, {base.reports} reports, {base.evaluations} evaluations"
     figures, tensors = differing_figures(base, head), differing_tensors(base, head)
     if not figures and not tensors:
@@ -274,7 +274,7 @@ def judge(base: Outcome, head: Outcome) -> tuple[bool, str]:
 
 
 def differing_figures(base: Outcome, head: Outcome) -> list[str]:
-    """Say which figures differ, with both values, in the order in which they came about."""
+    """Describe the figures that differ, with both values, in their order."""
     found: list[str] = []
     for name, value in base.figures.items():
         other = head.figures.get(name, "missing")
@@ -284,7 +284,7 @@ def differing_figures(base: Outcome, head: Outcome) -> list[str]:
 
 
 def differing_tensors(base: Outcome, head: Outcome) -> list[str]:
-    """Say which tensors differ, and in what, those of the first checkpoint first."""
+    """Describe the tensors that differ, those of the first checkpoint first."""
     found: list[str] = []
     for name in base.tensors | head.tensors:
         why = tensor_difference(base.tensors.get(name), head.tensors.get(name))
@@ -294,7 +294,7 @@ def differing_tensors(base: Outcome, head: Outcome) -> list[str]:
 
 
 def tensor_difference(base: Tensor | None, head: Tensor | None) -> str:
-    """Say in what two tensors differ, with both values; nothing if each bit is the same."""
+    """Describe how two tensors differ, with both values; empty if every bit is equal."""
     kinds = [
         "missing" if each is None else f"{each.dtype} {tuple(each.shape)}" for each in (base, head)
     ]
@@ -305,7 +305,7 @@ def tensor_difference(base: Tensor | None, head: Tensor | None) -> str:
         return ""
     values = [each.flatten()[differing[0]].item() for each in (base, head)]
     return (
-        f"{len(differing)} of {base.numel()} values, of which number {differing[0]} is {values[0]}"
+        f"{len(differing)} of {base.numel()} values differ; number {differing[0]} is {values[0]}"
         f" and {values[1]}"
     )
 
@@ -326,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
         description=(__doc__ or "").partition("\n")[0],
         epilog=f"runs: {', '.join(RUNS)}",
     )
-    parser.add_argument("base", metavar="BASE", help="the commit that is taken to be right")
+    parser.add_argument("base", metavar="BASE", help="the reference commit")
     parser.add_argument(
         "head", metavar="HEAD", nargs="?", help="another commit (default: the working tree)"
     )

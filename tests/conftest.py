@@ -1,4 +1,4 @@
-"""One thread a test process, Ctrl-C heard, and no process started without the mark for it."""
+"""One thread per test process, Ctrl-C enabled, no process started without the mark for it."""
 
 import os
 import signal
@@ -15,12 +15,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
-"""Audit events of Python for the start of a process."""
+"""Python's audit events for starting a process."""
 ALL_START_PROCESSES = ("gpu", "multiprocess", "slurm")
 """Folders of tests in which every test has the mark `process`."""
 
 _unmarked: list[str] = []
-"""The test that is running now and must not start a process, if it is one."""
+"""The running test, if it must not start a process."""
 
 
 def _refuse_process(event: str, _arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""Every module belongs to a layer: the contracts of `.importlinter` find one that does not."""
+"""Every module belongs to a layer: `.importlinter` finds those that do not."""
 
 import configparser
 import os
@@ -78,7 +78,7 @@ WRONG_DOORS = [
 """A file, an import that does not belong there, and the contract that it breaks."""
 
 
-def test_imports_through_the_wrong_door_are_found(copy: Path) -> None:
+def test_forbidden_imports_are_found(copy: Path) -> None:
     for file, statement, _ in WRONG_DOORS:
         with (copy / file).open("a") as module:
             module.write(f"\n{statement}\n")

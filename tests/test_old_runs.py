@@ -1,4 +1,4 @@
-"""What earlier code has saved is opened by the code of today; old_runs/make.py says what it is."""
+"""Today's code opens what earlier code saved; old_runs/make.py describes it."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def unpacked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def unfinished(unpacked: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the unfinished run; all paths are relative to that of the archive."""
+    """The folder of the unfinished run; all paths are relative to the archive's folder."""
     monkeypatch.chdir(unpacked)
     (run,) = Path("runs").glob("unfinished-*")
     return run
@@ -53,10 +53,10 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.process
-def test_an_unfinished_run_goes_on_as_it_did_then(
+def test_an_unfinished_run_resumes_as_it_did_then(
     unfinished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the same command, with its momentum, its average, its rates and its images."""
+    """With the same command, and the same momentum, average, rates and images."""
     shutil.copytree(".", tmp_path, ignore=shutil.ignore_patterns("averages"), dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
 
@@ -161,7 +161,7 @@ def test_convert_to_onnx(unfinished: Path, tmp_path: Path, place: str) -> None:
     assert out.stat().st_size > 200_000
 
 
-def test_average_is_the_one_of_then(unfinished: Path, tmp_path: Path) -> None:
+def test_the_average_is_the_same_as_then(unfinished: Path, tmp_path: Path) -> None:
     out = tmp_path / "mean"
     assert program("average", unfinished, "--last", 2, "--out", out) == 0
     assert_same(tensors(out, "model.safetensors"), tensors("averages/unfinished/model.safetensors"))

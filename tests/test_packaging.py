@@ -24,7 +24,7 @@ OURS = ("pipeline", "launch", "data")
 
 
 def built(what: str, folder: Path) -> ZipFile:
-    """What `build_wheel` or `build_editable` makes of a copy of the checkout, offline."""
+    """The output of `build_wheel` or `build_editable` for a copy of the checkout, offline."""
     copy, out = folder / "checkout", folder / "out"
     for name in CHECKOUT:
         if (ROOT / name).is_dir():
@@ -73,7 +73,7 @@ def test_an_editable_install_has_pipeline_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Somebody's own project, whose packages have the names of ours and fail when imported."""
+    """Another project, whose packages have the names of ours and fail when imported."""
     for name in OURS:
         package = tmp_path / "project" / name
         package.mkdir(parents=True)

@@ -36,7 +36,7 @@ def commands(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> di
 
 @pytest.fixture(scope="module", autouse=True)
 def published_kit(commands: dict[str, Command]) -> Generator[None]:
-    """The kit of these pictures counts as the published one."""
+    """The kit of these pictures is accepted as the published one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devkit, "MD5", md5(Path(str(commands["official archives"][-2]))))
         yield

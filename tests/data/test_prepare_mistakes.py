@@ -121,7 +121,7 @@ def test_out_must_be_writable(
 
 @pytest.mark.process
 def test_a_full_disk_leaves_the_old_dataset_whole(source: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: the index does not fit, the rest does."""
+    """A file-size limit stands in for a full disk: the index does not fit, the rest does."""
     out = tmp_path / "out"
     assert folder(source, out) == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}

@@ -113,7 +113,7 @@ def test_a_folder_or_a_pipe_instead_of_an_archive_loses_its_images(folder: Path)
     }
 
 
-def test_all_kinds_of_damage_are_told_apart_by_any_number_of_workers(folder: Path) -> None:
+def test_any_number_of_workers_distinguishes_all_kinds_of_damage(folder: Path) -> None:
     index = Index.open(folder, "train")
     in_a = in_file(folder, "a.tar")
     flip(folder / "a.tar", int(index.offsets[in_a[2]]))

@@ -1,4 +1,4 @@
-"""Run folders as the project's own classes write them, and its programs as a person runs them."""
+"""Run folders as the project's own classes write them, and its programs as a user runs them."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def queued_run(runs_dir: Path, name: str, job_id: str, outcomes: Iterable[Outcom
 
 @contextmanager
 def held(run_dir: Path) -> "Generator[subprocess.Popen[str]]":
-    """A process that holds a run as training does, and that SIGTERM ends."""
+    """A process that locks a run as training does; SIGTERM ends it."""
     command = [sys.executable, "-c", HOLD, str(run_dir)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         try:

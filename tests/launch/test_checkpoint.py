@@ -1,4 +1,4 @@
-"""The checkpoint program shows what a checkpoint holds, and finds every changed byte."""
+"""The checkpoint program shows a checkpoint's content, and finds every changed byte."""
 
 import json
 import pickle
@@ -163,7 +163,7 @@ def test_epoch_and_versions_come_with_the_checkpoint(run: Run, command: Command)
     assert (shown["epoch"], shown["versions"]) == (1.5, {"torch": "2"})
 
 
-def test_a_run_stands_for_its_newest_whole_checkpoint(run: Run, command: Command) -> None:
+def test_a_run_means_its_newest_whole_checkpoint(run: Run, command: Command) -> None:
     assert json.loads(command("inspect", run.folder, "--json")[1])["step"] == 9
     flip_a_bit(run.folder / "checkpoints/step-00000009")
     code, out, err = command("inspect", run.folder, "--json")

@@ -42,7 +42,7 @@ RUNNING = ("running_mean", "running_var")
 def legs_of(
     chaos: Chaos, recorded: list[RecordedStep], last_step: int
 ) -> list[tuple[Setting, int]]:
-    """Return up to which step each setting trained, without the steps that were lost."""
+    """Return the last step of each setting, without lost steps."""
     first = {
         attempt: min(each.step for each in recorded if each.attempt == attempt)
         for attempt in {each.attempt for each in recorded}
@@ -83,7 +83,7 @@ class Report:
     damaged: list[str]
     largest_difference: float
     difference_to_unbroken: float | None
-    """Of weights, momentum and average, to an unbroken run of DDP; None if bits may differ."""
+    """In weights, momentum and average, from an unbroken DDP run; None if bits may differ."""
     end_seconds: list[float]
     resume_seconds: list[float]
     """From a fault to the first step of the next attempt, without imports."""

@@ -17,7 +17,7 @@ def impatient(arguments: Sequence[str]) -> int:
 
 
 def missing(arguments: Sequence[str]) -> None:
-    """Make rank 0 wait for rank 1 in vain; write the error to a file."""
+    """Make rank 0 wait for a rank 1 that never comes; write the error to a file."""
     wait, failed = arguments[0], Path(arguments[1])
     with join_world() as world:
         assert world.all_reduce_max_async([world.rank, -world.rank])() == [1, 0]

@@ -1,4 +1,4 @@
-"""Nothing hangs for ever: a lost rank ends the others within a time limit."""
+"""Nothing hangs forever: a lost rank ends the others within a time limit."""
 
 import os
 import signal

@@ -277,7 +277,7 @@ def test_ctrl_z_suspends_the_ranks(tmp_path: Path, program: Callable[[str], str]
 def test_ctrl_c_prints_no_traceback(
     tmp_path: Path, program: Callable[[str], str], trouble: str
 ) -> None:
-    """Neither for the interrupt, nor for a rank that lost one that left first."""
+    """Neither from the interrupt, nor from a rank whose peer has ended first."""
     module = program(
         f"import time\nready()\ntry: time.sleep(100)\nfinally:\n    if RANK: {trouble or 'pass'}\n"
     )

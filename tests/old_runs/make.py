@@ -14,7 +14,7 @@ top of the archive:
     finished.yaml             the recipe of runs/finished
     averages/unfinished/      the mean of the two checkpoints of that run
     averages/resnet18/        a network that torchvision and timm have, too
-    resumed.jsonl             what OLD reports when it goes on with runs/unfinished-ID
+    resumed.jsonl             what OLD reports when it resumes runs/unfinished-ID
 """
 
 import json
@@ -44,7 +44,7 @@ DATASET = Path("datasets/tiny")
 IMAGES = {"train": 36, "val": 12}
 CLASSES = ("blue", "green", "red")
 MODIFIED = 1_790_000_000
-"""When each file of the archive was last modified, in whole seconds, as an archive keeps it."""
+"""Modification time of each file in the archive, in whole seconds, as tar stores it."""
 
 RECIPE = """
 name: {name}
@@ -82,14 +82,14 @@ run_dir: runs/resnet18
 KILLED_AFTER = 8
 
 MANTISSA_BITS = 2
-"""How many of 23 are kept; the others are zero."""
+"""Of 23 bits, this many are kept; the others are zero."""
 MANY_VALUES = 1_000_000
 FEW_VALUES = 1_000
-"""Of each tensor of a network with many values, these first ones are kept; the others are zero."""
+"""In a network with many values, each tensor keeps its first ones; the others are zero."""
 
 
 def main(out: Path) -> None:
-    """Make all that the archive holds in a temporary folder, and pack it."""
+    """Make the content of the archive in a temporary folder, and pack it."""
     out = out.absolute()
     with TemporaryDirectory() as folder, chdir(folder):
         draw_images()
@@ -137,7 +137,7 @@ def draw_images() -> None:
 
 
 def simplify(path: Path) -> None:
-    """Write a checkpoint again, with tensors that compress and texts that name no machine."""
+    """Write a checkpoint again, with compressible tensors and without the machine's name."""
     snapshot = read_checkpoint(path)
     size = sum(tensor.numel() for tensor in snapshot.tensors["model"].values())
     tensors = {
@@ -160,7 +160,7 @@ def simpler(tensor: torch.Tensor, *, few: bool) -> torch.Tensor:
 
 
 def cut_off(run: Path) -> None:
-    """Leave of a finished run what SIGKILL would have left after one of its checkpoints."""
+    """Turn a finished run into one that SIGKILL ended after one of its checkpoints."""
     (run / "result.json").unlink()
     for path in (run / "checkpoints").glob("step-*"):
         if int(path.name[5:]) > KILLED_AFTER:
@@ -175,13 +175,13 @@ def cut_off(run: Path) -> None:
 
 
 def neutral(text: str) -> str:
-    """Return what a program wrote without the names of this folder and machine."""
+    """Return a program's output without the names of this folder and machine."""
     text = text.replace(f"{Path.cwd()}/", "")
     return re.sub(r'"host": "[^"]*"', '"host": "host"', text)
 
 
 def write_resumed(run: Path) -> None:
-    """Let a copy of the unfinished run go on, and keep what it reports."""
+    """Resume a copy of the unfinished run, and keep its reports."""
     here = Path.cwd()
     with TemporaryDirectory() as aside:
         shutil.copytree(here, aside, dirs_exist_ok=True)
@@ -199,7 +199,7 @@ def files() -> Iterator[Path]:
 
 
 def expect_neutral() -> None:
-    """Make sure that no file names this folder, the code's or this machine."""
+    """Fail if a file contains the name of this folder, of the code's folder or of this machine."""
     for path in files():
         content = path.read_bytes()
         for word in (str(Path.cwd()), str(CODE), f'"{platform.node()}"'):
@@ -207,7 +207,7 @@ def expect_neutral() -> None:
 
 
 def pack(out: Path) -> None:
-    """Write everything here to an archive that is the same wherever and by whom it is packed."""
+    """Write everything here to an archive that does not depend on the user or the machine."""
     # The values lie at multiples of four bytes, which the compressor may know.
     tuned = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 2, "lp": 2, "pb": 2}
     with (

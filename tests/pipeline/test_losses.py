@@ -1,4 +1,4 @@
-"""The loss is what the configuration names."""
+"""The configuration chooses the loss."""
 
 import pytest
 import torch

@@ -66,7 +66,7 @@ def test_every_of_whole_steps_is_modulo(interval: int, last: int) -> None:
 
 @quick
 @given(st.integers(1, 400), st.integers(1, 64), st.integers(1, 9))
-def test_what_is_due_each_epoch_happens_once_an_epoch(samples: int, batch: int, n: int) -> None:
+def test_what_is_due_each_epoch_happens_once_per_epoch(samples: int, batch: int, n: int) -> None:
     """Even if the batch does not divide the dataset, or a step contains several epochs."""
     plan = make_plan(
         config(train=Train(epochs=n, global_batch=batch)), samples=samples, world_size=1

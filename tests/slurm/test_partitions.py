@@ -1,4 +1,4 @@
-"""Real partitions are read as they are, and what is refused could never start."""
+"""Real partitions are read correctly, and a refused request could never start."""
 
 from collections.abc import Generator
 

@@ -29,7 +29,7 @@ README = b"This is the documentation of the ILSVRC2012 Development Kit.\n"
 
 @dataclass(frozen=True)
 class Synset:
-    """A node in the tree of the kit; a class if it has no children, which are ids of the kit."""
+    """A node in the kit's tree; a class if it has no `children` (ids of the kit)."""
 
     kit_id: int
     wnid: str

@@ -1,4 +1,4 @@
-"""Run folders: a configuration for them, folders that were held once, and their events."""
+"""Run folders: a configuration for them, folders that were once locked, and their events."""
 
 from pathlib import Path
 from typing import Any

@@ -42,7 +42,7 @@ def archive(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def any_kit_is_official(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kit counts as the published one, which is read in this process."""
+    """Every kit is accepted as the published one, and read in this process."""
     monkeypatch.setattr(devkit, "_is_official", lambda _: True)
 
 
@@ -295,7 +295,7 @@ def test_a_link_is_not_followed(archive: Path) -> None:
     refusal(archive, partial=True)
 
 
-def test_every_cut_of_an_archive_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_truncated_archive_is_refused(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devkit, "MD5", md5(archive))
     content = archive.read_bytes()
     for size in range(0, len(content), 7):
@@ -316,7 +316,7 @@ def test_every_damaged_byte_of_an_archive_is_refused(
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 0.9])
-def test_a_cut_archive_is_refused_with_partial(archive: Path, share: float) -> None:
+def test_a_truncated_archive_is_refused_with_partial(archive: Path, share: float) -> None:
     content = archive.read_bytes()
     archive.write_bytes(content[: int(share * len(content))])
     assert "is not a tar archive, or is damaged (" in refusal(archive, partial=True)

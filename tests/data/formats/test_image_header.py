@@ -16,7 +16,7 @@ from data.formats.image_header import FORMATS, SIDE_LIMIT_PIXELS, image_size
 from tests.support.preparing import picture
 
 SIZE = (37, 22)
-"""Of all pictures here, in pixels."""
+"""Width and height of all pictures here, in pixels."""
 
 
 def stored(kind: str, mode: str = "RGB", size: tuple[int, int] = SIZE, **options: Any) -> bytes:

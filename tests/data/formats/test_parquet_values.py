@@ -39,7 +39,7 @@ def expect_found(path: Path, values: list[bytes], *, start: int = 0) -> None:
 
 
 def some_values(random: np.random.Generator, count: int) -> list[bytes]:
-    """Values that begin alike, as images do, from 0 bytes to more than one read."""
+    """Values with a common prefix, as images have, from 0 bytes to more than one read."""
     sizes = random.choice([0, 1, 3, 70, 500, 70_000, 140_000], count)
     return [b"\xff\xd8\xff"[: min(size, 3)] + random.bytes(max(0, size - 3)) for size in sizes]
 

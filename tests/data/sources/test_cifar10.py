@@ -18,7 +18,7 @@ from tests.support.preparing import INDEX_FILES, contents, make_source, picture,
 
 
 class Python2Pickler(pickle._Pickler):
-    """Pickles as Python 2 did: byte strings, and the old names of numpy."""
+    """Pickles as Python 2 does: byte strings, and the old names of numpy."""
 
     dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)
 

@@ -36,7 +36,7 @@ def pictures() -> Pictures:
 
 @pytest.fixture
 def command(pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Its kit counts as the published one."""
+    """Its kit is accepted as the published one."""
     made = official(tmp_path, pictures)
     monkeypatch.setattr(devkit, "MD5", md5(tmp_path / OFFICIAL[2]))
     return [*made, "--out", tmp_path / "out"]

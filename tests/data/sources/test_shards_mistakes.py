@@ -52,7 +52,7 @@ def test_free_space_is_checked_beforehand(
 
 @pytest.mark.process
 def test_a_full_disk_leaves_no_partial_shard(source: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk."""
+    """A limit on the file size stands in for a full disk."""
     program = (
         "import resource, signal, sys; from data import prepare;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"

@@ -78,7 +78,7 @@ def test_the_sweep_folder_depends_on_what_decides_the_results(recipe: Path) -> N
     first = plan_sweep(recipe, [], ["optim.lr=0.1,0.2"])
     assert first == plan_sweep(recipe, ["optim.momentum=0.9"], ["optim.lr=0.1,0.2"])
     again = plan_sweep(recipe, ["train.log_every_steps=7"], ["optim.lr=0.1,0.2"])
-    assert first.folder == again.folder  # a setting that decides no result
+    assert first.folder == again.folder  # a setting that does not change results
     assert first.folder != plan_sweep(recipe, ["seed=9"], ["optim.lr=0.1,0.2"]).folder
     assert re.fullmatch(r"tiny-sweep-[0-9a-f]{6}", first.folder.name)
     assert [point.config.tracking.group for point in first.points] == [first.folder.name] * 2

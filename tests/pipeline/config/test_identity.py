@@ -1,4 +1,4 @@
-"""Two configurations are of one run if and only if they give the same result."""
+"""Two configurations belong to one run if and only if they give the same result."""
 
 from dataclasses import replace
 from pathlib import Path

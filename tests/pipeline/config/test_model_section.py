@@ -1,4 +1,4 @@
-"""The name in the section `model` chooses the family; an unknown name is met with the nearest."""
+"""The name in the section `model` chooses the family; an unknown one gets suggestions."""
 
 import re
 from dataclasses import replace

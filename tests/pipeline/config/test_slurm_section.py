@@ -90,7 +90,7 @@ def test_each_field_can_be_overridden_written_and_read_again(
     assert load(recipe) == config == pickle.loads(pickle.dumps(config))
 
 
-def test_the_overrides_above_are_of_all_fields_of_the_three_sections(recipe: Path) -> None:
+def test_the_overrides_above_cover_all_fields_of_the_three_sections(recipe: Path) -> None:
     paths = {override.partition("=")[0] for override, _ in OVERRIDES}
     named = {tuple(path.split(".")[:2]) for path in paths}
     written = yaml.safe_load(dump(load(recipe)))

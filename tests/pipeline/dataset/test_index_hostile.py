@@ -162,7 +162,7 @@ def test_a_changed_manifest_stays_in_bounds(whole: Whole, change: Change) -> Non
 
 
 COLUMNS = [*SPLIT_SCHEMA.names[:-2], "stored"]
-"""The columns of numbers."""
+"""The numeric columns."""
 NUMBERS = st.one_of(
     st.integers(-2, IMAGES + 1),
     st.sampled_from([-(2**63), -(2**31), 2**31 - 1, 2**32, 2**62, 2**63 - 1]),

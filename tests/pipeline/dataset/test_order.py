@@ -44,7 +44,7 @@ def test_every_size_is_a_permutation(samples: int) -> None:
 
 @quick
 @given(sizes, seeds, st.integers(1, 10**6), st.integers(1, 60), st.integers(1, 6))
-def test_ranks_share_out_the_same_global_batch(
+def test_ranks_split_the_same_global_batch(
     samples: int, seed: int, step: int, share: int, world: int
 ) -> None:
     batch = share * world

@@ -77,7 +77,7 @@ def test_each_epoch_has_each_sample_once_and_the_stream_has_no_gaps(
 
 @quick
 @given(orders(), st.integers(1, 10**6), st.integers(1, 6))
-def test_ranks_share_out_the_same_global_batch(order: WindowedOrder, step: int, world: int) -> None:
+def test_ranks_split_the_same_global_batch(order: WindowedOrder, step: int, world: int) -> None:
     """Whether or not the number of ranks divides the number of lanes."""
     order = replace(order, global_batch=order.global_batch * world)
     steps = range(step, step + 1)
@@ -174,7 +174,7 @@ def in_storage(window: Window) -> NDArray[np.int64]:
 @pytest.mark.slow
 @quick
 @given(orders(), st.integers(0, 9))
-def test_windows_are_what_each_lane_uses_and_when(order: WindowedOrder, steps: int) -> None:
+def test_each_lane_uses_its_windows_in_order(order: WindowedOrder, steps: int) -> None:
     lanes, batch = order.spec.lanes, order.global_batch // order.spec.lanes
     whole = order.spec.window_shards * order.spec.shard_images
     for lane in range(lanes):

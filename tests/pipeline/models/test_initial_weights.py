@@ -13,7 +13,7 @@ from tests.support.networks import SMALL, make, noise
 
 
 def remove_branches(network: nn.Module) -> nn.Module:
-    """The same network with every block replaced by what its shortcut alone does."""
+    """The same network with every block replaced by its shortcut alone."""
     bare = copy.deepcopy(network)
     for path, block in list(bare.named_modules()):
         match block:

@@ -1,4 +1,4 @@
-"""The network computes what torchvision's does, on any image, in any groups of batch norm."""
+"""The network computes what torchvision's does, on any image, with any batch-norm groups."""
 
 import copy
 

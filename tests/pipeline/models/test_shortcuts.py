@@ -1,4 +1,4 @@
-"""What a block adds to its branch is what the papers say."""
+"""The shortcuts of blocks are those of the papers."""
 
 import pytest
 import torch

@@ -130,7 +130,7 @@ def test_a_run_dir_that_cannot_be_created_or_locked_is_refused(
 
 
 def test_a_checkpoint_is_refused_as_run_dir_and_stays_unchanged(tmp_path: Path) -> None:
-    """So is an average, which is beside the runs and has the configuration of one."""
+    """So is an average, which also has the configuration of a run."""
     mine = config(tmp_path)
     run = hold_once(mine)
     content = {CONFIG_FILE: (run / CONFIG_FILE).read_text()}

@@ -1,4 +1,4 @@
-"""Files are compared with the index, and only so many of them stay open."""
+"""Files are compared with the index, and only a limited number stays open."""
 
 import os
 import resource

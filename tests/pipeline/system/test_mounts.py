@@ -1,4 +1,4 @@
-"""Where a path lies is read from the kernel's list of mounts."""
+"""The mount of a path is read from the kernel's list of mounts."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_the_innermost_and_last_mount_decides_what_a_path_lies_on(
     assert (mount.kind, mount.is_shared) == (kind, is_shared)
 
 
-def test_this_machine_has_a_mount_for_every_path_there_or_not(tmp_path: Path) -> None:
+def test_every_path_on_this_machine_has_a_mount(tmp_path: Path) -> None:
     mount = mount_of(tmp_path / "not" / "there")
     assert mount is not None
     assert mount == mount_of(tmp_path)

@@ -274,7 +274,7 @@ def test_the_key_of_a_run_does_not_depend_on_its_state(tmp_path: Path) -> None:
     assert key.startswith(f"{tmp_path.name}@")
 
 
-def test_the_state_is_read_back_and_a_damaged_one_is_none(tmp_path: Path) -> None:
+def test_the_state_is_read_back_or_none_if_damaged(tmp_path: Path) -> None:
     assert Shipped.load(tmp_path) is None
     state = Shipped("uri", "experiment", "key", run_id="r", offset=7)
     state.save(tmp_path)
