@@ -16,8 +16,8 @@ quickstart: .venv/installed datasets/digits/manifest.json  ## train on real imag
 test: .venv/installed  ## run the tests that need no GPU
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-test-fast: .venv/installed  ## run the tests that do not start processes
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not process"
+test-fast: .venv/installed  ## run the quick tests, which do not start processes
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not process and not slow"
 
 test-gpu: .venv/installed  ## run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -1,4 +1,4 @@
-"""Datasets: programs that prepare, verify and show them, and the packages behind these."""
+"""Datasets: programs that prepare, verify and show them, and the packages behind them."""
 
 from pipeline.system.extras import exit_unless_installed
 

@@ -1,4 +1,4 @@
-"""Measure what preparing data costs: `python data/benchmark.py indexing | opening ...`.
+"""Measure the cost of preparing data: `python data/benchmark.py indexing | opening ...`.
 
 Figures are compared within one run, as ratios, because the machine may be shared.
 """

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(
         lambda: _run(arguments.chosen, arguments),
         name="prepare.py",
-        interrupted="interrupted; give the same command again to continue",
-        again="give the same command again",
+        interrupted="interrupted; run the same command again to continue",
+        again="run the same command again",
     )
 
 

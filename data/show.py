@@ -1,7 +1,7 @@
 """Show the content of a dataset, and what training sees of it: `data/show.py DIR`.
 
-It prints figures of the dataset and draws a contact sheet: the first images of training as they are
-stored, as the first epochs see them, and as evaluation would.
+It prints figures of the dataset and draws a contact sheet: the first training images as stored, as
+the first epochs see them, and as evaluation would see them.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Check that the images of a dataset are still as they were indexed: `data/verify.py DIR`.
+"""Check that the images of a dataset still match its index: `data/verify.py DIR`.
 
 Every image is read, in the order on disk, and compared with its digest in the index. With --decode
 every image is also decoded as a whole, by the decoder of training.
@@ -44,7 +44,7 @@ def _parser() -> ArgumentParser:
         prog="verify.py", description=(__doc__ or "").partition("\n")[0], epilog=EXIT_CODES
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a dataset made by prepare.py")
-    parser.add_argument("--decode", action="store_true", help="decode every image, too")
+    parser.add_argument("--decode", action="store_true", help="also decode every image")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write all findings as JSON")
     parser.add_argument(
         "--exclude", type=Path, metavar="OUT", help="write a dataset without the faulty images"
@@ -54,7 +54,7 @@ def _parser() -> ArgumentParser:
         type=_findings,
         default=frozenset(),
         metavar="KINDS",
-        help=f"with --exclude, leave out images with these findings, too: {', '.join(FINDINGS)} "
+        help=f"with --exclude, also leave out images with these findings: {', '.join(FINDINGS)} "
         "(separated by commas)",
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The programs that a person runs, and the packages behind them."""
+"""The programs that users run, and the packages behind them."""
 
 import pipeline as pipeline  # first: it configures how torch's threads wait
 from pipeline.system.extras import exit_unless_installed

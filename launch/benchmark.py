@@ -4,7 +4,7 @@
     python launch/benchmark.py overhead CONFIG [a.b=c ...]   the training loop and a bare one
     python launch/benchmark.py checkpoint CONFIG [a.b=c ...] saving in the background, and waiting
 
-Both sides take turns, so that a machine whose speed drifts slows both alike: quote the ratio.
+Both sides take turns, so a machine whose speed drifts slows both equally: quote the ratio.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Inspect, verify, convert and average checkpoints: `launch/checkpoint.py COMMAND RUN_OR_DIR`.
 
-RUN_OR_DIR is a checkpoint's folder, or a run's: then its newest whole checkpoint, unless another is
-chosen.
+RUN_OR_DIR is the folder of a checkpoint, or of a run: then its newest undamaged checkpoint is used,
+unless another is chosen.
 """
 
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-# The checkout comes first, also where a folder called data or launch lies in the current one.
+# The checkout comes first, even if the current folder contains a folder called data or launch.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pipeline.checkpoint import CheckpointError, Progress, TrainedOn, read_checkpoint
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit code: 0, 1 damage found, 2 user's mistake."""
     options = _parser().parse_args(arguments)
     work = partial(COMMANDS[options.command], options)
-    return run_command(work, name="checkpoint.py", interrupted="interrupted; nothing is written")
+    return run_command(work, name="checkpoint.py", interrupted="interrupted; nothing was written")
 
 
 def _inspect(options: Namespace) -> int:
@@ -94,7 +94,7 @@ def _average(options: Namespace) -> int:
 
 
 def _last(places: list[Path], wanted: int) -> list[Path]:
-    """The newest `wanted` checkpoints of the one run that is named."""
+    """The newest `wanted` checkpoints of the given run."""
     if len(places) != 1:
         raise ValueError(f"--last {wanted} takes exactly one run, got {len(places)}")
     found = find_all(places[0])
@@ -112,7 +112,7 @@ def _chosen(options: Namespace) -> StoredCheckpoint:
 
 
 def _events(run: Path | None) -> Iterator[dict[str, object]]:
-    """The events of a run that is at hand."""
+    """The events of a run, if its folder is available."""
     from pipeline.tracking.jsonl import METRICS, read_events
 
     if run is not None and (run / METRICS).exists():
@@ -120,7 +120,7 @@ def _events(run: Path | None) -> Iterator[dict[str, object]]:
 
 
 def _dataset_at_hand(config: Config, progress: Progress) -> tuple[TrainedOn | None, str]:
-    """The dataset at `data.dir`, for checkpoints without `dataset.json`, or None and why."""
+    """The dataset at `data.dir`, for checkpoints without `dataset.json`; else None and why."""
     try:
         expect_installed("pyarrow", "xxhash", needed_by="reading a dataset")
         from pipeline.dataset.index import read_manifest
@@ -138,7 +138,7 @@ def _dataset_at_hand(config: Config, progress: Progress) -> tuple[TrainedOn | No
 def _training_images(
     config: Config, progress: Progress, steps: int
 ) -> Generator[Iterator[torch.Tensor]]:
-    """Lend the images of the first `steps` global batches of a run, as its network saw them."""
+    """Yield the images of the first `steps` global batches of a run, as its network saw them."""
     expect_installed("pyarrow", "xxhash", needed_by="--recompute-statistics")
     from pipeline.dataset.split import open_split
     from pipeline.distributed.world import World
@@ -177,7 +177,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     inspecting = commands.add_parser("inspect", help="show the figures of a checkpoint")
     _add_choice(inspecting)
-    inspecting.add_argument("--tensors", action="store_true", help="list each tensor, too")
+    inspecting.add_argument("--tensors", action="store_true", help="also list each tensor")
     inspecting.add_argument("--json", action="store_true", help="print one JSON object")
     verifying = commands.add_parser("verify", help="compare files with their hashes")
     _add_choice(verifying)
@@ -245,7 +245,7 @@ def _one_line(message: str) -> str:
 
 
 def _print(text: str) -> None:
-    """Print `text`, in which names of files need not be UTF-8."""
+    """Print `text`, whose file names need not be UTF-8."""
     print(text.encode(errors="backslashreplace").decode())
 
 

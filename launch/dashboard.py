@@ -1,7 +1,7 @@
 """Show the runs in a browser: `python launch/dashboard.py [--runs-dir runs]`.
 
 Starts MLflow's own server on the store of the runs, opens the charts, and stops it with Ctrl-C.
-What earlier runs could not send to the store is sent now.
+Events that earlier runs could not send to the store are sent now.
 """
 
 import argparse
@@ -95,10 +95,10 @@ def check_store(uri: str, runs_dir: Path) -> None:
 
 
 def ship_the_rest(runs_dir: Path, uri: str) -> None:
-    """Send in the background what earlier runs could not send."""
+    """Send, in the background, events that earlier runs could not send."""
     behind = unshipped_runs(runs_dir, uri)
     if behind:
-        print(f"Sending what is left of {plural(len(behind), 'run')} ...")
+        print(f"Sending the rest of {plural(len(behind), 'run')} ...")
         subprocess.Popen(
             [sys.executable, "-P", "-m", "pipeline.tracking.ship", *map(str, behind)],
             env=os.environ | {"MLFLOW_TRACKING_URI": uri},
@@ -118,7 +118,7 @@ def show(address: str, *, browser: bool, ask: str | None = None) -> None:
 
 
 def access_note(host: str, port: int) -> str:
-    """Return how to reach the server from elsewhere, or a warning if everybody can."""
+    """Return how to reach the server from another machine, or a warning if everybody can."""
     if is_loopback(host):
         return f"From another machine: ssh -L {port}:localhost:{port} {socket.gethostname()}"
     return "Anyone who can reach this port can read, change and delete runs."

@@ -1,4 +1,4 @@
-"""Report what here will cost work or time: `python launch/doctor.py [CONFIG] [a.b=c]`.
+"""Report problems that will cost work or time: `python launch/doctor.py [CONFIG] [a.b=c]`.
 
 It checks the cluster's settings and partitions, the folders and the tracking server; with CONFIG,
 also whether its job could start. Without SLURM it checks this machine. It changes nothing.
@@ -27,12 +27,12 @@ from pipeline.system.command import count, plural, run_command
 from pipeline.system.exit_codes import USER_MISTAKE
 from pipeline.tracking.store_uri import default_uri
 
-EXIT_CODES = "exit codes: 0 nothing costs work, 1 something does, 2 user's mistake"
+EXIT_CODES = "exit codes: 0 no finding costs work, 1 at least one does, 2 user's mistake"
 WIDTH = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line; return the exit code: 0, 1 something costs work, 2 a mistake."""
+    """Run from the command line; return the exit code: 0, 1 a finding costs work, 2 a mistake."""
     options = _parser().parse_intermixed_args(arguments)
     return run_command(lambda: report(options))
 
@@ -49,7 +49,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def examine(config: Config | None, *, nodes: int) -> tuple[list[Finding], list[str]]:
-    """Return the findings, and why the cluster would refuse the run of `config`, if it would."""
+    """Return the findings, and why the cluster would refuse the run of `config`, or None."""
     refusals: list[str] = []
     if shutil.which("scontrol") is None:
         text = "scontrol is not on PATH; the rest is about training on this machine"
@@ -145,10 +145,10 @@ def _lines(finding: Finding) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python launch/doctor.py",
-        description="Report what here will cost work or time.",
+        description="Report problems that will cost work or time.",
         epilog=EXIT_CODES,
     )
-    parser.add_argument("config", type=Path, nargs="?", help="the training to check for")
+    parser.add_argument("config", type=Path, nargs="?", help="the run to check for")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings to override")
     parser.add_argument("--nodes", type=count, default=1, metavar="N", help="machines (default 1)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")

@@ -1,8 +1,8 @@
 """Start a training run: `python launch/submit.py [--nodes N] [--dry-run] CONFIG [a.b=c ...]`.
 
 With SLURM, it queues a job on N nodes, with one rank for each GPU. Without SLURM, or with --local,
-it starts one process for each GPU of this machine, or `--ranks N`; they run on the CPU if N is more
-than the GPUs. `--sweep KEY=V1,V2,...` trains with each of several settings, as one job array.
+it starts one process for each GPU of this machine, or `--ranks N`; they run on the CPU if N exceeds
+the number of GPUs. `--sweep KEY=V1,V2,...` trains with each of several settings, as one job array.
 """
 
 import argparse

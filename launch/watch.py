@@ -32,7 +32,7 @@ def watch(options: argparse.Namespace) -> int:
     places: list[Path] = options.places or [RUNS_DIR]
     for place in places:
         if not place.is_dir():
-            raise ValueError(f"{place} is not a folder; name folders of runs")
+            raise ValueError(f"{place} is not a folder; give folders of runs")
     limits = WatchLimits(options.stalled_minutes * 60, options.node_failures)
     with hold_ledger(places[0]) as ledger:
         watcher = Watcher(places, limits, ledger, say=_say)

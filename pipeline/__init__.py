@@ -2,7 +2,7 @@
 
 import os
 
-# Read when torch is loaded. Its CPU threads wait for each other by spinning for milliseconds, on
-# cores that others need; this short, waiting costs next to nothing alone (see BENCHMARKS.md) and
-# leaves a shared machine twice as fast.
+# torch reads this when it is loaded. By default its idle CPU threads spin for milliseconds, on
+# cores that others need. A short spin costs almost nothing on an unshared machine (see
+# BENCHMARKS.md) and makes a shared one twice as fast.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -69,7 +69,7 @@ def open_images(job: Job) -> Loader:
 
 
 def expect_files(data: Data, split: Split) -> None:
-    """Raise `ImageError` if files of the dataset are missing or changed, unless that is allowed."""
+    """Raise `ImageError` if files of the dataset are missing or changed, unless this is allowed."""
     if data.verify == "off" or data.on_corrupt == "skip":
         return
     faults = file_faults(split.train) + file_faults(split.val)

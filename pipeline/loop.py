@@ -1,4 +1,4 @@
-"""The training loop, as prose."""
+"""The training loop."""
 
 import json
 import time
@@ -36,7 +36,7 @@ from pipeline.system.watchdog import Watchdog
 from pipeline.tracking import events
 
 COLLECTIVE_EXTRA_MINUTES = 2.0
-"""How much later than the watchdog a collective times out: the watchdog's message says more."""
+"""How much later than the watchdog a collective times out: the watchdog reports more."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ def fit(run: Run) -> Counts:
 
 
 def evaluation_is_due(run: Run) -> bool:
-    """Whether the last attempt stopped before, or in, the evaluation of its last step."""
+    """Whether the last attempt stopped before or during the evaluation of its last step."""
     progress = run.progress
     due = progress.step > 0 and progress.step in run.plan.evaluate
     return due and progress.top1_error_percent is None
@@ -130,7 +130,7 @@ def report(run: Run, step: int, *, replaced: int) -> None:
 
 
 def evaluate_and_save(run: Run, step: int) -> Counts | None:
-    """Evaluate, record that `step` is done, and save, as due; raise `Stopped` if that is agreed.
+    """Evaluate, record that `step` is done, and save, as due; raise `Stopped` if agreed.
 
     A stop does not wait for an evaluation: the run evaluates first when it resumes.
     """
@@ -148,7 +148,7 @@ def evaluate_and_save(run: Run, step: int) -> Counts | None:
 def count_validation(run: Run, step: int) -> Counts | None:
     """Evaluate the network, or its averaged weights if the run keeps an average.
 
-    Returns None if the run is asked to stop meanwhile.
+    Returns None if the run is asked to stop before the end.
     """
     started = time.perf_counter()
     run.watchdog.expect_other()

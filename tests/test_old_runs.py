@@ -153,6 +153,7 @@ def test_convert_for_other_libraries(unfinished: Path, tmp_path: Path, form: str
     assert_same(network.state_dict(), tensors("averages/resnet18/model.safetensors"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [FINISHED, "averages/unfinished"])
 def test_convert_to_onnx(unfinished: Path, tmp_path: Path, place: str) -> None:
     out = tmp_path / "network.onnx"

@@ -18,7 +18,7 @@ Damage = Literal["missing", "unreadable", "truncated", "replaced", "longer"]
 NOT_THERE = frozenset({os.strerror(errno.ENOENT), os.strerror(errno.ENOTDIR)})
 """The states of files that are missing."""
 WAYS_OF_REPLACEMENT = frozenset({"changed", "truncated"})
-"""What happens to an image if its file is replaced by another."""
+"""The flaws of an image if its file is replaced by another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class FileFault:
                 lost = self.indexed_size - (self.size or 0)
                 what = f"truncated: {lost:,} of {self.indexed_size:,} bytes are missing"
             case "replaced":
-                what = "replaced: none of its images is as it was indexed"
+                what = "replaced: none of its images matches the index"
             case "longer":
                 more = (self.size or 0) - self.indexed_size
-                what = f"{more:,} bytes longer than the {self.indexed_size:,} that were indexed"
+                what = f"{more:,} bytes longer than the indexed {self.indexed_size:,}"
         return f"{what}; {self.faulty:,} of {plural(self.images, 'image')} lost"
 
 

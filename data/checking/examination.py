@@ -24,7 +24,7 @@ class StoredImage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """Above how many pixels an image of a split is large."""
+    """The number of pixels above which an image of a split is large."""
 
     large_pixels: int
 
@@ -53,7 +53,7 @@ def examine(index: Index, image: StoredImage, limits: SizeLimits) -> tuple[str, 
 
 
 def drop_ordinary(flaws: Sequence[Flaw], kinds: Counter[str]) -> list[Flaw]:
-    """Drop `not-jpeg` findings if at most half of the images are JPEGs: they are not odd there."""
+    """Drop `not-jpeg` findings if at most half of the images are JPEGs: others are normal there."""
     if 2 * kinds[JPEG] > kinds.total():
         return list(flaws)
     return [flaw for flaw in flaws if flaw.kind != "not-jpeg"]
@@ -65,7 +65,7 @@ def _about_size(index: Index, sample: int, size: tuple[int, int], limits: SizeLi
     indexed = int(index.widths[sample]), int(index.heights[sample])
     stored = f"{width} x {height} pixels"
     if size != indexed:
-        reason = f"{stored}, where the index has {indexed[0]} x {indexed[1]}"
+        reason = f"{stored}, but the index has {indexed[0]} x {indexed[1]}"
         flaws.append(Flaw(sample, "wrong-size", reason))
     elif width * height > MOST_DECODED_PIXELS:
         flaws.append(Flaw(sample, "corrupt", f"{stored}: too many to decode"))

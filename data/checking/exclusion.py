@@ -38,8 +38,8 @@ def write_without(
 ) -> Manifest:
     """Write a dataset without the faulty images, and without those with a finding in `also`.
 
-    Files are recorded as they were when they were verified. Raises `ValueError` if a class would
-    be left without training images, or a split without images.
+    Files are recorded in their state when verified. Raises `ValueError` if a class would be left
+    without training images, or a split without images.
     """
     manifest, root = verdicts[0].index.manifest, verdicts[0].index.root
     left_out = {verdict.index.split: verdict.samples_with(also) for verdict in verdicts}

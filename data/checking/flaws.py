@@ -1,4 +1,4 @@
-"""What can be wrong with a stored image, or odd about it."""
+"""Faults of a stored image, and findings that are merely odd."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ LARGE_TIMES_MEDIAN = 16
 FAULTS: Mapping[FaultKind, str] = {
     "missing": "the file is missing",
     "truncated": "the file ends before the image does",
-    "replaced": "no image in the file is as it was indexed",
-    "changed": "the bytes are not those that were indexed",
+    "replaced": "no image in the file matches the index",
+    "changed": "the bytes do not match the index",
     "unreadable": "the file cannot be read",
     "empty": "the image has no bytes",
     "corrupt": "the image cannot be decoded",
-    "wrong-size": "width and height are not those of the index",
+    "wrong-size": "width and height do not match the index",
 }
 """An image has at most one of these, and cannot be used for training."""
 FINDINGS: Mapping[FindingKind, str] = {

@@ -33,7 +33,7 @@ class Portion:
     size: int
     flaws: list[Flaw] = field(default_factory=list[Flaw])
     images: list[StoredImage] = field(default_factory=list[StoredImage])
-    """Those without a fault; empty unless they are to be decoded."""
+    """Images without a fault; empty unless they will be decoded."""
     kinds: Counter[str] = field(default_factory=Counter[str])
     """Number of images in each format."""
 
@@ -106,7 +106,7 @@ class PortionReader:
 
     def _compare(self, image: StoredImage, portion: Portion) -> None:
         if digest(image.content) != self.index.digests[image.sample].tobytes():
-            reason = "its bytes are not those that were indexed"
+            reason = "its bytes do not match the index"
             portion.flaws.append(Flaw(image.sample, "changed", reason))
         elif self.limits:
             kind, flaws = examine(self.index, image, self.limits)

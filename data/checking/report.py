@@ -119,7 +119,7 @@ class VerifyReport:
     def _conclusion(self) -> str:
         if self.is_sound:
             return (
-                "sound" if self.decoded else "sound (not decoded; add --decode to check that, too)"
+                "sound" if self.decoded else "sound (not decoded; add --decode to also check that)"
             )
         files = sum(len(verdict.files) for verdict in self.verdicts)
         what = [

@@ -36,7 +36,7 @@ class Verdict:
 
     @property
     def is_sound(self) -> bool:
-        """Whether everything is as it was indexed."""
+        """Whether everything matches the index."""
         return not self.files and not self.faulty_images
 
     def samples_with(self, kinds: frozenset[str]) -> NDArray[np.int64]:
@@ -47,7 +47,7 @@ class Verdict:
 
 
 def verify_split(index: Index, *, decode: bool, workers: int, advance: Advance) -> Verdict:
-    """Read every image, in the order on disk; with `decode`, decode them, too.
+    """Read every image, in the order on disk; with `decode`, also decode them.
 
     `advance` is called with the bytes of the images that are done.
     """

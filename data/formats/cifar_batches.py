@@ -65,7 +65,7 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, self.shape, _, by_columns, content = state
         if not isinstance(content, bytes):
-            raise pickle.UnpicklingError("an array holds other things than numbers")
+            raise pickle.UnpicklingError("an array contains more than numbers")
         self.order = "F" if by_columns else "C"
         self.content = content
 

@@ -1,7 +1,7 @@
 """Format, width and height of a stored image, from its first bytes; nothing is decoded.
 
 Almost every image is a JPEG or a PNG with an ordinary header, which takes microseconds to read.
-Everything else is left to Pillow, whose answer is the right one.
+Everything else is left to Pillow, whose answer decides.
 """
 
 import struct

@@ -140,7 +140,7 @@ def _rows(file: ParquetFile, batch: Any, number: int, limit: int) -> Iterator[Ro
 def _absent(column: str, image: dict[str, Any] | None) -> str:
     if image is None:
         return f"{column} is null; write the file again without such rows"
-    elsewhere = f", the image lies in {image['path']!r}" if image.get("path") else ""
+    elsewhere = f", the image is in {image['path']!r}" if image.get("path") else ""
     return f"{column}.bytes is null{elsewhere}; write the file again with the images embedded"
 
 
@@ -168,7 +168,7 @@ def _open(path: Path) -> Generator[Any]:
             yield file
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # not the content: no permission to read it, perhaps
+            raise  # not a content error: perhaps no permission to read the file
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"{path} is not a complete Parquet file ({reason}); fetch it again"

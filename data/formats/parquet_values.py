@@ -27,7 +27,7 @@ class ValueFinder:
         self._places: dict[bytes, int] = {}
 
     def find(self, value: bytes) -> int | None:
-        """Return the offset of `value` in the file; None if it is not there."""
+        """Return the offset of `value` in the file; None if it is missing."""
         stored = len(value).to_bytes(_LENGTH_BYTES, "little") + value
         content = digest(value)
         if self._holds(self._at, stored):
@@ -36,7 +36,7 @@ class ValueFinder:
         if known is not None and self._holds(known, stored):
             return known + _LENGTH_BYTES
         at = self._at
-        # A dictionary may have another order than the rows; it lies before all other values.
+        # A dictionary may order its values differently from the rows; it precedes all other values.
         for begin, end in ((at, at + _NEAR), (self._start, at), (at, self._end)):
             place = self._search(stored, begin, min(end, self._end))
             if place is not None:
@@ -62,6 +62,6 @@ class ValueFinder:
                 return begin + hit
             passed = hit + 1 if hit >= 0 else len(window) - len(head) + 1
             if passed <= 0:
-                return None  # the file is shorter than it says
+                return None  # the file is shorter than its footer says
             begin += passed
         return None

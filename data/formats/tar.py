@@ -186,7 +186,7 @@ def _header(span: _Span, at: int) -> tuple[bytes, bytes, int] | None:
             raise _no_header(span, at)
         return _check_end(span, at)
     name = name.partition(b"\0")[0]
-    if prefix[0] and magic == b"ustar\0":  # GNU tar uses these bytes for other things
+    if prefix[0] and magic == b"ustar\0":  # GNU tar uses these bytes differently
         name = prefix.partition(b"\0")[0] + b"/" + name
     if kind == b"\0" and name.endswith(b"/"):
         kind = b"5"  # from before tar had a kind for folders
@@ -194,7 +194,7 @@ def _header(span: _Span, at: int) -> tuple[bytes, bytes, int] | None:
 
 
 def _check_end(span: _Span, at: int) -> None:
-    """Refuse the empty block at byte `at` if content follows it: members would be lost."""
+    """Refuse the empty block at byte `at` if content follows: members would be lost."""
     if at + 2 * BLOCK <= span.end and any(span.read(at + BLOCK, BLOCK)):
         raise ValueError(f"{span.place} is damaged: an empty block begins at byte {at}; {_FETCH}")
 

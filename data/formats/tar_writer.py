@@ -1,4 +1,4 @@
-"""Tar archives written in the USTAR format, always the same bytes for the same files.
+"""Writes tar archives in the USTAR format: the same files always give the same bytes.
 
 No times, owners or machines are recorded, and nothing depends on the version of a library.
 """

@@ -25,7 +25,7 @@ def unpack(archive: Path, folder: Path) -> None:
         raise
     except Exception as error:  # a damaged archive may break its reader in any way
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # not the archive: a full disk, perhaps
+            raise  # not an archive error: perhaps a full disk
         reason = str(error).partition(":\n")[0]  # a line for each compression follows
         raise ValueError(f"{archive} cannot be unpacked ({reason}); fetch it again") from error
 

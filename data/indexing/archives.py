@@ -20,7 +20,7 @@ RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive as it is when it is listed; `file.name` is relative to the root of the dataset."""
+    """An archive in its state when listed; `file.name` is relative to the root of the dataset."""
 
     path: Path
     file: StoredFile

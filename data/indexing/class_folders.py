@@ -111,7 +111,7 @@ def list_images(root: Path, folder: str, classes: Sequence[str]) -> SplitFiles:
 def walk_files(
     root: Path, folder: str, above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield every file below `root/folder`; links are followed, but never in circles."""
+    """Yield every file below `root/folder`; links are followed, but not in loops."""
     status = (root / folder).stat()
     place = (status.st_dev, status.st_ino)
     if place in above:
@@ -125,7 +125,7 @@ def walk_files(
 
 
 def image_file(path: str, entry: os.DirEntry[str], label: int) -> ImageFile:
-    """Return a file as it is listed; a broken link is reported when it is read."""
+    """Return a listed file; a broken link is reported when it is read."""
     try:
         status = entry.stat()
     except OSError:

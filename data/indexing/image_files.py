@@ -21,7 +21,7 @@ EXTENSIONS = frozenset({"jpg", "jpeg", "png", "ppm", "pgm", "bmp", "webp", "tif"
 class ImageFile:
     """A file that should be one image; `path` is relative to the root of the dataset.
 
-    `size` in bytes and `mtime_ns` are as they were listed, or -1 if they could not be found out.
+    `size` in bytes and `mtime_ns` are those when it was listed, or -1 if unknown.
     """
 
     path: str

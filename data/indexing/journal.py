@@ -1,6 +1,6 @@
-"""The journal of a preparation: the content of each unit that has been read.
+"""The journal of a preparation: the content of each unit read so far.
 
-It lies beside the index. After a kill, only the units that were being read are read again.
+It is beside the index. After a kill, only the units that were being read are read again.
 """
 
 import hashlib

@@ -8,7 +8,7 @@ from data.indexing.unit import ReadingUnit
 
 @dataclass(frozen=True, slots=True)
 class ExpectedCounts:
-    """What a complete source has."""
+    """The expected size of a complete source."""
 
     name: str
     images: Mapping[str, int]
@@ -23,14 +23,14 @@ IMAGENET_COUNTS = ExpectedCounts(
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What there is to read."""
+    """Everything to read from a source."""
 
     name: str
     root: str
     """The folder that the files lie in: absolute, or relative to the index."""
     splits: Mapping[str, Sequence[ReadingUnit]]
     classes: tuple[str, ...] | None
-    """None where only the labels in the units show how many there are."""
+    """None if only the labels in the units show how many there are."""
     class_names: tuple[str, ...] = ()
     """The classes in words, if they are known."""
     notes: tuple[str, ...] = ()

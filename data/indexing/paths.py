@@ -1,4 +1,4 @@
-"""Paths: for an index, for a message, and to write to."""
+"""Paths: stored in an index, shown in a message, and written to."""
 
 import os
 from collections.abc import Sequence

@@ -28,7 +28,7 @@ LABEL_LIMIT = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ReadingOptions:
-    """What is accepted, and how it is read."""
+    """Which sources are accepted, and how they are read."""
 
     workers: int
     skip_bad: bool
@@ -41,7 +41,7 @@ class ReadingOptions:
 
 
 def request_of(listing: Listing, options: ReadingOptions) -> dict[str, Any]:
-    """Return what is asked for: the same request gives the same dataset."""
+    """Return the request as data: the same request gives the same dataset."""
     return {
         "source": listing.name,
         "root": listing.root,
@@ -150,13 +150,13 @@ def _other_counts(
     if expected is None:
         return []
     differences = [
-        f"{split} has {plural(len(samples), 'image')}, where {expected.name} has {wanted:,}"
+        f"{split} has {plural(len(samples), 'image')}, but {expected.name} has {wanted:,}"
         for split, samples in splits.items()
         if len(samples) != (wanted := expected.images[split])
     ]
     if len(classes) != expected.classes:
         found = plural(len(classes), "class", "classes")
-        differences.append(f"{found}, where {expected.name} has {expected.classes:,}")
+        differences.append(f"{found}, but {expected.name} has {expected.classes:,}")
     return differences
 
 

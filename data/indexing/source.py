@@ -19,7 +19,7 @@ class Source:
     summary: str
     add_arguments: Callable[[ArgumentParser], None]
     prepare: Callable[[Namespace], Listing | Dataset]
-    """List what there is to read, or return the dataset where its images must be written first.
+    """List what to read, or return the dataset if its images must be written first.
 
     The arguments include `out`. Raises `ValueError` (place, value, remedy) for a user's mistake."""
 

@@ -36,7 +36,7 @@ def work_off(
                 yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise ValueError(
-            f"one of {workers} reading processes was killed, perhaps for lack of memory; give the"
+            f"one of {workers} reading processes was killed, perhaps for lack of memory; run the"
             f" same command again, perhaps with --workers {max(1, workers // 2)}: it continues"
             " where this one stopped"
         ) from error
@@ -67,9 +67,9 @@ def _interrupts_blocked() -> Generator[None, None, None]:
 
 
 def _begin(parent: int) -> None:
-    """Die with `parent`, however it ends; clean up first when it asks us to stop."""
+    """End when `parent` ends, however it ends; clean up first if it asks this process to stop."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we could ask
+    if os.getppid() != parent:  # `parent` ended before prctl
         os._exit(1)
     signal.signal(signal.SIGTERM, _leave)
 

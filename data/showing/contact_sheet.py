@@ -17,7 +17,7 @@ SHEET_WIDTH = 2400
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Images that belong together, with a caption."""
+    """A row of related images, with a caption."""
 
     caption: str
     cells: Sequence[Image.Image]

@@ -1,6 +1,6 @@
 """CIFAR-10 from class folders (indexed in place), the original batch files, or an archive.
 
-The pixels of the original files are written as PNGs, which lose nothing. Their pickles are never
+The pixels of the original files are written as PNGs, which are lossless. Their pickles are never
 loaded with Python's own unpickler, which would run any program in them.
 """
 
@@ -150,7 +150,7 @@ def _difference(splits: Mapping[str, Sized], classes: int) -> str:
         return ""
     return (
         f"{counts['train']:,} + {counts['val']:,} images of {plural(classes, 'class', 'classes')},"
-        f" where CIFAR-10 has {COUNTS['train']:,} + {COUNTS['val']:,} of {CLASSES}"
+        f" but CIFAR-10 has {COUNTS['train']:,} + {COUNTS['val']:,} of {CLASSES}"
     )
 
 

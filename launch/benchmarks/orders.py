@@ -132,7 +132,7 @@ def _cold_read(ordered: OrderedDataset, steps: int) -> float:
 
 @contextmanager
 def _follow(ordered: OrderedDataset, steps: range) -> Generator[Iterable[int]]:
-    """Yield the steps in the way that training with this order reads them."""
+    """Yield the steps as training with this order reads them."""
     if isinstance(ordered.spec, Shuffled):
         yield steps
         return

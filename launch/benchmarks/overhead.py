@@ -1,4 +1,4 @@
-"""The overhead of the training loop, compared with a loop written by hand for one process."""
+"""The overhead of the training loop, compared with a hand-written loop for one process."""
 
 import itertools
 from dataclasses import replace
@@ -31,7 +31,7 @@ def overhead_sides(config: Config, world: World) -> dict[str, Side]:
 
 
 def _our_loop(config: Config, split: Split, world: World) -> Side:
-    """Return a side that does all the loop does at each step, and reports once per turn."""
+    """Return a side that does everything the loop does in a step, and reports once per turn."""
     plan = make_plan(config, samples=len(split.train), world_size=world.size)
     job = Job(config, world, split, plan)
     loader = open_images(job)
@@ -49,7 +49,7 @@ def _our_loop(config: Config, split: Split, world: World) -> Side:
 
 
 def _bare_loop(config: Config, split: Split) -> Side:
-    """Return a side with the loop as one would write it by hand."""
+    """Return a side with a hand-written loop."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classes, size = len(split.train.manifest.classes), config.data.train.size
     network = build(config.model, classes=classes, generator_seed=config.seed).to(device)

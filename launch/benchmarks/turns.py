@@ -1,4 +1,4 @@
-"""Two sides that take turns, so that a machine whose speed drifts slows both alike."""
+"""Two sides that take turns, so a machine whose speed drifts slows both equally."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ Side = Callable[[int], None]
 
 
 def compare(sides: dict[str, Side], rounds: int, batches: int, images: int) -> None:
-    """Let the sides take turns; print images/s of each, and the first one's ratio to each other."""
+    """Let the sides take turns; print images/s of each, and the first one's ratio to the others."""
     turns: list[list[float]] = []
     for number in range(rounds + 1):
         order = list(sides) if number % 2 else list(reversed(sides))

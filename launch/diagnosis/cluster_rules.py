@@ -12,7 +12,7 @@ from pipeline.system.command import plural
 from pipeline.system.exit_codes import FAILURE
 
 STOP_SECONDS = 60
-"""What ranks may need to finish a step and save; see pipeline/distributed/stopping.py."""
+"""The time that ranks may need to finish a step and save; see pipeline/distributed/stopping.py."""
 PATIENCE_SECONDS = 120
 TESTED = (22, 5)
 
@@ -24,9 +24,9 @@ class Cluster:
     settings: Mapping[str, str]
     """As `scontrol show config` prints them."""
     partitions: tuple[Partition, ...]
-    """All of them."""
+    """All partitions."""
     chosen: tuple[Partition, ...]
-    """Those that the run may use."""
+    """The partitions that the run may use."""
     stage: Path | None = None
     locked_memory_bytes: int = resource.RLIM_INFINITY
     """The limit of the shell that submits."""
@@ -47,7 +47,7 @@ class Cluster:
 
     @property
     def preemptable(self) -> list[Partition]:
-        """The chosen partitions whose jobs can be preempted, as far as partitions decide it."""
+        """The chosen partitions whose jobs can be preempted, judged by partition settings alone."""
         if self.value("PreemptType") == "preempt/partition_prio":
             return [each for each in self.chosen if self._has_rival(each)]
         return list(self.chosen) if self.value("PreemptType") == "preempt/qos" else []
@@ -178,7 +178,7 @@ def neighbours(cluster: Cluster) -> Finding:
     elif cluster.value("ConstrainDevices").lower() == "no":
         text, meaning = f"{text}, ConstrainDevices=no", "jobs on one node can see each other's GPUs"
     else:
-        return fine("TaskPlugin", text, "jobs on one node are confined to what they were given")
+        return fine("TaskPlugin", text, "jobs on one node are confined to their own resources")
     remedy = "ask for whole nodes: slurm.sbatch={exclusive: true}"
     return costs_time("TaskPlugin", text, meaning, remedy)
 
@@ -235,7 +235,7 @@ def locked_memory(cluster: Cluster) -> Finding | None:
     limit = cluster.locked_memory_bytes
     if limit == resource.RLIM_INFINITY:
         return fine("ulimit -l", "unlimited", "ranks get this limit: NCCL can pin what it needs")
-    meaning = "ranks get this limit from your shell, and it is too low for NCCL over InfiniBand"
+    meaning = "ranks get this limit from your shell, which is too low for NCCL over InfiniBand"
     remedy = "set slurm.sbatch={propagate: NONE}, or run `ulimit -l unlimited` before submitting"
     return costs_work("ulimit -l", f"{limit // 1024:,} kB", meaning, remedy)
 

@@ -45,7 +45,7 @@ def locked_memory_bytes() -> int:
 def inspect_folder(
     setting: str, path: Path, must_be: Literal["shared", "local", "anything"], *, is_written: bool
 ) -> Folder:
-    """Return the facts about a folder; leaves nothing in it."""
+    """Return the facts about a folder; no file stays in it."""
     is_shared, where = shared(path)
     there = next(each for each in (path.absolute(), *path.absolute().parents) if each.is_dir())
     free = shutil.disk_usage(there).free
@@ -87,7 +87,7 @@ def run(*command: str) -> str | None:
 
 
 def _write_and_lock(folder: Path) -> float:
-    """Return by how many seconds the clock of the folder's file system is ahead of ours."""
+    """Return how many seconds the clock of the folder's file system is ahead of ours."""
     with tempfile.TemporaryFile(dir=folder) as file:
         lock_file(file)
         before = time.time()

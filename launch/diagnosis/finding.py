@@ -1,4 +1,4 @@
-"""A finding: what a setting means for a training here, and what to do about it."""
+"""A finding: what a setting means for training here, and what to do about it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 
 class Severity(StrEnum):
-    """What happens if nothing is done."""
+    """The consequence if nothing is done."""
 
     WORK = "costs work"
     """A run does not start, ends for good, or loses the work since its last checkpoint."""

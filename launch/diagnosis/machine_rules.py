@@ -1,4 +1,4 @@
-"""Rules about this machine, if it is the one that trains."""
+"""Rules about this machine, if training runs on it."""
 
 import resource
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class Machine:
     gpus: int
     """As the driver reports them."""
     torch_gpus: int
-    """Those that torch can use."""
+    """GPUs that torch can use."""
     shared_memory_bytes: int | None
     """Free in /dev/shm; None if it is missing."""
     open_files: int

@@ -24,7 +24,7 @@ class Folder:
     is_written: bool
     free_bytes: int
     trouble: str = ""
-    """Why it cannot be used: a file there could not be made or locked; empty if it can."""
+    """Why a file there could not be created or locked; empty if it could."""
     skew_seconds: float = 0.0
     """How far the file system's clock is ahead of this machine's."""
 
@@ -44,7 +44,7 @@ def sharing(folder: Folder) -> Finding:
         meaning = "it is not a local disk, so copying the dataset there gains nothing"
         return costs_time(folder.setting, folder.value, meaning, "set it to a local disk, or null")
     if folder.must_be == "shared" and folder.is_shared is None:
-        meaning = "this kind of file system does not tell whether other nodes see it"
+        meaning = "this kind of file system does not show whether other nodes see it"
         return fine(folder.setting, folder.value, meaning)
     return fine(folder.setting, folder.value, "visible to every node that needs it")
 
@@ -74,7 +74,7 @@ def clock(folder: Folder) -> Finding | None:
     setting, value = f"clock of {folder.setting}", f"{folder.skew_seconds:+.1f} s"
     if abs(folder.skew_seconds) <= SKEW_SECONDS:
         return fine(setting, value, "agrees with this machine's")
-    meaning = "times in logs and of files differ, and the time limit may be misjudged"
+    meaning = "times in logs and of files disagree, and the time limit may be misjudged"
     return costs_time(setting, value, meaning, "ask the administrator to run chrony everywhere")
 
 
@@ -112,6 +112,6 @@ def container(runtime: str, *, is_there: bool) -> Finding:
         meaning = "srun has no option --container-image, so no rank can start"
         remedy = "ask the administrator for pyxis and enroot, or set the runtime to apptainer"
         return costs_work(setting, runtime, meaning, remedy)
-    meaning = "apptainer is not on PATH here; if the nodes lack it, too, no rank can start"
+    meaning = "apptainer is not on PATH here; if the nodes also lack it, no rank can start"
     remedy = "load its module in slurm.setup, or ask the administrator for it"
     return costs_work(setting, runtime, meaning, remedy)

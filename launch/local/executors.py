@@ -43,7 +43,7 @@ def start_as_job(
     os.environ["PYTHONPATH"] = os.pathsep.join(
         filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     )
-    os.environ["PYTHONSAFEPATH"] = "1"  # or packages in the current folder would come first
+    os.environ["PYTHONSAFEPATH"] = "1"  # or packages in the current folder would take precedence
     job = jobs.submit(partial(start_here, list(command), ranks=ranks, gpus=gpus))
     if executor == "local":
         print(f"job {job.job_id}: output in {job.paths.stdout}", flush=True)

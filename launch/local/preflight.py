@@ -1,4 +1,4 @@
-"""What can be checked and computed about a run before any process starts."""
+"""Checks and figures of a run before any process starts."""
 
 import shutil
 from dataclasses import dataclass

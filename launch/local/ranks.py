@@ -1,4 +1,4 @@
-"""Several ranks on this machine: started together, and none outlives the others."""
+"""Several ranks on this machine: they start together, and none outlives the others."""
 
 import ctypes
 import os

@@ -83,7 +83,7 @@ def to_json(details: RunDetails) -> str:
 
 
 def relevant_log(run_dir: Path, state: RunState, attempts: list[Outcome]) -> Path | None:
-    """Return the log to look at, or None if there is none; runs outside SLURM have none."""
+    """Return the log to look at; None if it is missing, as for runs outside SLURM."""
     if state.state == "failed" and attempts:
         failed = Path(attempts[-1].log)
         if failed.is_file():

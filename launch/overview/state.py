@@ -16,7 +16,7 @@ from pipeline.runs.holder import holder
 from pipeline.runs.summary import Metrics
 
 QUIET_SECONDS = 600.0
-"""A run without a known process that reported something more recently is taken to run elsewhere."""
+"""A run that reported more recently but has no known process is assumed to run elsewhere."""
 STATES: dict[OutcomeKind, str] = {
     "done": "finished",
     "cancelled": "cancelled",
@@ -153,7 +153,7 @@ def _judge_by_records(seen: Evidence) -> tuple[str, str]:
 
 
 def _judge_by_metrics(seen: Evidence) -> tuple[str, str]:
-    """Return the state of a run by what it last reported itself."""
+    """Return the state of a run from its own last report."""
     metrics = seen.metrics
     match metrics.ended.get("status"):
         case "failed":

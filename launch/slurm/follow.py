@@ -65,7 +65,7 @@ def _follow(submission: Submission) -> str:
 
 
 def describe(job_id: str) -> tuple[str, str]:
-    """Return the state of a job, and a line about it."""
+    """Return the state of a job, and a line that describes it."""
     record = show("job", job_id)[0]
     state = record["JobState"]
     if state != "PENDING":

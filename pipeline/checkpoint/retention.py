@@ -38,7 +38,7 @@ def _best(found: list[Path]) -> list[Path]:
 
 
 def _first_of_each(found: list[Path], interval: Fraction) -> set[Path]:
-    """Return the first checkpoint at or after each multiple of `interval`: it stays the first."""
+    """Return the first checkpoint at or after each multiple of `interval`; the choice is final."""
     first: dict[int, Path] = {}
     for path in found:
         first.setdefault(step_of(path) // interval, path)

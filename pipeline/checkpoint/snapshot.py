@@ -24,13 +24,13 @@ class Progress:
 
     step: Annotated[int, Field(ge=0)]
     fingerprint: str
-    """Of the dataset; with `seed` and `global_batch` it determines the stream of images."""
+    """The dataset's; with `seed` and `global_batch` it determines the stream of images."""
     seed: int
     global_batch: int
     seconds: Annotated[float, Field(ge=0)] = 0.0
     """Time spent training so far."""
     top1_error_percent: Percent | None = None
-    """Of this step, if it was evaluated."""
+    """At this step, if it was evaluated."""
     best_top1_error_percent: Percent | None = None
     scaler: dict[str, int | float] = field(default_factory=dict[str, int | float])
 

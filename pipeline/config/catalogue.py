@@ -1,4 +1,4 @@
-"""Names of networks: FAMILY and depth, as in resnet50. Free of torch: loads in milliseconds."""
+"""Names of networks: FAMILY and depth, as in resnet50. Imports no torch, so it loads fast."""
 
 import re
 from difflib import get_close_matches
@@ -44,7 +44,7 @@ def depth_of(name: str) -> int:
 
 
 def published_names(*families: Family) -> list[str]:
-    """Every name of these families, or of all, that a paper or torchvision has results for."""
+    """Every name, of these or all families, for which a paper or torchvision has results."""
     return [
         f"{family}{depth}"
         for family in families or FAMILIES

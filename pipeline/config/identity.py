@@ -9,11 +9,11 @@ from pipeline.config.schema import Checkpoint, Config, Ddp, Evaluate, Launch, Sl
 def result_identity(config: Config) -> Config:
     """Return `config` with each setting that does not decide the result set to one value.
 
-    Two configurations are of one run if their identities are equal. These settings may change when
-    a run is resumed: the folders of the run and its images, and how images are loaded and checked;
-    accumulation, compilation and the engine; how often the run is logged, evaluated, saved and
-    tracked; nodes, ranks and environment variables. What changes the numbers stays: the kind of
-    loader (random images train another network), and whether gradients are rounded.
+    Two configurations belong to the same run if their identities are equal. These settings may
+    change when a run is resumed: the folders of the run and its images, and how images are loaded
+    and checked; accumulation, compilation and the engine; how often the run is logged, evaluated,
+    saved and tracked; nodes, ranks and environment variables. What changes the numbers stays: the
+    kind of loader (random images train another network), and whether gradients are rounded.
     """
     data, train = config.data, config.train
     loader = type(data.loader)()

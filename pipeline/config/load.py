@@ -25,7 +25,7 @@ DEFAULT_KINDS = {
     },
     "engine": Ddp().name,
 }
-"""Unions whose settings may be given without a name: then they are of this kind."""
+"""Unions whose settings may be given without a name, and the kind that is then used."""
 
 
 class ConfigError(ValueError):

@@ -115,7 +115,7 @@ def _unknown_key(spot: _Spot) -> str:
     for name, rival in spot.rivals.items():
         if key in _fields(rival):
             whole = dotted(spot.loc[:-1])
-            return f"is a key of {name} only; remove it, or set the whole of {whole}: {{name: ...}}"
+            return f"is a key of {name} only; remove it, or set all of {whole}: {{name: ...}}"
     return f"unknown key; valid keys: {', '.join(valid)}"
 
 

@@ -115,7 +115,7 @@ class Reference:
 
 
 class _WithDefaults(GenerateJsonSchema):
-    """A JSON schema that also has the defaults that are made by a factory."""
+    """A JSON schema that also has the defaults made by a factory."""
 
     def get_default_value(self, schema: Any) -> Any:
         factory = schema.get("default_factory")
@@ -153,7 +153,7 @@ def _alternatives(node: Node) -> list[str]:
 
 
 def _bounds(node: Node) -> str:
-    """Return " ≥ 0 and < 1", or what else the bounds of a number are."""
+    """Return the bounds of a number, such as " ≥ 0 and < 1"."""
     bounds = {"≥": "minimum", ">": "exclusiveMinimum", "≤": "maximum", "<": "exclusiveMaximum"}
     given = {sign: node[key] for sign, key in bounds.items() if key in node}
     if node["type"] == "integer" and ">" in given:

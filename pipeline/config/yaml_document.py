@@ -28,9 +28,9 @@ SCALARS = {f"{TAG}null", f"{TAG}bool", f"{TAG}str", *NUMBERS}
 INTEGER = re.compile(r"[-+]?[0-9]+$|0o[0-7]+$|0x[0-9a-fA-F]+$")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair, which an escape can give: it is not text."""
+"""Half of a surrogate pair, which an escape can produce: it is not text."""
 AS_WRITTEN: Loc = ("env",)
-"""The mapping in which a number is the word that was written: 1.10 and 08 stay as they are."""
+"""The mapping in which numbers stay text, exactly as written: 1.10 and 08."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Document:
     """Plain data read from YAML, the place of each key and value, and the faults found on the way.
 
     A key that is given twice and a value that cannot be read are faults, and reading continues;
-    after a syntax error there is no data.
+    after a syntax error the data is missing.
     """
 
     def __init__(self, text: str, file: str) -> None:
@@ -116,7 +116,7 @@ class Document:
 
     def _convert(self, node: Node, loc: Loc) -> Data:
         place = self.values[loc] = _place(node.start_mark)
-        self.keys.setdefault(loc, place)  # an item of a list and the whole have no key
+        self.keys.setdefault(loc, place)  # list items and the document itself have no key
         match node:
             case MappingNode(tag="tag:yaml.org,2002:map"):
                 return self._mapping(node, loc)
@@ -131,7 +131,7 @@ class Document:
                     kind = node.tag.removeprefix(TAG)
                     self.fault(place, loc, f"cannot be read as {kind}: {show(node.value)}")
             case _:
-                self.fault(place, loc, f"tag {show(node.tag)} has no meaning here; remove it")
+                self.fault(place, loc, f"tag {show(node.tag)} is not supported here; remove it")
         return None
 
     def _mapping(self, node: MappingNode, loc: Loc) -> Data:
@@ -218,7 +218,7 @@ class _Loader(SafeLoader):
         return node
 
 
-_Loader.yaml_implicit_resolvers = {}  # YAML 1.1's; those of 1.2, chapter 10.3, follow
+_Loader.yaml_implicit_resolvers = {}  # YAML 1.1's rules; those of 1.2, chapter 10.3, follow
 _Loader.add_implicit_resolver(f"{TAG}null", re.compile(r"(null|Null|NULL|~|)$"), [*"nN~", ""])
 _Loader.add_implicit_resolver(
     f"{TAG}bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), [*"tTfF"]

@@ -101,7 +101,7 @@ class Index:
         return self.table.num_rows
 
     def fault(self) -> str | None:
-        """Return what is wrong with this index, which may be damaged or forged, or None."""
+        """Return the first fault of this index, which may be damaged or forged; None if valid."""
         return next(self._faults(), None)
 
     def _faults(self) -> Iterator[str]:

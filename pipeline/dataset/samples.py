@@ -61,7 +61,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that contains samples, as it was when they were indexed; `name` is below the root."""
+    """A file that contains samples, in its state when indexed; `name` is relative to the root."""
 
     name: str
     size: int

@@ -98,7 +98,7 @@ class WindowedOrder:
         )
 
     def _on_line(self, lanes: Integers, indices: Integers, epoch: int) -> Integers:
-        """Map indices in segments to places on the line; each window is shuffled on its own."""
+        """Map indices in segments to places on the line; each window is shuffled separately."""
         places = np.empty_like(indices)
         windows, within = np.divmod(indices, self._window_images)
         for lane, window in np.unique(np.stack([lanes, windows], 1), axis=0).tolist():

@@ -1,4 +1,4 @@
-"""Writing a dataset: sorted, with a fingerprint, and all of it or nothing."""
+"""Writing a dataset: sorted, with a fingerprint, completely or not at all."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ pa: Any = pyarrow  # it has no type hints
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What an index is written from."""
+    """The input of an index."""
 
     name: str
     classes: tuple[str, ...]
@@ -41,7 +41,7 @@ class Dataset:
 def write_dataset(folder: Path, dataset: Dataset) -> Manifest:
     """Write the indexes of a dataset and then, atomically, the manifest that makes it valid.
 
-    A dataset that `folder` had before stays valid until the new one is on disk beside it. Raises
+    A dataset already in `folder` stays valid until the new one is on disk beside it. Raises
     `ValueError` if a label has no class.
     """
     fingerprint = hashlib.sha256(f"{len(dataset.classes)} classes".encode())

@@ -24,7 +24,7 @@ STAGING_TIMEOUT_HOURS = 12
 """Timeout for one node to copy its data while the others wait."""
 
 CORES = "RANK_CORES"
-"""Environment variable: number of cores of this rank alone, if its launcher knows it."""
+"""Environment variable: number of cores reserved for this rank, if its launcher knows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """DeepSpeed as the engine: ZeRO stage 0, and stages 1 and 2, which partition the optimiser.
 
-As far as DeepSpeed knows, everything is fp32: precision, accumulation, loss scale and clipping are
-those of all engines. docs/engines.md explains its settings.
+As far as DeepSpeed knows, everything is fp32: all engines share precision, accumulation, loss scale
+and clipping. docs/engines.md explains its settings.
 """
 
 import atexit
@@ -127,7 +127,7 @@ def _settings(spec: DeepSpeed, micro_batch: int, world: World) -> dict[str, Any]
     return {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": 1,  # `_micro_batches` says when ranks share gradients
-        "gradient_clipping": 0.0,  # its default is 1
+        "gradient_clipping": 0.0,  # DeepSpeed's default is 1
         "communication_data_type": "bf16" if compressed else "fp32",
         "zero_allow_untested_optimizer": True,
         "zero_optimization": _zero_settings(spec),

@@ -42,7 +42,7 @@ class Autocast(nn.Module):
 class LossScale:
     """fp16's loss scale: it keeps small gradients from vanishing (Micikevicius et al. 2018).
 
-    It is that of `torch.amp.GradScaler`, except that gradients may be partitioned over the ranks:
+    It works like `torch.amp.GradScaler`, but gradients may be partitioned over the ranks:
     all ranks then skip a step together. `optimizer` must skip a step where its `found_inf` is 1,
     as PyTorch's fused optimisers do.
     """
@@ -87,8 +87,8 @@ class LossScale:
 def clip_(gradients: Sequence[torch.Tensor], clip_norm: float, sum_: Sum) -> None:
     """Scale `gradients` down, in place, to the global norm `clip_norm` if theirs is larger.
 
-    The formula is that of `torch.nn.utils.clip_grad_norm_`. Squares are summed in fp64: rounded to
-    fp32, the result is the same however the gradients are partitioned.
+    The formula is the one in `torch.nn.utils.clip_grad_norm_`. Squares are summed in fp64: rounded
+    to fp32, the result is the same however the gradients are partitioned.
     """
     norms = torch._foreach_norm(list(gradients), 2, torch.float64)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     norm = sum_(torch.stack(norms).square().sum()).sqrt()

@@ -1,6 +1,6 @@
 """A group of parameters laid end to end, padded, and cut into equal parts, one for each rank.
 
-ZeRO stages 1 and 2 keep an optimiser's state that way; here it is cut, and put together again.
+ZeRO stages 1 and 2 keep an optimiser's state that way; this file cuts and reassembles it.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class ParameterPartition:
     """This rank's part of a group of parameters, and of the slots that an optimiser has for them.
 
     The engine puts it into the parameter group, as `group["partition"]`: an optimiser that needs
-    the norm of each layer learns there which elements belong to which parameter.
+    the norm of each layer finds there which elements belong to which parameter.
     """
 
     def __init__(self, parameters: Named, own: nn.Parameter, world: World) -> None:
@@ -31,7 +31,7 @@ class ParameterPartition:
         assert self._padding >= 0, "the parts are too small for the whole"
 
     def gather(self, part: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Put the ranks' parts, each like `own`, together to tensors like the parameters.
+        """Reassemble the ranks' parts, each like `own`, into tensors like the parameters.
 
         A collective; every rank gets all of them.
         """
@@ -44,7 +44,7 @@ class ParameterPartition:
 
     def cut(self, tensors: Named) -> torch.Tensor:
         """Return this rank's part of `tensors`, which are like the parameters."""
-        assert self._fits(tensors), "these are other parameters"
+        assert self._fits(tensors), "these tensors belong to other parameters"
         padding = self.own.new_zeros(self._padding)
         flat = [tensors[name].to(padding).flatten() for name in self._shapes]
         whole = torch.cat([*flat, padding])
@@ -61,8 +61,8 @@ class ParameterPartition:
         if self._fits(tensors):
             return self.cut(tensors)
         scalars = torch.stack([tensors[name] for name in self._shapes])
-        assert scalars.ndim == 1, "this slot is of other parameters"
-        assert (scalars == scalars[0]).all(), "parameters of one group take their steps together"
+        assert scalars.ndim == 1, "this slot belongs to other parameters"
+        assert (scalars == scalars[0]).all(), "parameters of one group step together"
         return scalars[0]
 
     def _fits(self, tensors: Named) -> bool:

@@ -14,7 +14,7 @@ def build(model: Model, *, classes: int, generator_seed: int) -> ResidualNetwork
     """Return the network that `model` describes, for float images (n, 3, h, w), in training mode.
 
     Its weights are a pure function of (model, classes, generator_seed), and the caller's random
-    state is left as it was. Under `torch.device("meta")` it has shapes only.
+    state does not change. Under `torch.device("meta")` it has shapes only.
     """
     with torch.random.fork_rng(devices=[]):
         network = _undrawn(model, classes)
@@ -29,7 +29,7 @@ def build(model: Model, *, classes: int, generator_seed: int) -> ResidualNetwork
 def build_shapes(model: Model, *, classes: int) -> ResidualNetwork:
     """Return the network that `model` describes on the meta device: shapes without memory.
 
-    Nothing is drawn, which on that device would import torch's compiler for seconds.
+    No weights are drawn: on that device this would import torch's compiler, which takes seconds.
     """
     with torch.device("meta"):
         return _undrawn(model, classes)

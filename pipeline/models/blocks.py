@@ -62,7 +62,7 @@ def convolutions(branch: Branch, shape: Shape) -> list[nn.Conv2d]:
 class PostActivation(nn.Module):
     """Convolutions, each followed by batch norm; ReLU between them and after the sum.
 
-    Layers have torchvision's names. Without `shortcut` the block is plain: there is no sum.
+    Layers have torchvision's names. Without `shortcut` the block is plain: it has no sum.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class PostActivation(nn.Module):
 class PreActivation(nn.Module):
     """Convolutions, each preceded by batch norm and ReLU; nothing follows the sum.
 
-    A block that keeps its shape adds to its input and does nothing else to it, so the signal and
+    A block that keeps its shape only adds to its input, so the signal and
     the gradient pass through a stage unchanged. A projection shares the branch's first activation
     (appendix), and so needs no batch norm.
     """

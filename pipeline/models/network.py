@@ -1,6 +1,6 @@
 """The one network: a stem, stages of residual blocks, and a head. `Layout` says which of each.
 
-A new kind of stem, block or shortcut is a new choice in `Layout`, and not a new network.
+A new kind of stem, block or shortcut is a new choice in `Layout`, not a new network.
 """
 
 from dataclasses import dataclass

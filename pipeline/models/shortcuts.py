@@ -29,7 +29,7 @@ class PadShortcut(nn.Module):
 
 
 def post_activation_shortcut(kind: Shortcut, shape: Shape, norm: NormLayer) -> nn.Module | None:
-    """Return the shortcut of a post-activation block; None is no shortcut."""
+    """Return the shortcut of a post-activation block; None means no shortcut."""
     match kind:
         case "none":
             return None

@@ -1,8 +1,8 @@
 """Optimisers without torch's compiler, whose import takes half of the time to the first step.
 
 torch wraps some methods of its optimisers to keep them out of compiled graphs, and the wrappers
-import the compiler. Nothing here compiles an optimiser, so the methods are called as they were
-written: the same code, and the same bits.
+import the compiler. Nothing here compiles an optimiser, so the methods are called without the
+wrappers: the same code, and the same bits.
 """
 
 from collections.abc import Callable

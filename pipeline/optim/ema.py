@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which is evaluated instead of them."""
+"""An exponential moving average of the weights, evaluated in their place."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step: there is no state to save."""
+"""The learning rate as a pure function of the step: it has no state to save."""
 
 import math
 from collections.abc import Callable

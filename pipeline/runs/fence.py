@@ -2,7 +2,7 @@
 
 A node that lost its network may train for minutes after its job was started elsewhere. Therefore
 the launcher of an attempt writes its token to RUN_DIR/owner and passes it to the ranks as
-RUN_OWNER; a rank whose token was replaced writes nothing more. Without RUN_OWNER there is no fence.
+RUN_OWNER; a rank whose token was replaced stops writing. Without RUN_OWNER every attempt may write.
 """
 
 import os
@@ -32,13 +32,13 @@ class Fence:
 
     @property
     def is_active(self) -> bool:
-        """Whether attempts are distinguished at all."""
+        """Whether attempts have tokens at all."""
         return self.path is not None
 
     def expect_mine(self) -> None:
         """Raise `FencedOut` if a newer attempt has taken over the run.
 
-        If the file cannot be read, as during a disk failure, the run counts as this attempt's.
+        If the file cannot be read, as during a disk failure, this attempt counts as the owner.
         """
         if self.path is None:
             return

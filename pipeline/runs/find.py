@@ -18,7 +18,7 @@ def is_run(folder: Path) -> bool:
 
 
 def find_runs(places: Sequence[Path]) -> list[Path]:
-    """Return the runs that each place is or contains, sorted by name; those of sweeps, too.
+    """Return the runs that each place is or contains, including runs of sweeps, sorted by name.
 
     Raises `ValueError` if a place does not exist.
     """

@@ -31,7 +31,7 @@ def describe_code() -> dict[str, str]:
     root = Path(__file__).resolve().parents[2]
     if (root / COMMIT).exists():
         return json.loads((root / COMMIT).read_bytes())
-    # Installed, the code may lie inside the repository of another project.
+    # An installed copy may be inside the repository of another project.
     commit = _git("rev-parse", "HEAD") if (root / "pyproject.toml").exists() else ""
     if not commit:
         return {}

@@ -9,7 +9,7 @@ class Result:
 
     name: str
     top1_error_percent: float
-    """Of the last evaluation, as are the three after it."""
+    """From the last evaluation, like the next three."""
     top5_error_percent: float
     validation_loss: float | None
     """None if it is not finite."""

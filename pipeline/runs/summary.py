@@ -17,7 +17,7 @@ TAIL_BYTES = 64_000
 
 @dataclass(slots=True)
 class Metrics:
-    """The newest event of each kind, as dicts; empty if there was none."""
+    """The newest event of each kind, as dicts; empty before the first one."""
 
     starts: int = 0
     """How many processes started or resumed the run."""
@@ -34,7 +34,7 @@ class Metrics:
 
 
 def read_metrics(run_dir: Path) -> Metrics:
-    """Return the events of a run; torn lines are left out."""
+    """Return the events of a run; incomplete lines are left out."""
     metrics, path = Metrics(), run_dir / METRICS
     last_progress = b""
     try:

@@ -56,7 +56,7 @@ class Copier:
     def run(self, copies: Iterator[Copy]) -> None:
         """Copy all files; after an error only complete copies remain.
 
-        Raises `ValueError` if a source cannot be read or is not what was indexed, `OSError` if a
+        Raises `ValueError` if a source cannot be read or does not match the index, `OSError` if a
         target cannot be written.
         """
         with (
@@ -131,13 +131,13 @@ class Copier:
             self._copied(count)
 
     def _verify(self, copy: Copy, target: int, index: Index, samples: NDArray[np.int64]) -> None:
-        """Read images of the copy; raise `ValueError` if one is not what was indexed."""
+        """Read images of the copy; raise `ValueError` if one does not match the index."""
         ranges = zip(index.sizes[samples].tolist(), index.offsets[samples].tolist(), strict=True)
         digests = index.digests[samples]
         for number, (size, offset) in enumerate(ranges):
             self._expect_running()
             if digest(read_range(target, size, offset)) != digests[number].tobytes():
-                reason = "its bytes are not those that were indexed"
+                reason = "its bytes do not match the index"
                 place = describe_fault(index, int(samples[number]), reason)
                 raise ValueError(
                     f"{place}; download {copy.source} again, prepare the dataset again, or train"

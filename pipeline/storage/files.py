@@ -49,7 +49,7 @@ def file_faults(index: Index) -> list[str]:
 
 
 def size_fault(size: int, indexed: int) -> str | None:
-    """Return what is wrong with a file's size in bytes; None if it is as indexed."""
+    """Return what is wrong with a file's size in bytes; None if it matches the index."""
     if size == indexed:
         return None
     return (
@@ -105,7 +105,7 @@ def _content_faults(index: Index, files: NDArray[np.int32]) -> dict[int, str]:
 def _content_fault(error: OSError) -> str:
     if isinstance(error, ContentError):
         return (
-            "its content is not what was indexed: it was replaced; download it again, or prepare"
+            "its content does not match the index: it was replaced; download it again, or prepare"
             " the dataset again"
         )
     return error.strerror or str(error)

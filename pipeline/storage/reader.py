@@ -25,7 +25,7 @@ SAMPLES_OF_AN_ARCHIVE = 2
 
 
 class ContentError(OSError):
-    """The bytes read are not those of the indexed image."""
+    """The bytes read do not match the indexed image."""
 
 
 class SampleReader(AbstractContextManager["SampleReader"]):
@@ -38,7 +38,7 @@ class SampleReader(AbstractContextManager["SampleReader"]):
         self._files = OpenFiles(self._path, grant_open_files(len(index.files)) if archives else 0)
 
     def read(self, samples: NDArray[np.int64]) -> list[Content | OSError]:
-        """Return the bytes of each sample, or the error if they are not what was indexed."""
+        """Return the bytes of each sample, or the error if they do not match the index."""
         return list(self._pool.map(self._read_one, samples.tolist()))
 
     def __exit__(
@@ -66,7 +66,7 @@ class SampleReader(AbstractContextManager["SampleReader"]):
             return OSError("the image is empty")
         if digest(content) != self.index.digests[sample].tobytes():
             return ContentError(
-                "its bytes are not those that were indexed: the file changed, or the disk returned"
+                "its bytes do not match the index: the file changed, or the disk returned"
                 " wrong data"
             )
         return np.frombuffer(content, np.uint8)

@@ -47,7 +47,7 @@ def stage_split(data: Data, split: Split) -> Split:
 
     Any number of processes may call this at once: one copies, and the others wait for it. Existing
     copies are not read again; if none is missing, the dataset's own files are not needed. Each copy
-    gets the indexed modification time. Raises `ValueError` if a source is not what was indexed, or
+    gets the indexed modification time. Raises `ValueError` if a source does not match the index, or
     if the folder cannot be used or is too small.
     """
     root = stage_root(data, split)

@@ -1,7 +1,7 @@
 """Prefetches windows into the page cache, in reads as long as the files allow.
 
 Only the page cache is filled: the sample reader still reads and checks every image, and reports
-what could not be read here.
+read errors that are ignored here.
 """
 
 import os

@@ -16,7 +16,8 @@ def run_command(
 
     `ValueError` and `OSError` are user mistakes: print one message on standard error, prefixed with
     the program's `name` if given, and return 2. Ctrl-C prints `interrupted` and returns 130. A
-    closed pipe on standard output (`| head`) returns 0. `again` ends the advice for an `OSError`.
+    closed pipe on standard output (`| head`) returns 0. `again` completes the advice for an
+    `OSError`.
     """
     prefix = f"{name}: " if name else ""
     for stream in (sys.stdout, sys.stderr):

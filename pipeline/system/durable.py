@@ -10,7 +10,7 @@ UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.ENOSYS}
 
 
 def write_durably(path: Path, content: bytes | Iterable[memoryview]) -> None:
-    """Write `content`, given whole or in parts, and return once it is on disk.
+    """Write `content`, given as one piece or in parts, and return once it is on disk.
 
     Until then a reader may see an incomplete file.
     """
@@ -61,7 +61,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in UNSUPPORTED:  # some network file systems cannot, and need not
+        if error.errno not in UNSUPPORTED:  # some network file systems cannot do this, and need not
             raise
     finally:
         os.close(descriptor)

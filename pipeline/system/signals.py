@@ -17,7 +17,7 @@ from pipeline.system.exit_codes import STOPPED
 
 STOPS = (signal.SIGTERM, signal.SIGUSR2)
 SAME_SECONDS = 1.0
-"""A signal repeated within this time is the same one, sent to the process and to its group."""
+"""A repeat within this time is the same signal, sent to both the process and its group."""
 REACH_SECONDS = 60.0
 """How long a step may still take after a signal; then the process ends without saving."""
 
@@ -35,7 +35,7 @@ def leave_at_once() -> None:
 
 
 class StopSignals(AbstractContextManager["StopSignals"]):
-    """Receives the signals during the block; outside the main thread it receives none.
+    """Receives the signals during the block, in the main thread only.
 
     Before `hold`, a signal ends the process at once with `STOPPED`. After it, the first signal is
     recorded and the second ends the process; so does the first if `reached` is not called within
@@ -55,7 +55,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
         self._held = True
 
     def reached(self) -> None:
-        """Say that training has reached the step where it stops, or its end."""
+        """Report that training has reached the step where it stops, or its end."""
         self._reached = True
 
     def __enter__(self) -> "StopSignals":

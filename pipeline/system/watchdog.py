@@ -79,7 +79,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         poll = min(POLL_SECONDS, self._step_seconds / 10)
         seen, still, last = self._reports, 0.0, time.monotonic()
         while not self._ended.wait(poll):
-            # Native code that keeps Python from running would block this thread, too.
+            # Native code that blocks Python would block this thread, too.
             faulthandler.dump_traceback_later(DEAF_SECONDS, exit=True, file=2)
             now = time.monotonic()
             passed, last = min(now - last, 2 * poll), now  # longer: the process was suspended

@@ -1,4 +1,4 @@
-"""What this project asks of an MLflow store. The only module that imports MLflow.
+"""All requests that this project sends to an MLflow store. The only module that imports MLflow.
 
 Importing this file does not import MLflow; creating a `TrackingClient` does.
 """
@@ -17,7 +17,7 @@ from pipeline.tracking.store_uri import ARTIFACTS_DIR, sqlite_file
 
 
 def client_environment(uri: str) -> dict[str, str]:
-    """Return settings of MLflow's client; it must not wait or retry, since the process does."""
+    """Return settings of MLflow's client; it must not wait or retry, because its caller does."""
     settings = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",

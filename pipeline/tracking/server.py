@@ -70,8 +70,8 @@ def server_command(uri: str, runs_dir: Path, host: str, port: int) -> list[str]:
     command += ["--artifacts-destination", str(beside.parent / ARTIFACTS_DIR)]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     if not is_loopback(host):
-        # By default the server only answers to addresses, and rejects requests of its own pages
-        # if the browser reached them by name.
+        # By default the server only answers to addresses, and rejects requests from its own pages
+        # if the browser opened them by name.
         own = [] if is_any(host) else [host]
         names = list(dict.fromkeys([socket.gethostname(), socket.getfqdn(), *own]))
         hosts = [*names, "localhost", "127.0.0.1", *PRIVATE_NETWORKS]
@@ -99,7 +99,7 @@ def free_port(host: str, first: int) -> int:
 @contextlib.contextmanager
 def running(command: list[str], uri: str, log: IO[bytes]) -> Generator["subprocess.Popen[bytes]"]:
     """Run a server on the store `uri` during the block; all of its processes end with it."""
-    # On the command line, everybody could see a password.
+    # A password on the command line would be visible to all users.
     environment = os.environ | ENVIRONMENT | {"MLFLOW_BACKEND_STORE_URI": uri}
     server = subprocess.Popen(
         command, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -127,7 +127,7 @@ def wait_until_ready(server: "subprocess.Popen[bytes]", address: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`."""
+    """Whether only this machine can reach `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

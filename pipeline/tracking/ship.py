@@ -57,7 +57,7 @@ class Trainer:
 def follow(uploader: Uploader, trainer: Trainer, give_up_seconds: float) -> bool:
     """Ship until the trainer has ended and everything is shipped; return whether it is.
 
-    While the trainer runs, outages may last any time; afterwards at most `give_up_seconds`.
+    While the trainer runs, an outage may be of any length; afterwards at most `give_up_seconds`.
     """
     wait, last_good, failing = 1.0, time.monotonic(), False
     while True:

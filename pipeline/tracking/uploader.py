@@ -147,7 +147,7 @@ class Uploader:
         except Exception as error:
             refused = isinstance(error, ValueError | TypeError)
             refused = refused or getattr(error, "error_code", "") in REFUSED
-            # A deleted run, or a proxy that answers 400 to everything, is no reason to drop parts.
+            # A deleted run, or a proxy that answers 400 to everything, must not make us drop parts.
             if not refused or not self._mlflow().is_active(self.shipped.run_id):
                 raise
             if len(parts) == 1:

@@ -34,7 +34,7 @@ AVERAGE_FILE = "average.json"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What is kept of a checkpoint once its tensors are added to the sums."""
+    """The facts kept about a checkpoint once its tensors are added to the sums."""
 
     path: Path
     progress: Progress
@@ -63,13 +63,13 @@ class Average:
     weights: Tensors
     members: tuple[Member, ...]
     live: bool
-    """Whether it is the mean of the trained weights, even where there are moving averages."""
+    """Whether it is the mean of the trained weights even if there are moving averages."""
     statistics_batches: int = 0
     """Batches over which batch norm's statistics were recomputed; 0 if they are a mean as well."""
 
     @property
     def last(self) -> Member:
-        """The member with the most steps, whose configuration and progress the mean has."""
+        """The member with the most steps; the mean takes its configuration and progress."""
         return max(self.members, key=lambda member: member.progress.step)
 
     def require_config(self) -> Config:
@@ -97,7 +97,7 @@ class Average:
         return replace(self, weights=self.weights | statistics, statistics_batches=seen)
 
     def save(self, out: Path) -> None:
-        """Write the mean as a checkpoint into the new folder `out`, whole or not at all.
+        """Write the mean as a checkpoint into the new folder `out`, completely or not at all.
 
         It has no optimiser state and no errors, since it was neither trained nor evaluated.
         """
@@ -155,9 +155,9 @@ def average(paths: Sequence[Path], *, live: bool = False, config: Path | None = 
 def expect_new(out: Path) -> None:
     """Raise `ValueError` unless a mean may be written to the folder `out`."""
     if out.exists():
-        raise ValueError(f"--out {out} exists; delete it, or name another")
+        raise ValueError(f"--out {out} exists; delete it, or choose another")
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: folder {out.parent} is missing; make it first")
+        raise ValueError(f"--out {out}: folder {out.parent} is missing; create it first")
     if out.absolute().parent.name == CHECKPOINTS:
         raise ValueError(
             f"--out {out} is among a run's own checkpoints, and the run would try to resume from"

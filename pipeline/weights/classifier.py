@@ -69,11 +69,11 @@ def open_classifier(
 ) -> Classifier:
     """Open the classifier of a run, a checkpoint or an average, on the CPU.
 
-    Of a run it is the newest whole checkpoint, that of `step`, or the `best`. The moving average of
-    the weights is used if there is one, unless `live`. `config` replaces the run's configuration.
-    `names` are those of the classes, in order, for checkpoints without `dataset.json`; if neither
-    has any, the classes are called by their numbers. Raises `ValueError` if `place` does not have a
-    checkpoint that can be used.
+    For a run, it opens the newest undamaged checkpoint, that of `step`, or the `best`. The moving
+    average of the weights is used if there is one, unless `live`. `config` replaces the run's
+    configuration. `names` are the class names, in order, for checkpoints without `dataset.json`;
+    without either, classes are named by their numbers. Raises `ValueError` if `place` does not have
+    a checkpoint that can be used.
     """
     path = find_one(Path(place), step=step, best=best, warn=warn)
     stored = open_stored(path, config)
@@ -85,7 +85,7 @@ def open_classifier(
 
 
 def _names(stored: StoredCheckpoint, given: Sequence[str], classes: int) -> tuple[str, ...]:
-    """The given names, or else the checkpoint's, words rather than ids, or else numbers."""
+    """The given names, else the checkpoint's (words if known, else ids), else numbers."""
     dataset = stored.dataset
     known = given or (dataset.class_names or dataset.classes if dataset else ())
     if known and len(known) != classes:

@@ -26,9 +26,9 @@ class Conversion:
     form: Form
     out: Path
     live: bool = False
-    """The trained weights, even where there is a moving average of them."""
+    """The trained weights, even if they have a moving average."""
     normalise: bool = True
-    """An ONNX graph takes bytes, and normalises them itself."""
+    """The ONNX graph takes bytes and normalises them itself."""
 
 
 def convert(stored: StoredCheckpoint, request: Conversion, dataset: TrainedOn | None) -> str:
@@ -103,9 +103,9 @@ def _expect_place(request: Conversion) -> None:
         why = "" if request.form == "onnx" else "; pickles, such as .pth, are not written"
         raise ValueError(f"--out {out}: --to {request.form} writes a file NAME{extension}{why}")
     if out.exists():
-        raise ValueError(f"--out {out} exists; delete it, or name another")
+        raise ValueError(f"--out {out} exists; delete it, or choose another")
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: folder {out.parent} is missing; make it first")
+        raise ValueError(f"--out {out}: folder {out.parent} is missing; create it first")
     if not request.normalise and request.form != "onnx":
         raise ValueError("--no-normalise only works with --to onnx; other forms never normalise")
 

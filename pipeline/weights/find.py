@@ -36,7 +36,7 @@ def find_all(place: Path) -> list[Path]:
 def find_one(
     place: Path, *, step: int | None = None, best: bool = False, warn: Callable[[str], None]
 ) -> Path:
-    """Return one checkpoint of `place`: that of `step`, the best, or the newest that is whole.
+    """Return one checkpoint of `place`: that of `step`, the best, or the newest undamaged one.
 
     Damaged checkpoints are skipped with a warning. Raises `ValueError` if nothing is left.
     """
@@ -64,7 +64,7 @@ def _of_step(found: list[Path], step: int) -> Path:
 
 
 def _best(found: list[Path], place: Path, warn: Callable[[str], None]) -> Path:
-    """The checkpoint with the lowest top-1 error, the earliest if there are several."""
+    """The checkpoint with the lowest top-1 error, the earliest of equals."""
     errors: list[tuple[float, Path]] = []
     for path in found:
         try:

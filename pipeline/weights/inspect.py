@@ -1,4 +1,4 @@
-"""The figures of a checkpoint: its network, its tensors, and where its training stood."""
+"""The figures of a checkpoint: its network, its tensors, and how far it was trained."""
 
 import json
 from collections import Counter
@@ -28,7 +28,7 @@ class Group:
     tensors: int
     elements: int
     bytes: int
-    """Of the tensors alone, without the header of the file."""
+    """Bytes of the tensors, without the header of the file."""
     dtypes: dict[str, int]
     """Name of each dtype to its number of tensors."""
 
@@ -70,7 +70,7 @@ class Inspection:
 def inspect(stored: StoredCheckpoint, events: Iterable[Event] = ()) -> Inspection:
     """Return the figures of a checkpoint.
 
-    `events` are those of its run, if that is at hand: the top-5 error comes from them, and for
+    `events` are those of its run, if available: the top-5 error comes from them, and for
     checkpoints without `schedule.json` and `provenance.json` also the epoch and the versions.
     """
     tensors, progress = stored.snapshot.tensors, stored.snapshot.progress
@@ -135,7 +135,7 @@ def _versions(tags: object) -> dict[str, str]:
 
 
 def _document(stored: StoredCheckpoint, name: str) -> dict[str, Any]:
-    """A JSON document of the checkpoint; empty if it does not have that one."""
+    """A JSON document of the checkpoint; empty if it is missing."""
     try:
         content: Any = json.loads(stored.snapshot.documents.get(name, "{}"))
     except ValueError as error:

@@ -16,7 +16,7 @@ EXPORTER = ("onnx", "onnxscript")
 INPUT, OUTPUT, BATCH = "images", "logits", "batch"
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-4
-"""Of logits, relative to the largest: libraries sum in different orders."""
+"""Tolerance of logits, relative to the largest: libraries sum in different orders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def export(network: nn.Module, taken: GraphInput, metadata: Mapping[str, str]) -
 
 
 def _remove_origin(model: Any) -> None:
-    """Remove what the exporter notes about our code on every node, such as paths of files."""
+    """Remove the exporter's notes about our code from every node, such as file paths."""
     graph = model.graph
     for part in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer):
         for item in part:

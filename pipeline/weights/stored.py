@@ -31,12 +31,12 @@ class StoredCheckpoint:
     path: Path
     snapshot: Snapshot
     config: Config | None
-    """The run's, or the one that was named; None if neither can be read."""
+    """The run's, or the given one; None if neither can be read."""
     why_no_config: str = ""
 
     @property
     def run(self) -> Path | None:
-        """The folder of the run that saved it, unless it was copied out of that."""
+        """The folder of the run that saved it; None if it was copied elsewhere."""
         return self.path.parent.parent if self.path.parent.name == CHECKPOINTS else None
 
     @property
@@ -57,8 +57,8 @@ class StoredCheckpoint:
     def weights(self, *, live: bool) -> Tensors:
         """Return everything that the network needs, by name: the moving average if there is one.
 
-        `live` asks for the trained weights instead. What an average leaves out, such as counts of
-        batches, comes from those.
+        `live` returns the trained weights instead. Tensors that an average lacks, such as counts of
+        batches, come from those.
         """
         model, average = self.snapshot.tensors[MODEL], self.snapshot.tensors.get(EMA, {})
         if unknown := average.keys() - model.keys():
@@ -87,7 +87,7 @@ def open_stored(path: Path, config: Path | None = None) -> StoredCheckpoint:
             try:
                 return StoredCheckpoint(path, snapshot, load(file))
             except ConfigError as error:
-                reason = f"its configuration is not valid any more ({str(error).splitlines()[0]})"
+                reason = f"its configuration is no longer valid ({str(error).splitlines()[0]})"
                 return StoredCheckpoint(path, snapshot, None, reason)
     return StoredCheckpoint(path, snapshot, None, f"neither it nor its run has a {CONFIG_FILE}")
 

@@ -192,7 +192,7 @@ def test_ctrl_c_stops_at_once_with_one_message(
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
-    assert said == "\nprepare.py: interrupted; give the same command again to continue\n"
+    assert said == "\nprepare.py: interrupted; run the same command again to continue\n"
     assert_gone(children)
     assert_continues(preparation, whole, workers=1)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launch.slurm.records.attempt import Attempt
 from launch.slurm.records.history import Outcome, append_outcome
-from launch.slurm.records.submission import Layout, Submission
+from launch.slurm.records.submission import JobLayout, Submission
 from pipeline.config.schema import Slurm
 from tests.slurm.cluster import Cluster, clean_environment
 from tests.support.run_folders import config, hold_once
@@ -33,7 +33,7 @@ def queued_run(runs_dir: Path, name: str, job_id: str, outcomes: Iterable[Outcom
     submission = Submission(
         run_dir=run_dir.resolve(),
         number=1,
-        layout=Layout(1, 0, 2, 1, 0),
+        layout=JobLayout(1, 0, 2, 1, 0),
         slurm=Slurm(),
         environment={},
         directory=Path.cwd(),

@@ -5,7 +5,7 @@ from collections.abc import Generator
 import pytest
 
 from launch.slurm.api.partitions import read_partitions
-from launch.slurm.records.submission import Layout
+from launch.slurm.records.submission import JobLayout
 from launch.slurm.submit.capacity import check_request, plan_layout
 from pipeline.config.schema import Slurm
 from tests.slurm.cluster import Cluster, start_cluster
@@ -39,7 +39,7 @@ def test_a_clusters_partitions_are_read(at_limited: Cluster) -> None:
     assert partitions["main"].node_names == ["n1", "n2", "n3"]
     assert partitions["main"].nodes[2].features == {"a100", "ib"}
     assert partitions["short"].max_minutes == 30
-    assert plan_layout(Slurm(), partitions["main"], nodes=2) == Layout(2, 0, 2, 2, 2)
+    assert plan_layout(Slurm(), partitions["main"], nodes=2) == JobLayout(2, 0, 2, 2, 2)
 
 
 def test_excluding_too_many_nodes_is_refused(at_limited: Cluster) -> None:

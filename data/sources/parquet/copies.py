@@ -1,6 +1,6 @@
 """Images of Parquet files that cannot be indexed in place, copied to tars.
 
-The same images give the same bytes; a tar is there as a whole or not at all.
+The same images give the same bytes; a tar is either complete or missing.
 """
 
 import os
@@ -17,7 +17,7 @@ from pipeline.dataset.samples import file_state
 from pipeline.system.durable import replacing
 
 SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
-"""The ending of an image's name, by how its content begins."""
+"""The ending of an image's name, by the first bytes of its content."""
 
 
 def member_name(row: int, content: bytes) -> str:

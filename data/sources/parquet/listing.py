@@ -34,7 +34,7 @@ Footers = Mapping[str, Sequence[Footer]]
 
 @dataclass(frozen=True, slots=True)
 class LabelMeanings:
-    """What labels stand for; `ids` is None if the number of classes is not known."""
+    """The meaning of labels; `ids` is None if the number of classes is not known."""
 
     ids: tuple[str, ...] | None
     names: tuple[str, ...]
@@ -106,7 +106,7 @@ class _Layout:
 
 
 def _located(splits: Mapping[str, Sequence[Path]]) -> dict[str, list[Path]]:
-    """Return absolute paths; a link keeps its own name, which says more than that of its file."""
+    """Return absolute paths; a link keeps its own name, which says more than its target's."""
     seen: set[Path] = set()
     located: dict[str, list[Path]] = {}
     for split, paths in splits.items():
@@ -142,7 +142,7 @@ def _base(footers: Footers, out: Path) -> Path:
 
 
 def _classes(footers: Sequence[Footer], ids: tuple[str, ...] | None) -> LabelMeanings:
-    """Return what the labels stand for; `ids`, if given, overrides the files."""
+    """Return the meaning of the labels; `ids`, if given, overrides the files."""
     first = footers[0]
     same = [footer.class_names == first.class_names for footer in footers]
     names = first.class_names or ()
@@ -175,10 +175,10 @@ def _disagreement(one: Footer, other: Footer) -> str:
     if len(ours) == len(theirs):
         pairs = enumerate(zip(ours, theirs, strict=True))
         label, (our, their) = next((at, pair) for at, pair in pairs if pair[0] != pair[1])
-        what = f"label {label} is {their!r}, where {one.file.path} has {our!r}"
+        what = f"label {label} is {their!r}, but {one.file.path} has {our!r}"
     else:
         names = plural(len(theirs), "class", "classes")
-        what = f"it names {names}, where {one.file.path} names {len(ours):,}"
+        what = f"it names {names}, but {one.file.path} names {len(ours):,}"
     return f"{other.file.path}: {what}; {remedy}"
 
 

@@ -26,7 +26,7 @@ class RowGroupUnit:
     """The path of the file, relative to the root of the dataset."""
     group: RowGroup
     classes: int | None
-    """The number of classes, if it is known beforehand."""
+    """The number of classes, if it is known in advance."""
 
     @property
     def key(self) -> str:
@@ -64,11 +64,11 @@ class CopiedFileUnit:
     name: str
     """The path of the tar, relative to the root of the dataset."""
     classes: int | None
-    """The number of classes, if it is known beforehand."""
+    """The number of classes, if it is known in advance."""
 
     @property
     def key(self) -> str:
-        """See `ReadingUnit`; it changes if the tar is missing or has changed."""
+        """See `ReadingUnit`; the key changes if the tar is missing or has changed."""
         copy = self.out / IMAGES / self.copy
         copied = file_state(copy) if copy.exists() else None
         state = _state(self.file, self.classes)

@@ -13,7 +13,7 @@ from pipeline.dataset.samples import Samples
 from pipeline.system.durable import write_whole
 
 MARKER = ".shards.json"
-"""Beside the shards: what they are made from, and how. No other folder is written to."""
+"""The source and settings of the shards beside it; without it, a folder with content is refused."""
 
 
 def refuse_other_content(out: Path, plan: ShardPlan) -> None:
@@ -24,7 +24,7 @@ def refuse_other_content(out: Path, plan: ShardPlan) -> None:
     if marker.is_file():
         if marker.read_bytes() != plan.identity():
             raise ValueError(
-                f"--out {out} has shards of other images, or made in another way (see {marker}); "
+                f"--out {out} has shards of other images, or with other settings (see {marker}); "
                 "remove it, or choose another folder"
             )
         return
@@ -50,7 +50,7 @@ def is_finished(out: Path, request: object) -> bool:
 
 
 def require_room(out: Path, units: Mapping[str, Iterable[ShardUnit]]) -> None:
-    """Raises `ValueError` if the disk is too small, as far as that is known beforehand."""
+    """Raises `ValueError` if the disk is too small, as far as that can be known in advance."""
     missing = [
         unit
         for each in units.values()

@@ -24,7 +24,7 @@ from pipeline.system.durable import replacing
 
 SHARDS = "shards"
 LAYOUT = 1
-"""To be raised when the same images would be written as other bytes."""
+"""Increase it when the same images would be written as other bytes."""
 ORDER_SEED = 0
 KEY_DIGITS = 9
 EXTENSIONS = {
@@ -82,7 +82,7 @@ class ShardUnit:
         return json.dumps(["shard", LAYOUT, *which, *how])
 
     def read(self) -> UnitContent:
-        """Write the shard, whole or not at all, without the images that cannot be used."""
+        """Write the shard, completely or not at all, without the images that cannot be used."""
         index = self.origin.index(self.split)
         rows: list[Sample] = []
         bad: list[BadImage] = []
@@ -138,17 +138,17 @@ def shard_bytes(sizes: NDArray[np.int64]) -> int:
 def _open(origin: Origin, split: str) -> Index:
     index = Index.open(origin.folder, split, origin.root)
     if index.manifest.fingerprint != origin.fingerprint:
-        raise ValueError(f"{origin.folder} was prepared again meanwhile; give the command again")
+        raise ValueError(f"{origin.folder} was prepared again meanwhile; run the command again")
     return index
 
 
 def _read(index: Index, sample: int) -> bytes:
-    """Return the bytes of a sample; raises `ValueError` unless they are as they were indexed."""
+    """Return the bytes of a sample; raises `ValueError` unless they match the index."""
     with index.path(sample).open("rb") as stream:
         stream.seek(int(index.offsets[sample]))
         content = stream.read(int(index.sizes[sample]))
     if digest(content) != index.digests[sample].tobytes():
-        raise ValueError("its content is not what was indexed; restore it, or index it again")
+        raise ValueError("its content does not match the index; restore it, or index it again")
     return content
 
 

@@ -31,7 +31,7 @@ def write_shards(plan: ShardPlan, options: ReadingOptions, *, out: Path) -> List
     """Write the shards to `out/shards`; return only their listing if all of them are there.
 
     Shards that an earlier attempt finished are kept. Raises `ValueError` if `out` has any other
-    content, if the disk has no room for images that keep their bytes, and for bad images.
+    content, if the disk is too small for images that keep their bytes, or if images are bad.
     """
     refuse_other_content(out, plan)
     units = plan.units(out)

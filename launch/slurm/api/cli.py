@@ -38,7 +38,7 @@ def slurm(*command: str) -> str:
 
 
 def retry(ask: Callable[[], T], seconds: float = PATIENCE_SECONDS) -> T:
-    """Return the result of `ask`, tried again while SLURM fails: it may be restarting.
+    """Return the result of `ask`, retried while SLURM fails: it may be restarting.
 
     Raises `SlurmError` if it still fails after `seconds`.
     """

@@ -1,4 +1,4 @@
-"""Nodes: how much of one a job may get, and in which state the nodes of a running job are."""
+"""Nodes: how much of a node a job may get, and the state of a running job's nodes."""
 
 import ipaddress
 import re
@@ -16,7 +16,7 @@ GPUS = re.compile(r"(?:^|,)gpu(?::[^:,=]+)?:([0-9]+)")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a job may get of one node."""
+    """The resources that a job may get on a node."""
 
     name: str
     host: str

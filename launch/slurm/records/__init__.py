@@ -1,1 +1,1 @@
-"""What the login node and the job write into a run's folder for each other."""
+"""Files in a run's folder that the login node and the job write for each other."""

@@ -1,4 +1,4 @@
-"""One attempt: all ranks started together, and what each leaves behind.
+"""One attempt: all ranks started together, and the files that each leaves behind.
 
 Its files are in RUN_DIR/attempts/TOKEN. TOKEN is JOB.RESTART.NUMBER: the SLURM job, its restart
 count, and the attempt number within that restart.
@@ -36,7 +36,7 @@ class RankExit:
 
     @property
     def is_secondary(self) -> bool:
-        """Whether it failed only because another rank was lost; that one's error matters more."""
+        """Whether it failed only because another rank was lost, whose error matters more."""
         signs = ("Connection closed by peer", "Connection reset", "timed out", "Timed out", "NCCL")
         return any(sign in self.error for sign in signs)
 
@@ -75,7 +75,7 @@ class Attempt:
         return json.loads((self.folder / NODES).read_bytes())
 
     def record_exit(self, end: RankExit) -> None:
-        """Write down how a rank ended."""
+        """Record how a rank ended."""
         path = self.folder / f"rank-{end.rank:05}.json"
         write_whole(path, json.dumps(asdict(end), indent=2).encode() + b"\n")
 

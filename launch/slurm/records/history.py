@@ -29,7 +29,7 @@ class Outcome:
     error: str = ""
     """The error of the rank that failed first, and where; empty if unknown."""
     report: str = ""
-    """Its traceback, or what else is known."""
+    """Its traceback, or whatever else is known."""
     node: str = ""
     """The node of that rank; empty if unknown."""
     log: str = ""
@@ -57,7 +57,7 @@ def append_outcome(folder: Path, outcome: Outcome) -> None:
 
 
 def read_history(folder: Path) -> list[Outcome]:
-    """Return the outcomes of a submission, oldest first; torn lines are left out."""
+    """Return the outcomes of a submission, oldest first; incomplete lines are left out."""
     try:
         lines = (folder / HISTORY).read_bytes().splitlines()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""A run as it was queued: what SLURM was asked for, with which code, and the job it became.
+"""A submitted run: the resources requested from SLURM, the code, and the resulting job.
 
-Its files are in RUN_DIR/submissions/NUMBER. A run that is submitted again, with other nodes or
-other code, has several submissions; the last one counts.
+Its files are in RUN_DIR/submissions/NUMBER. A run submitted again, with other nodes or other code,
+has several submissions; the last one counts.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ CODE = "code"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class JobLayout:
     """How many processes run on how many nodes."""
 
     nodes: int
-    """Without the spare ones."""
+    """Without spare nodes."""
     spare_nodes: int
     ranks_per_node: int
     cpus_per_rank: int
@@ -40,7 +40,7 @@ class Submission:
 
     run_dir: Path
     number: int
-    layout: Layout
+    layout: JobLayout
     slurm: Slurm
     environment: dict[str, str]
     """Variables for each rank: `env` in the configuration."""

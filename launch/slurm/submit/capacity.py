@@ -8,7 +8,7 @@ from pathlib import Path
 from launch.slurm.api.cli import host_names
 from launch.slurm.api.nodes import Node
 from launch.slurm.api.partitions import Partition, limit_text
-from launch.slurm.records.submission import Layout
+from launch.slurm.records.submission import JobLayout
 from pipeline.config.schema import Slurm
 from pipeline.system.command import plural
 from pipeline.system.mounts import shared
@@ -18,7 +18,7 @@ FEATURE = re.compile(r"[^&|\[\]()*,]+")
 COUNT = re.compile(r"\*[0-9]+")
 
 
-def plan_layout(slurm: Slurm, partition: Partition, *, nodes: int) -> Layout:
+def plan_layout(slurm: Slurm, partition: Partition, *, nodes: int) -> JobLayout:
     """Return how many processes run on each of `nodes` nodes and the spare ones.
 
     By default the smallest eligible node decides: all of its GPUs, one rank for each, and the same
@@ -31,7 +31,7 @@ def plan_layout(slurm: Slurm, partition: Partition, *, nodes: int) -> Layout:
     ranks = slurm.ranks_per_node or max(1, gpus)
     fitting = [node for node in eligible if node.gpus >= gpus] or eligible
     cpus = min((_fair_cpus(node, gpus, slurm) for node in fitting), default=1)
-    return Layout(
+    return JobLayout(
         nodes=nodes,
         spare_nodes=slurm.spare_nodes,
         ranks_per_node=ranks,
@@ -163,9 +163,9 @@ def _eligible(slurm: Slurm, partition: Partition) -> list[Node]:
 
 
 def _expect_hardware(
-    slurm: Slurm, layout: Layout, partition: Partition, nodes: list[Node]
+    slurm: Slurm, layout: JobLayout, partition: Partition, nodes: list[Node]
 ) -> list[Node]:
-    """Return those of `nodes` that have everything that is asked for."""
+    """Return those of `nodes` that have all requested resources."""
     ranks, cpus, gpus = layout.ranks_per_node, layout.cpus_per_rank, layout.gpus_per_node
     if 0 < gpus < ranks:
         raise ValueError(
@@ -218,7 +218,7 @@ def _fair_cpus(node: Node, gpus: int, slurm: Slurm) -> int:
 
 
 def _megabytes(memory: str | None) -> int:
-    """Return megabytes, rounded up; 0 if no amount is asked for."""
+    """Return megabytes, rounded up; 0 if no amount is requested."""
     if memory is None:
         return 0
     number = memory.rstrip("KMGT")

@@ -1,11 +1,11 @@
-"""A training to be queued, checked as far as possible before it queues."""
+"""A run to be queued, checked as far as possible first."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from launch.local.preflight import Preflight, check
 from launch.slurm.api.partitions import read_partitions
-from launch.slurm.records.submission import Layout, Submission, expect_no_job
+from launch.slurm.records.submission import JobLayout, Submission, expect_no_job
 from launch.slurm.submit.capacity import check_request, expect_shared, plan_layout
 from launch.slurm.submit.sbatch import prepare, queue, script
 from pipeline.config.schema import Config
@@ -21,7 +21,7 @@ class JobRequest:
     """A configuration that fits the cluster."""
 
     config: Config
-    layout: Layout
+    layout: JobLayout
     partition: str
     preflight: Preflight
     warnings: list[str]

@@ -12,7 +12,7 @@ from typing import Any
 from submitit import SlurmExecutor
 
 from launch.slurm.api.cli import SlurmError
-from launch.slurm.records.submission import Layout, Submission, expect_no_job, next_number
+from launch.slurm.records.submission import JobLayout, Submission, expect_no_job, next_number
 from launch.slurm.submit.code_copy import copy_code
 from launch.slurm.supervise.supervisor import supervise
 from pipeline.config.schema import Config
@@ -21,7 +21,7 @@ from pipeline.runs.find import CANCELLED
 BATCH_LOG = "logs/job-%j.log"
 
 
-def queue(config: Config, run_dir: Path, layout: Layout) -> Submission:
+def queue(config: Config, run_dir: Path, layout: JobLayout) -> Submission:
     """Queue the run in `run_dir`; return the submission with its job id.
 
     Raises `ValueError` if the run already has a job, or if SLURM refuses it.
@@ -38,13 +38,13 @@ def queue(config: Config, run_dir: Path, layout: Layout) -> Submission:
 
 
 def announce(submission: Submission) -> None:
-    """Make the run folder ready: its job may start before sbatch has returned the job id."""
+    """Prepare the run folder: the job may start before sbatch has returned its id."""
     (submission.run_dir / "logs").mkdir(exist_ok=True)
     (submission.run_dir / CANCELLED).unlink(missing_ok=True)
     submission.save()
 
 
-def prepare(config: Config, run_dir: Path, layout: Layout) -> Submission:
+def prepare(config: Config, run_dir: Path, layout: JobLayout) -> Submission:
     """Return the next submission of a run; writes nothing."""
     return Submission(
         run_dir=run_dir.resolve(),
@@ -128,7 +128,7 @@ def _setup(submission: Submission) -> list[str]:
     return [
         "trap : TERM USR2",
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
-        "export PYTHONSAFEPATH=1",  # or packages in the current folder would come first
+        "export PYTHONSAFEPATH=1",  # or packages in the current folder would take precedence
         *submission.slurm.setup,
     ]
 

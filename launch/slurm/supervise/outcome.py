@@ -1,4 +1,4 @@
-"""How an attempt ended, found out from what its ranks left behind."""
+"""How an attempt ended, judged by the files that its ranks left behind."""
 
 from dataclasses import dataclass, replace
 
@@ -14,7 +14,7 @@ TAIL_LINES = 30
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the ranks cannot know about their end."""
+    """Facts about the end that the ranks cannot know."""
 
     code: int
     """The highest exit code of all ranks, as srun returns it."""
@@ -58,7 +58,7 @@ def _kind(attempt: Attempt, how: Circumstances) -> OutcomeKind:
 
 
 def _first_failure(attempt: Attempt, world_size: int, code: int) -> RankExit:
-    """Return how the rank ended that failed first, with what to print about it."""
+    """Return how the first rank to fail ended, and the text to print about it."""
     exits = attempt.rank_exits()
     failures = [each for each in exits if each.code not in (0, STOPPED) and not each.is_secondary]
     if failures:

@@ -1,7 +1,7 @@
 """One rank of a job, started by srun: `python -m launch.slurm.supervise.rank RUN_DIR TOKEN`.
 
-It learns its rank from SLURM, meets the others through the attempt's folder, and trains. However
-that ends, it leaves a record there.
+It learns its rank from SLURM, finds the others through the attempt's folder, and trains. However it
+ends, it leaves a record there.
 """
 
 # Importing torch takes seconds; handle stop signals before that.
@@ -93,7 +93,7 @@ def rendezvous_variables(attempt: Attempt) -> dict[str, str]:
 def own_address(node: str, addresses: dict[str, str]) -> str:
     """Return the address of this node on its route to the others.
 
-    Its host name would not do: on Debian it may resolve to 127.0.1.1.
+    The host name does not work: on Debian it may resolve to 127.0.1.1.
     """
     others = [address for name, address in addresses.items() if name != node]
     if not others:

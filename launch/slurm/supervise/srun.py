@@ -13,11 +13,11 @@ from pipeline.config.schema import Container
 from pipeline.runs.fence import TOKEN
 
 WAIT_SECONDS = 60
-"""Once a rank has ended without an error, the others have this long to end, too."""
+"""Once a rank has ended without an error, the others have this long to end."""
 KILL_SECONDS = 30.0
 
 INHERITED = ("SLURM_CPU_BIND", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES", "SLURM_NTASKS")
-"""Variables that describe the batch step; srun would take them for options."""
+"""Variables that describe the batch step; srun would read them as options."""
 
 
 class JobStep(AbstractContextManager["JobStep"]):

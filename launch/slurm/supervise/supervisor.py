@@ -1,6 +1,6 @@
 """The batch side of a job: starts attempts until the run finishes or retrying is pointless.
 
-It runs once in a job, on the job's first node, and decides by what is on disk.
+It runs once in a job, on the job's first node, and decides from the files on disk.
 """
 
 import signal
@@ -41,11 +41,11 @@ EARLY_SECONDS = 90.0
 
 
 class RunFailed(RuntimeError):  # noqa: N818 - the last line of the job's log
-    """The run is given up; says why, with the traceback of the rank that failed first."""
+    """The run is given up; gives the reason, and the traceback of the rank that failed first."""
 
 
 def supervise(run_dir: str) -> str:
-    """Train the run in `run_dir` in this job; return what became of it.
+    """Train the run in `run_dir` in this job; return the outcome in words.
 
     Raises `RunFailed` if it is given up.
     """
@@ -65,7 +65,7 @@ def supervise(run_dir: str) -> str:
             say(f"attempt {attempt.token} {outcome.kind} at checkpoint {outcome.step}{error}")
             if stops or not isinstance(decision, Restart):
                 return carry_out(decision, job)
-    raise AssertionError("counting does not end")
+    raise AssertionError("the count is endless")
 
 
 def run_attempt(
@@ -129,7 +129,7 @@ def choose_nodes(job: CurrentJob, history: Sequence[Outcome], wanted: int) -> li
 
 
 def carry_out(decision: Decision, job: CurrentJob) -> str:
-    """Requeue or cancel the job, as decided; return what became of the run.
+    """Requeue or cancel the job, as decided; return the outcome in words.
 
     Raises `RunFailed` if it is given up.
     """

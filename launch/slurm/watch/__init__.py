@@ -1,1 +1,1 @@
-"""Looking after queued jobs from outside, where no job can help itself."""
+"""Handles queued jobs from outside, when a job cannot help itself."""

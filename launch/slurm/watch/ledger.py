@@ -1,4 +1,4 @@
-"""What a watcher has done, on disk, so that the next one (started by cron) does not repeat it."""
+"""A record on disk of a watcher's actions: the next one (started by cron) does not repeat them."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What the watcher does about a job: pure functions of what it sees."""
+"""The watcher's actions on a job: pure functions of its state."""
 
 import time
 from collections import Counter
@@ -50,7 +50,7 @@ class WatchedRun:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something to do and report, or only to report."""
+    """An action to take and report, or only a report."""
 
     key: str
     """No two actions with the same key are taken."""
@@ -103,8 +103,8 @@ def _exclude(run: WatchedRun, failing: Sequence[str]) -> Action | None:
     if run.partition_nodes - len(excluded) < run.job.nodes:
         return Action(
             f"{key} impossible",
-            f"attempts keep failing on {names}, but {_name(run)} cannot run without: check"
-            f" {'this node' if len(new) == 1 else 'these nodes'}",
+            f"attempts keep failing on {names}, but {_name(run)} needs"
+            f" {'it: check this node' if len(new) == 1 else 'them: check these nodes'}",
         )
     return Action(
         key,

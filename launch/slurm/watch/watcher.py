@@ -33,7 +33,7 @@ class Watcher:
     ledger: Ledger
     say: Callable[[str], None]
     _troubles: set[str] = field(default_factory=set[str])
-    """What failed in the last round, and was reported."""
+    """Failures of the last round, which were reported."""
 
     def check(self) -> bool:
         """Check all runs once, and act; return whether SLURM and the disk answered."""
@@ -87,7 +87,7 @@ class Watcher:
         self.say(action.message)
 
     def _report_trouble(self, trouble: str, before: set[str]) -> None:
-        """Report what failed, unless it was reported in the last round."""
+        """Report failures that were not reported in the last round."""
         self._troubles.add(trouble)
         if trouble not in before:
             self.say(trouble)
@@ -99,7 +99,7 @@ def is_unfinished(run_dir: Path) -> bool:
 
 
 def inspect(run_dir: Path, job: QueuedJob) -> WatchedRun:
-    """Return what is known about a run with a pending or running job."""
+    """Return the known facts about a run with a pending or running job."""
     active_at = last_activity(run_dir)
     if job.state != "PENDING":
         return WatchedRun(run_dir, job, active_at)
@@ -145,7 +145,7 @@ def _modification_times(run_dir: Path) -> Iterator[float]:
 
 
 def _slurm_name(host: str, addresses: Mapping[str, str]) -> str | None:
-    """Return which node of an attempt `host` is: its own name may be a longer one."""
+    """Return the node of an attempt that `host` is: its host name may be longer."""
     return next((name for name in (host, host.partition(".")[0]) if name in addresses), None)
 
 

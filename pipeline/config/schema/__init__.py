@@ -1,7 +1,7 @@
 """The configuration tree: frozen, validated, with a docstring for each field.
 
-A `Config` that exists is valid. What the values alone decide is checked here; what depends on the
-dataset, the ranks or the hardware is checked where those are known.
+A `Config` that exists is valid. Checks that need only the values are here; checks that need the
+dataset, the ranks or the hardware are where those are known.
 """
 
 from dataclasses import field

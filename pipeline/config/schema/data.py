@@ -115,7 +115,7 @@ class Windowed:
     window_shards: Count = 512
     """Shards whose images are shuffled together. Memory should hold two windows per lane."""
     lanes: Count = 1
-    """Slices of the global batch, each of which reads shards of its own. Must divide
+    """Slices of the global batch, each of which reads different shards. Must divide
     `train.global_batch`. With one lane per node, no two nodes read the same shard."""
 
 

@@ -60,5 +60,4 @@ class Tracking:
     """Name of a parent run in MLflow. Runs with the same group, such as those of a sweep, are shown
     below it."""
     drain_timeout_seconds: Annotated[float, Field(ge=0)] = 30.0
-    """How long a finished run waits for MLflow, in seconds. What is left is sent in the
-    background."""
+    """How long a finished run waits for MLflow, in seconds. The rest is sent in the background."""

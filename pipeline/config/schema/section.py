@@ -23,10 +23,10 @@ def section(cls: type[T]) -> type[T]:
 def one_line(text: str) -> str:
     """Return `text`.
 
-    Raises `ValueError` if it is empty, has several lines, or has a blank at either end.
+    Raises `ValueError` if it is empty, has several lines, or has whitespace at either end.
     """
     if text.strip() != text or len(text.splitlines()) != 1 or "\0" in text:
-        raise ValueError("must be one line of text without a blank at either end")
+        raise ValueError("must be one line of text without whitespace at either end")
     return text
 
 
@@ -52,7 +52,7 @@ def at_most_one(owner: object, *names: str) -> None:
 
 
 def without_nulls(entries: Any) -> Any:
-    """Return a mapping without its null values, by which an override removes an entry."""
+    """Return a mapping without its null values: null in an override removes an entry."""
     if not isinstance(entries, dict):
         return entries
     mapping = cast("dict[str, Any]", entries)

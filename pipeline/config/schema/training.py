@@ -38,7 +38,7 @@ class Train:
     """Micro batches that each rank accumulates in one step."""
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     """Autocast dtype. Weights stay in fp32; fp16 scales the loss. On GPUs that have TF32, fp32
-    convolutions use it, as is PyTorch's default."""
+    convolutions use it, which is PyTorch's default."""
     channels_last: bool = True
     """Store images and weights in NHWC order, which is faster on most GPUs."""
     compile: bool | None = False
@@ -52,8 +52,8 @@ class Train:
     ema: Ema | None = None
     """Average the weights over steps, and evaluate the average. `null` turns it off."""
     log_every_steps: Count = 50
-    """Steps between reports of loss, learning rate and throughput. Only then is the loss read from
-    the device."""
+    """Steps between reports of loss, learning rate and throughput. The loss is read from the device
+    only then."""
     watchdog_minutes: Annotated[float, Field(ge=0)] | None = 10.0
     """A rank without a finished step for this many minutes writes its stacks to RUN_DIR/stacks and
     exits with code 86. Before the first step and outside steps (evaluation, the last checkpoint)
@@ -82,7 +82,7 @@ class Sgd:
     """Peak learning rate, at a global batch of `lr_batch`."""
     lr_batch: Count | None = None
     """The global batch that `lr` is meant for: the peak scales linearly with `train.global_batch`
-    (Goyal et al. 2017, sec. 2.1). By default `lr` is used as it is."""
+    (Goyal et al. 2017, sec. 2.1). By default `lr` is not scaled."""
     momentum: Fraction = 0.9
     """Momentum of the gradients; 0 is plain SGD."""
     nesterov: bool = False

@@ -22,7 +22,7 @@ class ClockOffset:
 
 
 def clock_offsets(world: World, ranks: Sequence[int]) -> dict[int, ClockOffset]:
-    """Return, on rank 0, how far the clocks of `ranks` are ahead of its own; elsewhere nothing.
+    """Return, on rank 0, how far the clocks of `ranks` are ahead of its own; {} on the others.
 
     Rank 0 and all of `ranks` must call this with the same list. As in NTP, the other rank's time is
     compared with the middle of the exchange, so the error is at most half its duration.

@@ -150,6 +150,7 @@ def test_only_the_published_kit_is_accepted(archive: Path) -> None:
     assert said in refusal(archive.parent / KIT / META)
 
 
+@pytest.mark.slow
 def test_another_kit_is_accepted_with_partial(archive: Path) -> None:
     kit = read_devkit(archive, partial=True)
     assert [kit.wnids[label] for label in kit.validation_labels] == VALIDATION
@@ -328,6 +329,7 @@ def nested(depth: int) -> bytes:
     return encode_meta(SYNSETS)[:128] + b"".join(tag + header for tag in tags)
 
 
+@pytest.mark.slow
 def test_a_file_that_crashes_scipy_is_refused(tmp_path: Path) -> None:
     path = pack_devkit(tmp_path / "kit.tar.gz", meta=nested(100_000), truth=TRUTH)
     assert f"{KIT}/{META} cannot be read: scipy crashed; fetch" in refusal(path, partial=True)

@@ -131,7 +131,7 @@ def test_original_batches_must_be_complete(
         assert cifar(source, tmp_path / "out") == 2
         message = capsys.readouterr().err
         assert f"{source}: 100 + 20 images of 10 classes" in message
-        assert "where CIFAR-10 has 50,000 + 10,000 of 10" in message
+        assert "but CIFAR-10 has 50,000 + 10,000 of 10" in message
         assert "--partial" in message
     assert not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
 
@@ -144,7 +144,7 @@ def test_class_folders_may_be_incomplete_which_is_noted(
     for number, source in enumerate((class_folders, packed(class_folders))):
         assert cifar(source, tmp_path / str(number)) == 0
         said = capsys.readouterr().out
-        assert "note: 9 + 9 images of 9 classes, where CIFAR-10 has 50,000 + 10,000 of 10\n" in said
+        assert "note: 9 + 9 images of 9 classes, but CIFAR-10 has 50,000 + 10,000 of 10\n" in said
         assert read_manifest(tmp_path / str(number)).samples == {"train": 9, "val": 9}
 
 

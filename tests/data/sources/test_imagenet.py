@@ -99,9 +99,9 @@ def test_all_of_imagenet_is_expected(
     assert run(*command) == 2
     said = capsys.readouterr().err
     counts = [
-        f"train has {TRAIN} images, where ImageNet (ILSVRC2012) has 1,281,167",
-        f"val has {VAL} images, where ImageNet (ILSVRC2012) has 50,000",
-        "4 classes, where ImageNet (ILSVRC2012) has 1,000",
+        f"train has {TRAIN} images, but ImageNet (ILSVRC2012) has 1,281,167",
+        f"val has {VAL} images, but ImageNet (ILSVRC2012) has 50,000",
+        "4 classes, but ImageNet (ILSVRC2012) has 1,000",
     ]
     assert said == f"prepare.py: {'; '.join(counts)}; accept this with --partial\n"
 
@@ -122,7 +122,7 @@ def test_an_incomplete_source_is_noted(
     assert run(*command) == 0
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
     assert notes[0].startswith(
-        f"note: train has {TRAIN} images, where ImageNet (ILSVRC2012) has 1,281"
+        f"note: train has {TRAIN} images, but ImageNet (ILSVRC2012) has 1,281"
     )
     assert len(notes) == 3
 

@@ -47,7 +47,7 @@ def refused(source: Path, *options: object) -> str:
     ("image", "label", "message"),
     [
         (None, 1, "image is null; write the file again without such rows"),
-        ({"bytes": None, "path": "far/a.jpg"}, 1, "the image lies in 'far/a.jpg'; write the file"),
+        ({"bytes": None, "path": "far/a.jpg"}, 1, "the image is in 'far/a.jpg'; write the file"),
         ({"bytes": None, "path": None}, 1, "image.bytes is null; write the file again with the"),
         ("good", None, "label is null; give files in which every image has a label"),
         ("good", -1, "label is -1, which means unlabelled; give files"),
@@ -186,9 +186,9 @@ def test_files_must_agree_about_the_labels(source: Path, tmp_path: Path) -> None
     first, other = source / TRAIN, source / "train-1.parquet"
     write(other, rows("val"), names=("ant", "cat", "bee"))
     message = refused(source)
-    assert message.startswith(f"{other}: label 1 is 'cat', where {first} has 'bee'; ")
+    assert message.startswith(f"{other}: label 1 is 'cat', but {first} has 'bee'; ")
     write(other, rows("val"), names=None)
-    assert f"{other}: it names 0 classes, where {first} names 3; " in refused(source)
+    assert f"{other}: it names 0 classes, but {first} names 3; " in refused(source)
     (tmp_path / "classes").write_text("x\ny\nz\n")
     prepare(source, tmp_path / "out", "--classes", tmp_path / "classes")
     manifest = read_manifest(tmp_path / "out")

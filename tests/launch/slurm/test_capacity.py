@@ -8,7 +8,7 @@ import pytest
 
 from launch.slurm.api.nodes import Node, gpus_in
 from launch.slurm.api.partitions import Partition
-from launch.slurm.records.submission import Layout
+from launch.slurm.records.submission import JobLayout
 from launch.slurm.submit.capacity import check_request, expect_shared, plan_layout
 from pipeline.config.schema import Slurm
 from tests.launch.slurm.recordings import recorded_partitions
@@ -36,7 +36,7 @@ def refusal(slurm: Slurm, *partitions: Partition, nodes: int = 1) -> str:
     return str(error.value)
 
 
-def layout(slurm: Slurm, chosen: Partition, nodes: int = 2) -> Layout:
+def layout(slurm: Slurm, chosen: Partition, nodes: int = 2) -> JobLayout:
     return plan_layout(slurm, chosen, nodes=nodes)
 
 
@@ -44,16 +44,16 @@ def layout(slurm: Slurm, chosen: Partition, nodes: int = 2) -> Layout:
 
 
 def test_by_default_each_gpu_has_a_rank_and_each_rank_its_share_of_cpus() -> None:
-    assert layout(Slurm(), partition()) == Layout(2, 0, 8, 8, 8)
+    assert layout(Slurm(), partition()) == JobLayout(2, 0, 8, 8, 8)
 
 
 def test_without_gpus_a_node_has_one_rank_with_all_cpus() -> None:
-    assert layout(Slurm(), partition(*machines(2, gpus=0))) == Layout(2, 0, 1, 64, 0)
+    assert layout(Slurm(), partition(*machines(2, gpus=0))) == JobLayout(2, 0, 1, 64, 0)
 
 
 def test_the_smallest_node_decides() -> None:
     mixed = partition(*machines(2), *machines(1, 3, gpus=4, cpus=30))
-    assert layout(Slurm(), mixed) == Layout(2, 0, 4, 7, 4)
+    assert layout(Slurm(), mixed) == JobLayout(2, 0, 4, 7, 4)
 
 
 def test_nodes_without_gpus_or_with_too_few_do_not_decide() -> None:
@@ -69,14 +69,14 @@ def test_nodes_without_the_features_do_not_decide() -> None:
 
 
 def test_a_share_of_the_gpus_comes_with_the_same_share_of_cpus() -> None:
-    assert layout(Slurm(gpus_per_node=2), partition()) == Layout(2, 0, 2, 8, 2)
+    assert layout(Slurm(gpus_per_node=2), partition()) == JobLayout(2, 0, 2, 8, 2)
     alone = Slurm(gpus_per_node=2, sbatch={"exclusive": True})
     assert layout(alone, partition()).cpus_per_rank == 32
 
 
 def test_settings_override_the_defaults() -> None:
     slurm = Slurm(gpus_per_node=0, ranks_per_node=3, cpus_per_rank=5, spare_nodes=1)
-    assert layout(slurm, partition()) == Layout(2, 1, 3, 5, 0)
+    assert layout(slurm, partition()) == JobLayout(2, 1, 3, 5, 0)
 
 
 def test_a_rank_has_at_least_one_cpu() -> None:

@@ -150,6 +150,7 @@ schedules = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(name=words, uri=st.none() | texts, folder=texts, lr=positive, schedule=schedules)
 @settings(max_examples=150, deadline=None)
 def test_load_of_dump_is_equal(

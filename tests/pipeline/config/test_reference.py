@@ -19,6 +19,7 @@ def test_committed_reference_is_current() -> None:
     assert DOCUMENT.read_text() == reference.text(), f"write it again: {remedy}"
 
 
+@pytest.mark.slow
 def test_every_field_has_a_row_and_a_meaning() -> None:
     schema = json_schema()
     for definition in [schema, *schema["$defs"].values()]:

@@ -178,7 +178,7 @@ def test_the_stop_notice_is_shorter_than_the_time_limit(recipe: Path) -> None:
 # ------------------------------------------------------------------------------------- faults
 
 NO_LIMIT = 'is not a SLURM time limit; write "90" (minutes), '
-NO_LINE = "must be one line of text without a blank at either end, found "
+NO_LINE = "must be one line of text without whitespace at either end, found "
 
 
 @pytest.mark.parametrize(
@@ -266,6 +266,7 @@ trees = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(tree=trees, key=st.sampled_from(["slurm", "slurm.sbatch", "slurm.srun", "env", "launch"]))
 @settings(max_examples=300, deadline=None)
 def test_any_values_are_accepted_or_give_a_config_error(

@@ -143,6 +143,7 @@ def test_changed_tables_are_refused(whole: Whole, name: str, change: Change) -> 
     assert (index is None) == (changed != whole.files[name])
 
 
+@pytest.mark.slow
 @settings(QUICK, max_examples=500)
 @given(name=st.sampled_from(TABLES), change=changes())
 def test_changed_tables_with_matching_checksums_stay_in_bounds(

@@ -104,6 +104,7 @@ def test_each_epoch_and_seed_has_another_order() -> None:
     assert len(seen) == 30 * 9 + 29
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [2, 3, 5, 8, 13])
 def test_each_sample_has_each_position_equally_often(samples: int) -> None:
     orders = np.stack([order(samples, seed=5, epoch=epoch) for epoch in range(2000)])
@@ -111,6 +112,7 @@ def test_each_sample_has_each_position_equally_often(samples: int) -> None:
         assert stats.chisquare(np.bincount(orders[:, place], minlength=samples)).pvalue > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [3, 4])
 def test_every_order_of_few_samples_is_equally_likely(samples: int) -> None:
     orders = [order(samples, seed=11, epoch=epoch).tolist() for epoch in range(3000)]

@@ -89,6 +89,7 @@ def test_ranks_split_the_same_global_batch(order: WindowedOrder, step: int, worl
     )
 
 
+@pytest.mark.slow
 @quick
 @given(orders(), st.permutations(range(1, 7)))
 def test_a_step_does_not_depend_on_the_steps_before(
@@ -170,6 +171,7 @@ def in_storage(window: Window) -> NDArray[np.int64]:
     return np.concatenate([np.arange(begin, end) for begin, end in window.runs.tolist()])
 
 
+@pytest.mark.slow
 @quick
 @given(orders(), st.integers(0, 9))
 def test_each_lane_uses_its_windows_in_order(order: WindowedOrder, steps: int) -> None:
@@ -193,6 +195,7 @@ def test_each_lane_uses_its_windows_in_order(order: WindowedOrder, steps: int) -
         assert begin >= steps * batch
 
 
+@pytest.mark.slow
 @quick
 @given(orders(), st.integers(1, 12))
 def test_a_stream_that_starts_later_has_the_remaining_windows(

@@ -145,6 +145,7 @@ def test_the_next_intact_sample_replaces_a_corrupt_one(spoilt: Path) -> None:
     assert replaced == 2 * len(FAULTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefetch", [1, 2, 4])
 def test_the_replacement_depends_on_the_image_alone(spoilt: Path, prefetch: int) -> None:
     unbroken = trained(dali(spoilt, on_corrupt="skip"), 1, 6)
@@ -171,6 +172,7 @@ def test_evaluation_counts_corrupt_images_as_errors(
     assert replaced == sum(number in FAULTS for number in range(VAL_IMAGES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_dataset_without_an_intact_image_is_an_error(tmp_path: Path, damage: Damage) -> None:
     folder = make_damaged(tmp_path, dict.fromkeys(range(TRAIN_IMAGES), damage))
@@ -189,6 +191,7 @@ def test_one_intact_image_is_enough(tmp_path: Path) -> None:
     assert labels.tolist() == [7] * BATCH
 
 
+@pytest.mark.slow
 def test_recoveries_leave_no_threads_behind(tmp_path: Path) -> None:
     at: dict[int, Damage] = dict.fromkeys(range(1, TRAIN_IMAGES), "text")
     loader = dali(make_damaged(tmp_path, at), on_corrupt="skip")

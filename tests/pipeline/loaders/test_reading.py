@@ -51,7 +51,7 @@ def test_an_image_that_is_not_the_indexed_one_is_corrupt(tmp_path: Path) -> None
     index = open_split(folder).train
     path = index.path(0)
     spoil(path, int(index.offsets[4]) + int(index.sizes[4]) // 2)
-    named = f"{path} at offset {index.offsets[4]} ({index.sizes[4]} bytes): its bytes are not those"
+    named = f"{path} at offset {index.offsets[4]} ({index.sizes[4]} bytes): its bytes do not match"
     with pytest.raises(ImageError) as caught:
         trained(dali(folder), 1, 2)
     assert [fault.startswith(named) for fault in caught.value.faults] == [True]

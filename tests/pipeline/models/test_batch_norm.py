@@ -153,6 +153,7 @@ def test_bfloat16_is_kept_and_statistics_stay_float32() -> None:
     assert half.grad.dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_it_compiles_without_graph_breaks_to_the_same_result() -> None:
     eager = randomise(GroupBatchNorm2d(CHANNELS, group=2), seed=3)
     twin = copy.deepcopy(eager)

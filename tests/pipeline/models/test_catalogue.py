@@ -12,6 +12,7 @@ from pipeline.models import count_parameters
 from tests.support.networks import blocks_of, make, outline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", published_names())
 def test_every_published_name_builds(name: str) -> None:
     network = outline(name, classes=7)
@@ -79,6 +80,7 @@ def test_preactivation_moves_batch_norms_and_nothing_else(depth: int) -> None:
     assert moved == sum(stages[1:] if depth < 50 else stages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["cifar_resnet", "cifar_plain"])
 @pytest.mark.parametrize(
     ("depth", "millions"),

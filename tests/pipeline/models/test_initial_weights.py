@@ -30,6 +30,7 @@ def remove_branches(network: nn.Module) -> nn.Module:
     return bare
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnet50", "preact_resnet18", "preact_resnet50", "cifar_resnet20"]
 )
@@ -83,6 +84,7 @@ def test_weights_are_a_pure_function_of_the_seed(name: str) -> None:
 # ------------------------------------------------------- the weights of a seed never change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("zero", [True, False])
 def test_a_resnet_starts_as_torchvisions_from_the_same_seed(name: str, zero: bool) -> None:

@@ -70,6 +70,7 @@ def test_the_wrapper_adds_nothing_to_a_checkpoint() -> None:
     assert list(wrapped.state_dict()) == [f"network.{path}" for path in network.state_dict()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cifar_resnet8", "preact_resnet18", "resnet18"])
 def test_a_normalised_network_compiles_without_graph_breaks(name: str) -> None:
     model = model_named(name, batch_norm_group=2)

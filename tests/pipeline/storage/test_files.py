@@ -78,7 +78,7 @@ def test_replaced_files_are_detected_by_their_content(files: Index, archives: In
         wanted = sorted({str(index.path(0)), str(index.path(len(index) - 1))})
         faults = file_faults(index)
         assert [fault.partition(": ")[0] for fault in faults] == wanted
-        assert all("its content is not what was indexed" in fault for fault in faults)
+        assert all("its content does not match the index" in fault for fault in faults)
 
 
 def test_an_archive_that_was_packed_again_is_detected(archives: Index) -> None:
@@ -88,7 +88,7 @@ def test_an_archive_that_was_packed_again_is_detected(archives: Index) -> None:
     path.write_bytes(content[1:] + content[:1])
     touch(path)
     (fault,) = file_faults(archives)
-    assert fault.startswith(f"{path}: its content is not what was indexed")
+    assert fault.startswith(f"{path}: its content does not match the index")
 
 
 def test_the_number_of_images_read_is_limited_per_file_and_in_all(
@@ -136,7 +136,7 @@ def test_one_changed_bit_is_detected(archives: Index, at: int) -> None:
         contents = reader.read(everything)
     wrong = [number for number, content in enumerate(contents) if isinstance(content, OSError)]
     assert wrong == [sample]
-    assert "not those that were indexed" in str(contents[sample])
+    assert "do not match the index" in str(contents[sample])
 
 
 def test_bytes_between_images_do_not_matter(archives: Index) -> None:

@@ -37,7 +37,9 @@ def test_an_archive_with_other_content_is_not_staged(
     with pytest.raises(ValueError) as caught:
         staged(archives, stage)
     place = f"at offset {split.train.offsets[sample]} ({split.train.sizes[sample]} bytes)"
-    assert f"{split.train.path(sample)} {place}: its bytes are not those" in str(caught.value)
+    assert f"{split.train.path(sample)} {place}: its bytes do not match the index" in str(
+        caught.value
+    )
     assert "train without data.stage" in str(caught.value)
     name = split.train.files[int(split.train.file_ids[sample])].as_py()
     assert not list(stage.glob(f"*/{name}"))
