@@ -16,7 +16,7 @@ quickstart: .venv/installed datasets/digits/manifest.json  ## train on real imag
 test: .venv/installed  ## run the tests that need no GPU
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-test-fast: .venv/installed  ## run the quick tests, which start no process
+test-fast: .venv/installed  ## run the quick tests: no processes, nothing that takes seconds
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not process and not slow"
 
 test-gpu: .venv/installed  ## run the tests that need a GPU
