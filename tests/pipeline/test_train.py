@@ -18,6 +18,8 @@ from pipeline.train import main
 from tests.multiprocess.runs import events, newest, result, write_recipe
 from tests.support.images import make_dataset
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parents[2]
 QUICK = (
     "train.steps=12",
@@ -95,7 +97,6 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.process
 def test_the_run_folder(recipe: Path, finished: Path) -> None:
     name, _, run_id = finished.name.partition("-")
     assert name == "tiny"
@@ -108,7 +109,6 @@ def test_the_run_folder(recipe: Path, finished: Path) -> None:
     assert newest(finished) == 12
 
 
-@pytest.mark.process
 def test_the_result(recipe: Path, finished: Path) -> None:
     found = result(finished)
     manifest = json.loads((recipe.parent / "data" / "manifest.json").read_text())
@@ -137,7 +137,6 @@ def test_every_event_is_a_line_of_json(finished: Path) -> None:
 # --------------------------------------------------------------------------------------- settings
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     "settings",
     [
@@ -157,7 +156,6 @@ def test_the_loss_falls(recipe: Path, tmp_path: Path, train: Train, settings: li
     assert result(run)["top1_error_percent"] < 60
 
 
-@pytest.mark.process
 def test_two_ranks(recipe: Path, tmp_path: Path) -> None:
     done = submit(recipe, *QUICK, f"run_dir={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
@@ -169,7 +167,6 @@ def test_two_ranks(recipe: Path, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- failures
 
 
-@pytest.mark.process
 def test_a_loss_that_is_not_finite_fails_the_run(
     recipe: Path, tmp_path: Path, train: Train
 ) -> None:
@@ -223,7 +220,6 @@ def test_a_corrupt_image_is_found_before_the_first_step(
     assert not (run / "metrics.jsonl").exists() or not events(run, "progress")
 
 
-@pytest.mark.process
 def test_a_corrupt_image_ends_both_ranks(damaged: Path, tmp_path: Path) -> None:
     """Only the rank that reads the image reports it, but all ranks end with 2."""
     done = submit(damaged, *QUICK, "data.verify=off", f"run_dir={tmp_path / 'run'}")
@@ -231,7 +227,6 @@ def test_a_corrupt_image_ends_both_ranks(damaged: Path, tmp_path: Path) -> None:
     assert f"train/{DAMAGED} at offset 0" in done.stderr
 
 
-@pytest.mark.process
 def test_a_corrupt_image_can_be_replaced(damaged: Path, tmp_path: Path, train: Train) -> None:
     run = tmp_path / "run"
     settings = (*QUICK, "data.verify=decode", "data.on_corrupt=skip", f"run_dir={run}")
@@ -243,7 +238,6 @@ def test_a_corrupt_image_can_be_replaced(damaged: Path, tmp_path: Path, train: T
 # ---------------------------------------------------------------------------------------- Ctrl-C
 
 
-@pytest.mark.process
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_same_command_continues_after_ctrl_c(recipe: Path, tmp_path: Path, ranks: int) -> None:
     run = tmp_path / "run"
