@@ -82,6 +82,7 @@ def test_the_fingerprint_depends_only_on_the_pictures(datasets: dict[str, Path])
     assert read_manifest(datasets["shards with .cls"]).classes == ("0", "1", "2", "3")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PACKINGS if name != "class folders"])
 def test_the_batches_are_the_same(datasets: dict[str, Path], name: str) -> None:
     ours, theirs = dali(datasets[name]), dali(datasets["class folders"])

@@ -245,6 +245,7 @@ def edited(content: bytes, changes: list[Edit]) -> bytes:
     return content
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(ALL)), edits)
 @settings(max_examples=600, deadline=None)
 def test_edited_headers_are_read_as_pillow_reads_them(kind: str, changes: list[Edit]) -> None:

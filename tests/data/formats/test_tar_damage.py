@@ -60,6 +60,7 @@ def lies_in(content: bytes, name: bytes) -> bool:
     return name in content or any(a in content and b in content for a, b in halves)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

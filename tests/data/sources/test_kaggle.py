@@ -77,7 +77,7 @@ def test_all_of_imagenet_is_expected(source: Path, capsys: pytest.CaptureFixture
     assert prepare(source) == 2
     said = capsys.readouterr().err
     for count in ("1,281,167", "50,000", "1,000"):
-        assert f"where ImageNet (ILSVRC2012) has {count}" in said
+        assert f"but ImageNet (ILSVRC2012) has {count}" in said
     assert said.endswith("accept this with --partial\n")
 
 

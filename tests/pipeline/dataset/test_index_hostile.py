@@ -152,6 +152,7 @@ def test_changed_tables_with_matching_checksums_stay_in_bounds(
     whole.opened({name: change(whole.files[name])}, vouched=True)
 
 
+@pytest.mark.slow
 @QUICK
 @given(change=changes())
 def test_a_changed_manifest_stays_in_bounds(whole: Whole, change: Change) -> None:
@@ -169,6 +170,7 @@ NUMBERS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(QUICK, max_examples=300)
 @given(
     edits=st.lists(
@@ -269,6 +271,7 @@ PLACES: list[tuple[str, ...]] = [
 ]
 
 
+@pytest.mark.slow
 @settings(QUICK, max_examples=300)
 @given(edits=st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=1, max_size=2))
 def test_any_value_in_the_manifest_stays_in_bounds(

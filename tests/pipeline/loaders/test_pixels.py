@@ -70,6 +70,7 @@ def many_sizes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Measured: mean 0.12 and 0.09, at most 1 level.
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", [ResizeCenterCrop(), ResizeCenterCrop(resize=73, size=64)])
 def test_evaluation_agrees_with_torchvision(many_sizes: Path, crop: ResizeCenterCrop) -> None:
     difference = evaluation_differences(many_sizes, crop)

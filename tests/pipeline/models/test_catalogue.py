@@ -21,6 +21,7 @@ def test_every_published_name_builds(name: str) -> None:
         assert network(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "digest"),
     [

@@ -69,6 +69,7 @@ def test_convolutions_start_with_hes_deviation(name: str) -> None:
             assert module.bias is None, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_weights_are_a_pure_function_of_the_seed(name: str) -> None:
     once = make(name, seed=5, zero_init_last=False).state_dict()

@@ -64,6 +64,7 @@ def test_cifar_networks_take_images_of_any_size(name: str, side: int) -> None:
     assert make(name)(noise(2, 3, side, side)).shape == (2, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_grouped_networks_treat_each_group_as_a_batch(name: str) -> None:
     grouped, plain = make(name, batch_norm_group=2), make(name)
@@ -82,6 +83,7 @@ def test_the_backward_pass_reaches_every_weight(name: str) -> None:
         assert parameter.grad.abs().max() > 0, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_copy_computes_the_same(name: str) -> None:
     network = make(name)

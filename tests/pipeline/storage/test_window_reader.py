@@ -95,6 +95,7 @@ def window_threads() -> list[str]:
 # --------------------------------------------------------------------------------------- streams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 def test_the_slices_of_all_ranks_form_the_global_batch(folder: Path, lanes: int) -> None:
     """With fewer, as many and more ranks than lanes: the order depends on the lanes alone."""

@@ -96,6 +96,7 @@ def test_the_average_is_converted_unless_live(tmp_path: Path) -> None:
         assert metadata(out)["weights"] == ("live" if flags else "ema")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["preact_resnet18", "cifar_resnet8", "cifar_plain8"])
 def test_safetensors_have_our_names(name: str, tmp_path: Path) -> None:
     network = experienced(model_named(name))
