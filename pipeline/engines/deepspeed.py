@@ -86,8 +86,7 @@ class ZeroEngine(DeepSpeedEngine):
             for whole, group in zip(groups, optimizer.param_groups, strict=True)
         ]
         optimizer.state.clear()  # it has the slots of whole parameters
-        for partition, group in zip(self._partitions, optimizer.param_groups, strict=True):
-            group["partition"] = partition
+        for partition in self._partitions:
             optimizer.state[partition.own] = {
                 slot: partition.cut_slot(tensors).clone() for slot, tensors in slots.items()
             }

@@ -15,11 +15,7 @@ Named = Mapping[str, torch.Tensor]
 
 
 class ParameterPartition:
-    """This rank's part of a group of parameters, and of the slots that an optimiser has for them.
-
-    The engine puts it into the parameter group, as `group["partition"]`: an optimiser that needs
-    the norm of each layer finds there which elements belong to which parameter.
-    """
+    """This rank's part of a group of parameters, and of the optimiser's slots for them."""
 
     def __init__(self, parameters: Named, own: nn.Parameter, world: World) -> None:
         """`own` (flat) is this rank's part of `parameters`, which the optimiser updates."""

@@ -123,7 +123,6 @@ def test_the_result(recipe: Path, finished: Path) -> None:
     assert len(found["mlflow_run_id"]) == 32
 
 
-@pytest.mark.process
 def test_every_event_is_a_line_of_json(finished: Path) -> None:
     lines = (finished / "metrics.jsonl").read_text().splitlines()
     names = [json.loads(line)["event"] for line in lines]
@@ -191,7 +190,6 @@ def test_a_run_folder_in_use_is_refused(recipe: Path, tmp_path: Path, train: Tra
     assert str(tmp_path / "run") in errors
 
 
-@pytest.mark.process
 def test_the_run_folder_of_another_configuration_is_refused(
     finished: Path, recipe: Path, train: Train
 ) -> None:
@@ -200,7 +198,6 @@ def test_the_run_folder_of_another_configuration_is_refused(
     assert "another configuration" in errors
 
 
-@pytest.mark.process
 def test_a_mistake_ends_both_ranks_with_2(finished: Path, recipe: Path) -> None:
     done = submit(recipe, *QUICK, "seed=99", f"run_dir={finished}")
     assert done.returncode == 2, done.stderr
