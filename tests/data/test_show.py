@@ -136,6 +136,7 @@ def test_the_sheet_shows_what_training_sees_to_the_pixel(
         assert not places_of(sheet, views[sample, 0])
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_what_evaluation_sees_to_the_pixel(folder: Path, tmp_path: Path) -> None:
     config = load(folder / "recipe.yaml", [f"data.dir={folder}"])
     recipe = ("--config", folder / "recipe.yaml")

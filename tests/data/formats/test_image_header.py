@@ -224,6 +224,7 @@ def test_a_refusal_has_its_reason(content: bytes, reason: str) -> None:
         assert str(caught.value).startswith(reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL)
 def test_truncated_headers_are_read_as_pillow_reads_them(kind: str) -> None:
     content = ALL[kind]

@@ -47,6 +47,7 @@ same_folder = settings(
 )
 
 
+@pytest.mark.slow
 @same_folder
 @given(content=archives, read_ahead=st.sampled_from([1, 700, 4096, 1 << 20]))
 def test_members_and_contents_are_those_of_tarfile(

@@ -146,6 +146,7 @@ def test_odd_images_have_their_stored_size(tmp_path: Path) -> None:
     assert found == {name: ODD_SIZES.get(name, (7, 5)) for name in ODD_IMAGES}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IMAGENET_SAMPLE.exists(), reason="needs the sample of real images")
 def test_real_images_have_the_size_in_their_headers(tmp_path: Path) -> None:
     unpack(IMAGENET_SAMPLE, tmp_path)

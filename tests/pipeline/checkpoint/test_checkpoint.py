@@ -182,6 +182,7 @@ def test_keeps_the_last_and_the_best(
     assert len(list(folder.iterdir())) == len(steps(folder))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     saved=st.lists(st.integers(1, 60), min_size=1, max_size=12, unique=True).map(sorted),

@@ -135,6 +135,7 @@ def with_column(table: Any, name: str, values: Any) -> Any:
 # ------------------------------------------------------------------------------------------- bytes
 
 
+@pytest.mark.slow
 @QUICK
 @given(name=st.sampled_from(TABLES), change=changes())
 def test_changed_tables_are_refused(whole: Whole, name: str, change: Change) -> None:

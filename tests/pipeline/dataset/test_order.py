@@ -72,6 +72,7 @@ def test_a_step_does_not_depend_on_the_steps_before(
     assert {step: places(step) for step in steps} == sequential
 
 
+@pytest.mark.slow
 @quick
 @given(st.integers(1, 300), seeds, st.integers(1, 700))
 def test_the_stream_has_no_gaps(samples: int, seed: int, batch: int) -> None:

@@ -107,6 +107,7 @@ def test_the_order_never_changes_between_releases() -> None:
     assert numbers == [43, 42, 14, 33, 40, 36, 39, 38, 49, 12, 30, 17, 25, 28, 26, 27]
 
 
+@pytest.mark.slow
 def test_each_epoch_and_seed_has_another_order() -> None:
     small = {"shard_images": 8, "window_shards": 3}
     seen = {

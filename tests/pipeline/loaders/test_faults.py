@@ -71,6 +71,7 @@ def make_damaged(folder: Path, at: dict[int, Damage]) -> Path:
 # ----------------------------------------------------------------------------- on_corrupt=fail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_corrupt_image_is_reported_with_file_and_offset(tmp_path: Path, damage: Damage) -> None:
     folder = make_damaged(tmp_path, {5: damage})

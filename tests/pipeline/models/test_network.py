@@ -15,6 +15,7 @@ def torchvisions(name: str, **settings: object) -> nn.Module:
     return getattr(torchvision_models, name)(num_classes=10, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
 def test_names_and_shapes_are_torchvisions(depth: int) -> None:
     mine = outline(f"resnet{depth}", classes=10).state_dict()
@@ -74,6 +75,7 @@ def test_grouped_networks_treat_each_group_as_a_batch(name: str) -> None:
         assert_close(grouped(x), torch.cat([plain(part) for part in x.split(2)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_the_backward_pass_reaches_every_weight(name: str) -> None:
     network = make(name, zero_init_last=False)

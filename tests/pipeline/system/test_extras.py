@@ -52,6 +52,7 @@ def third_party_imports() -> Iterator[tuple[str, Path]]:
                     yield name, path
 
 
+@pytest.mark.slow
 def test_every_import_is_of_a_declared_dependency() -> None:
     core = modules_of(PROJECT["dependencies"])
     extras = {module.partition(".")[0] for modules in EXTRAS.values() for module in modules}
@@ -60,6 +61,7 @@ def test_every_import_is_of_a_declared_dependency() -> None:
     assert imports.keys() - core - extras == {"pydantic_core"}, imports  # pydantic's own half
 
 
+@pytest.mark.slow
 def test_the_table_has_the_modules_of_pyproject() -> None:
     declared = PROJECT["optional-dependencies"]
     assert EXTRAS.keys() == declared.keys() - {"all", "dev"}
