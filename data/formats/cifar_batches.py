@@ -110,7 +110,7 @@ def _load(path: Path) -> dict[bytes, object]:
 
 
 def _list(content: dict[bytes, object], key: bytes, kind: type[T]) -> tuple[T, ...]:
-    """Return the list at `key`; empty unless all of its values are of one kind."""
+    """Return the list at `key`; empty unless all of its values have the type `kind`."""
     found = content.get(key)
     values = cast("list[object]", found) if isinstance(found, list) else []
     kept = tuple(value for value in values if isinstance(value, kind))

@@ -21,23 +21,11 @@ from pipeline.config.schema import (
     StepDecay,
     Synthetic,
 )
+from tests.support.recipes import GOOD
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs"
 SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
-
-GOOD = """\
-name: good
-data:
-  dir: somewhere
-model: {name: resnet50}
-train:
-  epochs: 90
-  global_batch: 256
-optim: {lr: 0.1}
-schedule:
-  name: cosine
-"""
 
 
 @pytest.fixture

@@ -11,19 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.json_schema import json_schema
 from pipeline.config.load import ConfigError, load
-
-GOOD = """\
-name: good
-data:
-  dir: somewhere
-model: {name: resnet50}
-train:
-  epochs: 90
-  global_batch: 256
-optim: {lr: 0.1}
-schedule:
-  name: cosine
-"""
+from tests.support.recipes import GOOD
 
 
 @pytest.fixture

@@ -18,19 +18,8 @@ from pipeline.config.schema import (
     ResNet,
     model_named,
 )
+from tests.support.recipes import GOOD
 
-GOOD = """\
-name: good
-data:
-  dir: somewhere
-model: {name: resnet50}
-train:
-  epochs: 90
-  global_batch: 256
-optim: {lr: 0.1}
-schedule:
-  name: cosine
-"""
 FAMILIES = {"ResNet": ResNet, "PreactResNet": PreactResNet, "CifarResNet": CifarResNet}
 RESIDUAL = ["name", "zero_init_last", "batch_norm_group"]
 
