@@ -51,11 +51,12 @@ from pipeline.storage.errors import ImageError
 from pipeline.storage.staging import stage_on_each_node
 from pipeline.system.durable import write_whole
 from pipeline.system.exit_codes import LocalError, Stopped, exit_code, report_error
+from pipeline.system.secrets import hide_secrets
 from pipeline.system.signals import StopSignals
 from pipeline.system.watchdog import Watchdog
 from pipeline.tracking import events
 from pipeline.tracking.console import final_table
-from pipeline.tracking.tracker import Tracker, open_tracker
+from pipeline.tracking.tracker import Tracker, expect_usable_store, open_tracker
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def train(config: Config) -> dict[str, Any]:
         watchdog = stack.enter_context(Watchdog(config.train.watchdog_minutes))
         world = stack.enter_context(join_world())
         watchdog.expect_other()
+        expect_usable_store(config.tracking)
         set_up_torch(deterministic=config.train.deterministic, world=world)
         split = open_split(config.data)
         plan = make_plan(config, samples=len(split.train), world_size=world.size)
@@ -124,7 +126,7 @@ def reporting_end(job: Job, tracker: Tracker) -> Generator[None]:
     except FencedOut:  # another attempt owns the run now, and its reports
         raise
     except BaseException as error:
-        why = str(error) or type(error).__name__
+        why = hide_secrets(str(error) or type(error).__name__)
         if job.signals.heard and isinstance(error, Exception):  # another rank left first
             tracker.emit(events.RunEnded("interrupted", f"asked to stop; meanwhile: {why}"))
             raise Stopped(why) from error

@@ -14,6 +14,7 @@ from pipeline.optim.schedule import warmup_steps
 from pipeline.plan import Plan, make_plan
 from pipeline.storage.staging import stage_root, staged_bytes
 from pipeline.system.command import plural
+from pipeline.tracking.tracker import expect_usable_store
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -67,6 +68,7 @@ def check(config: Config, *, ranks: int, like: Preflight | None = None) -> Prefl
 
     Raises `ValueError` for the first mistake.
     """
+    expect_usable_store(config.tracking)
     known = like.split if like and like.config.data == config.data else None
     split = known or open_split(config.data)
     plan = make_plan(config, samples=len(split.train), world_size=ranks)

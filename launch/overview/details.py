@@ -12,7 +12,7 @@ from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import LATEST, LOGS
 from launch.slurm.records.history import Outcome, all_outcomes, to_record
 from launch.slurm.records.submission import Submission
-from pipeline.config.load import ConfigError, load
+from pipeline.config.load import ConfigError, load_saved
 from pipeline.runs.folder import CONFIG_FILE
 from pipeline.runs.summary import Metrics, read_metrics, tail
 from pipeline.tracking.jsonl import METRICS
@@ -111,7 +111,7 @@ def next_commands(run: RunState, log: Path | None) -> list[str]:
 
 def _configuration(run_dir: Path) -> str:
     try:
-        return load(run_dir / CONFIG_FILE).name
+        return load_saved(run_dir / CONFIG_FILE).name
     except ConfigError as error:
         return f"no longer valid: {str(error).splitlines()[0]}"
 

@@ -19,6 +19,7 @@ from pipeline.config.schema import Config
 from pipeline.runs.find import SWEEP
 from pipeline.runs.folder import RESULT
 from pipeline.system.durable import write_whole
+from pipeline.system.secrets import hide_secret
 
 OURS = ("name", "runs_dir", "run_dir", "tracking.group")
 """Settings that the sweep sets itself, or that are the same for all points."""
@@ -206,7 +207,7 @@ def _short_keys(keys: Sequence[str]) -> list[str]:
 
 def _labels(axis: Axis) -> list[str]:
     """Return a different word for each value."""
-    words = [_word(value) for value in axis.values]
+    words = [_word(hide_secret(axis.key, value)) for value in axis.values]
     return [
         word if word and words.count(word) == 1 else f"{word}-{place}"
         for place, word in enumerate(words)

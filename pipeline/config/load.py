@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.config.messages import explain
 from pipeline.config.schema import Config, Dali, Ddp, RandomResizedCrop, Shuffled
+from pipeline.config.secrets import secret_faults
 from pipeline.config.yaml_document import FLOAT, INTEGER, TAG, Document, Fault, Place, show
 
 ADAPTER = TypeAdapter(Config)
@@ -26,6 +27,8 @@ DEFAULT_KINDS = {
     "engine": Ddp().name,
 }
 """Unions whose settings may be given without a name, and the kind that is then used."""
+BESIDE_TRAINING = ("tracking", "launch", "slurm", "env")
+"""Sections that change neither the weights nor how a checkpoint is read."""
 
 
 class ConfigError(ValueError):
@@ -46,6 +49,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     if isinstance(document.data, dict):
         for argument in overrides:
             document.override(argument)
+        faults += secret_faults(document)
         reported = {fault.place for fault in faults}
         config = _validate(document)
         if isinstance(config, Config) and not faults:
@@ -54,6 +58,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
             faults += [fault for fault in config if fault.place not in reported]
     faults.sort(key=lambda fault: (fault.place.line == 0, fault.place.line, fault.place.column))
     raise ConfigError("\n".join(map(str, faults)))
+
+
+def load_saved(path: Path) -> Config:
+    """Read the configuration of a run or checkpoint, which an earlier version may have written.
+
+    If it is no longer valid, its sections beside the training get their default values. Raises
+    `ConfigError` if the rest is not valid.
+    """
+    try:
+        return load(path)
+    except ConfigError:
+        return load(path, [f"{section}={{}}" for section in BESIDE_TRAINING])
 
 
 def dump(config: Config) -> str:

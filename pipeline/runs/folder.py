@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.config.identity import result_identity
-from pipeline.config.load import ConfigError, dump, flatten, load
+from pipeline.config.load import ConfigError, dump, flatten, load_saved
 from pipeline.config.schema import Config
 from pipeline.runs.fence import Fence
 from pipeline.system.durable import make_folder, write_whole
@@ -99,7 +99,7 @@ def _is_checkpoint(folder: Path) -> bool:
 def _difference(folder: Path, config: Config) -> str:
     """Return the settings in which the run in `folder` differs from `config`, or ""."""
     try:
-        theirs = flatten(result_identity(load(folder / CONFIG_FILE)))
+        theirs = flatten(result_identity(load_saved(folder / CONFIG_FILE)))
     except ConfigError as error:
         return f"its {CONFIG_FILE} is no longer valid: {str(error).splitlines()[0]}"
     ours = flatten(result_identity(config))

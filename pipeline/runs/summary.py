@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from pipeline.system.secrets import hide_secrets
 from pipeline.tracking.events import StepReport
 from pipeline.tracking.jsonl import METRICS
 
@@ -52,7 +53,7 @@ def read_metrics(run_dir: Path) -> Metrics:
 
 
 def tail(log: Path, lines: int) -> str:
-    """Return the last lines of a log; empty if it cannot be read."""
+    """Return the last lines of a log, without passwords; empty if it cannot be read."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
@@ -60,7 +61,7 @@ def tail(log: Path, lines: int) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
+    return hide_secrets("\n".join(text.splitlines()[-lines:]))
 
 
 def _add(metrics: Metrics, event: dict[str, Any]) -> None:
@@ -83,4 +84,7 @@ def _parse(line: bytes) -> dict[str, Any]:
         record: Any = json.loads(line)
     except ValueError:
         return {}
-    return cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    event = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    return {
+        key: hide_secrets(each) if isinstance(each, str) else each for key, each in event.items()
+    }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from io import TextIOWrapper
 
 from pipeline.system.exit_codes import INTERRUPTED, USER_MISTAKE
+from pipeline.system.secrets import hide_secrets
 
 
 def run_command(
@@ -54,5 +55,5 @@ def plural(number: int, noun: str, several: str = "") -> str:
 
 
 def _refuse(message: str) -> int:
-    print(message, file=sys.stderr)
+    print(hide_secrets(message), file=sys.stderr)
     return USER_MISTAKE

@@ -102,7 +102,8 @@ class Config:
     """What a job requests from SLURM, and how often a run is restarted."""
     env: Environment = field(default_factory=dict[str, str])
     """Environment variables of each rank. Numbers are kept as written, and `null` removes a
-    variable from this list. They are saved and shown with the run: never put passwords here."""
+    variable from this list. Passwords and keys are refused, since the configuration is saved with
+    the run: export them where you start it."""
     runs_dir: Path = Path("runs")
     """Folder that holds the run folders."""
     run_dir: Path | None = None
