@@ -45,7 +45,7 @@ from pipeline.optim.ema import WeightAverage
 from pipeline.plan import make_plan
 from pipeline.runs.fence import Fence, FencedOut
 from pipeline.runs.folder import CONFIG_FILE, RESULT, hold_run_folder, read_result
-from pipeline.runs.provenance import describe_run
+from pipeline.runs.provenance import describe_problem, describe_run
 from pipeline.runs.result import Result
 from pipeline.storage.errors import ImageError
 from pipeline.storage.staging import stage_on_each_node
@@ -209,6 +209,8 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
     """Describe the run to the trackers, and in the documents of its checkpoints."""
     text = dump(job.config)
     tags = describe_run(text, job.dataset.fingerprint)
+    if problem := describe_problem(tags):
+        tracker.warn(problem)
     run.documents = {
         CONFIG_FILE: text,
         DATASET_FILE: describe_dataset(job.dataset),

@@ -216,7 +216,8 @@ def _start(event: dict[str, Any]) -> list[Item]:
         for key, value in params.items()
     ]
     found += [Tag(str(key), clean_text(value)) for key, value in tags.items()]
-    found += [Tag(_TAGS[key], clean_text(value)) for key, value in tags.items() if key in _TAGS]
+    known = {key: value for key, value in tags.items() if key in _TAGS and value != "unknown"}
+    found += [Tag(_TAGS[key], clean_text(value)) for key, value in known.items()]
     found += [
         Tag("world_size", clean_text(event["world_size"])),
         Tag("first_step", clean_text(event["first_step"])),
