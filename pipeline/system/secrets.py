@@ -23,13 +23,17 @@ _NAMES = (
     r"(?:passw(?:or)?d|passphrase|secret|token|jwt|(?:api|access|account|private|secret)_?key"
     r"|[_-](?:key|pwd|pass)|(?:[?&;]|%26|%3b)(?:pwd|pass)|authorization)"
 )
+_PROSE = r"\s*(?!basic|bearer)\w[^\s,}\]]*[ \t]+[^\s#]"
+"""Several words after a colon: a sentence, and not a value."""
 _NAMED = re.compile(
-    rf"({_NAMES}[\"']?\s*(?:[:=]|%3d)\s*[\"']?(?:(?:basic|bearer)\s+)?)"
+    rf"({_NAMES}[\"']?\s*(?:=|%3d|:(?!{_PROSE}))\s*[\"']?(?:(?:basic|bearer)\s+)?)"
     r"(?!\*\*\*|\$|[\s\"']|(?:basic|bearer)\s)"
     r"((?<=\")[^\"\n]+|(?<=')[^'\n]+|(?:(?!%26|%3b)[^\s\"'&;,)\]}])+)",
     re.IGNORECASE,
 )
 """The value of a setting with a name such as WANDB_API_KEY, in YAML, JSON, a URI or a command."""
+_LINE = re.compile(rf"^([ \t+-]*[\w.-]*{_NAMES}:[ \t]+)(\w.*)", re.IGNORECASE | re.MULTILINE)
+"""The same on a line of YAML, where a value may be several words."""
 _HARMLESS = re.compile(r"true|false|yes|no|on|off|null|none|\d{1,4}", re.IGNORECASE)
 """A switch or a count: MAX_TOKEN=512."""
 
@@ -40,7 +44,7 @@ def hide_secrets(text: str) -> str:
     These are passwords in URIs, keys of well-known services, and values of settings whose name ends
     with password, secret, token, key or the like.
     """
-    return _NAMED.sub(_hide_value, hide_secrets_in_code(text))
+    return _NAMED.sub(_hide_value, _LINE.sub(_hide_value, hide_secrets_in_code(text)))
 
 
 def hide_secrets_in_code(text: str) -> str:

@@ -201,6 +201,8 @@ def test_a_password(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
             said = refusal(capsys, recipe, setting, *options)
             assert "has a password or key" in said
             assert "s3cr3t" not in said
+    Path("../mine.yaml").write_text(recipe.read_text() + "env: {HF_TOKEN: s3cr3t}\n")
+    assert ": env.HF_TOKEN: has a password or key, which" in refusal(capsys, "../mine.yaml")
 
 
 def test_a_store_that_mlflow_refuses_for_good(

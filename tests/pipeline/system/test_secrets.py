@@ -30,7 +30,9 @@ LONG = "0123456789abcdefABCDEF0123456789abcdef"
         ('{"hf_token": "a b", "n": 1}', '{"hf_token": "***", "n": 1}'),
         ("export MYSQL_PWD=abc; run", "export MYSQL_PWD=***; run"),
         ("password: 1234", "password: ***"),
-        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        ("a: 1\nmy_token: two words\nb: 2", "a: 1\nmy_token: ***\nb: 2"),
+        ("{my_token: abc}", "{my_token: ***}"),
+        ("Authorization: Bearer abc.def", "Authorization: ***"),
         (f"key hf_{LONG} of ours", "key *** of ours"),
         (
             "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\nrest",
@@ -57,6 +59,7 @@ def test_a_secret_is_hidden_and_the_rest_stays(text: str, public: str) -> None:
         "export HF_TOKEN=$(cat ~/.token)",
         "PWD=/home/me",
         "optim.lr=0.1",
+        "my.yaml:3:2: env.MY_TOKEN: must be text",
         "runs/tiny-sweep-1a2b3c/lr=0.1_seed=0",
     ],
 )
