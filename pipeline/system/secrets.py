@@ -34,6 +34,8 @@ _NAMED = re.compile(
 """The value of a setting with a name such as WANDB_API_KEY, in YAML, JSON, a URI or a command."""
 _LINE = re.compile(rf"^([ \t+-]*[\w.-]*{_NAMES}:[ \t]+)(\w.*)", re.IGNORECASE | re.MULTILINE)
 """The same on a line of YAML, where a value may be several words."""
+_LITERAL = re.compile(rf"({_NAMES}[\"']?\s*[:=]\s*[\"'])([^\"'\n]+)", re.IGNORECASE)
+"""The same in quotes."""
 _HARMLESS = re.compile(r"true|false|yes|no|on|off|null|none|\d{1,4}", re.IGNORECASE)
 """A switch or a count: MAX_TOKEN=512."""
 
@@ -48,9 +50,9 @@ def hide_secrets(text: str) -> str:
 
 
 def hide_secrets_in_code(text: str) -> str:
-    """Hide passwords in URIs and well-known keys alone: code has variables called `token`."""
+    """Hide secrets in URIs, in quotes and of a known form: code has variables called `token`."""
     without = _AS_USER.sub(rf"\1{HIDDEN}@", _IN_URI.sub(rf"\1:{HIDDEN}@", text))
-    return _TOKENS.sub(HIDDEN, without)
+    return _LITERAL.sub(_hide_value, _TOKENS.sub(HIDDEN, without))
 
 
 def hide_secret(name: str, value: str) -> str:
