@@ -6,6 +6,7 @@ also whether its job could start. Without SLURM it checks this machine. It chang
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -20,7 +21,8 @@ from launch.diagnosis import cluster_rules, facts, machine_rules, place_rules
 from launch.diagnosis.finding import Finding, Severity, apply, costs_time, costs_work, fine
 from launch.slurm.api.cli import SlurmError, show_config
 from launch.slurm.api.partitions import read_partitions
-from launch.slurm.submit.capacity import check_request
+from launch.slurm.submit.capacity import check_request, choose_partitions
+from launch.slurm.submit.shell_options import fill_from_shell
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Slurm
 from pipeline.system.command import count, plural, run_command
@@ -87,14 +89,17 @@ def _examine_cluster(config: Config | None, nodes: int) -> tuple[list[Finding], 
     partitions = read_partitions()
     chosen, findings, refusals = tuple(partitions.values()), list[Finding](), list[str]()
     if config:
+        slurm, notes = fill_from_shell(config.slurm, os.environ)
+        findings += [fine("shell", "SBATCH_*", note) for note in notes]
         try:
-            partition, warnings = check_request(config.slurm, partitions, nodes=nodes)
+            chosen = tuple(choose_partitions(slurm, partitions))
+            partition, warnings = check_request(slurm, partitions, nodes=nodes)
         except ValueError as error:
             refusals.append(str(error))
-            named = partitions.get(config.slurm.partition or "")
+            named = partitions.get(slurm.partition or "")
             chosen = (named,) if named else chosen
         else:
-            chosen, value = (partition,), f"{plural(nodes, 'node')} of {partition.name}"
+            value = f"{plural(nodes, 'node')} of {partition.name}"
             remedy = "see sinfo, and the section slurm of the configuration"
             findings += [costs_time("request", value, text, remedy) for text in warnings]
     cluster = cluster_rules.Cluster(

@@ -49,13 +49,15 @@ def queue_again(config: Config, run_dir: Path, nodes: int | None) -> str:
     if before is not None:
         os.chdir(before.directory)  # relative paths in the configuration start there
     # Imports torch and submitit, which the checks above do not need.
+    from launch.slurm.submit.acceptance import surprises
     from launch.slurm.submit.request import JobRequest, describe_submission
 
     wanted = nodes or (before.layout.nodes if before else 1)
     request = JobRequest.check(config, nodes=wanted)
     for warning in request.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return describe_submission(request.queue(), config)
+    submission = request.queue()
+    return "\n".join([describe_submission(submission, config), *surprises(submission)])
 
 
 def expect_unfinished(run_dir: Path) -> None:

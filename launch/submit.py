@@ -17,9 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
 from launch.local.executors import start_as_job, start_here
 from launch.local.preflight import check, check_machine, count_gpus
+from launch.slurm.records.submission import expect_no_job
 from launch.sweep.points import Sweep, plan_sweep
 from pipeline.config.load import dump, load
 from pipeline.config.schema import Config
+from pipeline.runs.folder import new_run_dir, own_runs
 from pipeline.system.command import count, run_command
 from pipeline.system.exit_codes import FAILURE
 
@@ -38,11 +40,14 @@ def submit(options: argparse.Namespace) -> int:
     if options.parallel:
         raise ValueError("--parallel only works with --sweep KEY=VALUE,VALUE,...")
     config = load(options.config, options.overrides)
+    if options.new:
+        config = replace(config, run_dir=_another(config))
     return _train_here(config, options) if here else _queue(config, options)
 
 
 def _queue(config: Config, options: argparse.Namespace) -> int:
     from launch.slurm.follow import follow
+    from launch.slurm.submit.acceptance import surprises
     from launch.slurm.submit.request import JobRequest, describe_submission
 
     if options.ranks:
@@ -55,12 +60,13 @@ def _queue(config: Config, options: argparse.Namespace) -> int:
         return 0
     submission = request.queue()
     print(describe_submission(submission, config), flush=True)
+    _warn(surprises(submission))
     return follow(submission) if options.watch else 0
 
 
 def _sweep(options: argparse.Namespace, *, here: bool) -> int:
-    if options.executor or options.watch:
-        option = "--executor" if options.executor else "--watch"
+    if options.executor or options.watch or options.new:
+        option = "--executor" if options.executor else "--watch" if options.watch else "--new"
         raise ValueError(f"{option} does not work with --sweep; remove one of them")
     overrides: list[str] = options.overrides
     if options.ranks and not here:
@@ -75,6 +81,7 @@ def _sweep(options: argparse.Namespace, *, here: bool) -> int:
 
 
 def _queue_sweep(sweep: Sweep, options: argparse.Namespace) -> int:
+    from launch.slurm.submit.acceptance import surprises
     from launch.sweep.job_array import SweepRequest, describe_sweep
 
     request = SweepRequest.check(sweep, nodes=options.nodes, parallel=options.parallel)
@@ -82,7 +89,9 @@ def _queue_sweep(sweep: Sweep, options: argparse.Namespace) -> int:
     if options.dry_run:
         show(request.requests[0].config, request.lines(), request.script())
         return 0
-    print(describe_sweep(sweep, request.queue()), flush=True)
+    submissions = request.queue()
+    print(describe_sweep(sweep, submissions), flush=True)
+    _warn(surprises(submissions[0]))
     return 0
 
 
@@ -91,6 +100,8 @@ def _sweep_here(sweep: Sweep, options: argparse.Namespace) -> int:
 
     ranks, gpus = _processes(options)
     _refuse_nodes(options.nodes, local=options.local)
+    for point in sweep.unfinished:
+        _expect_no_jobs(point.config)
     checked = check_points(sweep.unfinished, ranks=ranks, gpus=gpus)
     if options.dry_run:
         for preflight in checked:
@@ -103,16 +114,33 @@ def _sweep_here(sweep: Sweep, options: argparse.Namespace) -> int:
 def _train_here(config: Config, options: argparse.Namespace) -> int:
     ranks, gpus = _processes(options)
     _refuse_nodes(options.nodes, local=options.local)
+    _expect_no_jobs(config)
     check_machine(config, gpus=gpus)
     preflight = check(config, ranks=ranks)
     if options.dry_run:
         show(config, preflight.lines())
         return 0
     command, executor = [str(options.config), *options.overrides], options.executor
+    if options.new:
+        command.append(f"run_dir={config.run_dir}")
     if executor:
         runs_dir = config.runs_dir
         return _run(lambda: start_as_job(executor, runs_dir, command, ranks=ranks, gpus=gpus))
     return _run(lambda: start_here(command, ranks=ranks, gpus=gpus))
+
+
+def _another(config: Config) -> Path:
+    """Return the folder of another run of `config`, for --new."""
+    if config.run_dir:
+        raise ValueError(f"--new does not work with run_dir={config.run_dir}; remove one of them")
+    return new_run_dir(config)
+
+
+def _expect_no_jobs(config: Config) -> None:
+    """Raise `ValueError` if a job of SLURM has the run that would train on this machine."""
+    if shutil.which("squeue"):
+        for run_dir in own_runs(config):
+            expect_no_job(run_dir)
 
 
 def _run(training: Callable[[], int]) -> int:
@@ -178,6 +206,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--parallel", type=count, metavar="N", help="with SLURM: at most N jobs of a sweep at once"
+    )
+    parser.add_argument(
+        "--new", action="store_true", help="start another run, even if one like it is unfinished"
     )
     parser.add_argument("--dry-run", action="store_true", help="check and print; start nothing")
     parser.add_argument(

@@ -11,7 +11,7 @@ from launch.overview.state import RunState, read_state
 from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import LATEST, LOGS
 from launch.slurm.records.history import Outcome, all_outcomes, to_record
-from launch.slurm.records.submission import Submission
+from launch.slurm.records.submission import Submission, own_job
 from pipeline.config.load import ConfigError, load
 from pipeline.runs.folder import CONFIG_FILE
 from pipeline.runs.summary import Metrics, read_metrics, tail
@@ -57,7 +57,7 @@ def read_details(
     state = read_state(run_dir, submission, jobs, metrics)
     attempts = all_outcomes(run_dir)
     log = relevant_log(run_dir, state, attempts)
-    job = (jobs or {}).get(state.job_id or "")
+    job = own_job(submission, jobs or {}) if submission else None
     return RunDetails(
         run=state,
         configuration=_configuration(run_dir),

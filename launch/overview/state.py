@@ -8,8 +8,14 @@ from typing import Any
 
 from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import ATTEMPTS
-from launch.slurm.records.history import Outcome, OutcomeKind, read_history
-from launch.slurm.records.submission import Submission, last_submission
+from launch.slurm.records.history import Outcome, OutcomeKind, last_outcome
+from launch.slurm.records.job_log import job_log, last_error
+from launch.slurm.records.submission import (
+    Submission,
+    last_submission,
+    other_cluster,
+    own_job,
+)
 from pipeline.runs.find import CANCELLED, saved_checkpoint
 from pipeline.runs.folder import RESULT
 from pipeline.runs.holder import holder
@@ -26,6 +32,8 @@ STATES: dict[OutcomeKind, str] = {
     "stopped": "stopped",
     "time limit": "stopped",
 }
+WAITS: tuple[OutcomeKind, ...] = ("stopped", "time limit", "node lost")
+"""Outcomes after which a job waits in the queue again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +51,13 @@ class Evidence:
     held: bool
     """Whether a process on this machine holds it."""
     last_outcome: Outcome | None
-    """The last outcome of its last submission."""
+    """The outcome of the last attempt of its last submission."""
     metrics: Metrics
     now: float
+    last_error: str = ""
+    """The last error in the log of its job."""
+    elsewhere: str = ""
+    """The cluster of its job, if SLURM's commands ask another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +125,22 @@ def _evidence(
     jobs: Mapping[str, QueuedJob] | None,
     metrics: Metrics,
 ) -> Evidence:
-    history = read_history(submission.folder) if submission else []
+    queued = submission is not None and bool(submission.job_id)
+    outcome = last_outcome(submission) if submission else None
+    finished = (run_dir / RESULT).exists()
+    asks = queued and not finished and jobs is not None
     return Evidence(
-        finished=(run_dir / RESULT).exists(),
+        finished=finished,
         cancelled=(run_dir / CANCELLED).exists(),
-        job=(jobs or {}).get(submission.job_id) if submission else None,
-        queued=submission is not None and bool(submission.job_id),
+        job=own_job(submission, jobs or {}) if submission else None,
+        queued=queued,
         slurm_answers=jobs is not None,
         held=holder(run_dir) is not None,
-        last_outcome=history[-1] if history else None,
+        last_outcome=outcome,
         metrics=metrics,
         now=time.time(),
+        last_error=last_error(job_log(run_dir, submission.job_id)) if submission else "",
+        elsewhere=other_cluster(submission) if submission and asks else "",
     )
 
 
@@ -146,6 +163,8 @@ def _judge_by_records(seen: Evidence) -> tuple[str, str]:
     """Return the state of a run without a known job or process."""
     if seen.cancelled:
         return "cancelled", ""
+    if seen.elsewhere and (seen.last_outcome is None or seen.last_outcome.kind in WAITS):
+        return "unknown", f"its job is on cluster {seen.elsewhere}, not on this one"
     if seen.last_outcome is not None:
         outcome = seen.last_outcome
         return STATES[outcome.kind], first_line(outcome.error or outcome.report)
@@ -155,13 +174,13 @@ def _judge_by_records(seen: Evidence) -> tuple[str, str]:
 def _judge_by_metrics(seen: Evidence) -> tuple[str, str]:
     """Return the state of a run from its own last report."""
     metrics = seen.metrics
+    if seen.queued:
+        return "lost", seen.last_error or "its job is gone and left no report"
     match metrics.ended.get("status"):
         case "failed":
             return "failed", first_line(str(metrics.ended.get("message", "")))
         case "interrupted":
             return "stopped", first_line(str(metrics.ended.get("message", "")))
-        case _ if seen.queued:
-            return "lost", "its job is gone and left no report"
         case _ if metrics.updated_at is None:
             return "not started", ""
         case _ if seen.now - metrics.updated_at < QUIET_SECONDS:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from launch.slurm.api.cli import SlurmError, slurm
 from launch.slurm.api.jobs import QueuedJob
-from launch.slurm.records.submission import job_of
+from launch.slurm.records.submission import job_of, last_submission, other_cluster
 from pipeline.runs.find import CANCELLED, saved_checkpoint, saved_step
 from pipeline.runs.folder import RESULT
 from pipeline.runs.holder import ask_to_stop, holder
@@ -86,7 +86,8 @@ def _signal_new_steps(job_id: str, signalled: set[str]) -> None:
 
     A step that starts later did not get the earlier signals.
     """
-    steps = slurm("squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i").split()
+    asked = ["--all", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i"]
+    steps = slurm("squeue", *asked).split()
     for step in steps:
         if step.rpartition(".")[2].isdecimal() and step not in signalled:
             signalled.add(step)
@@ -96,6 +97,12 @@ def _signal_new_steps(job_id: str, signalled: set[str]) -> None:
 def _cancel_local(wanted: Cancellation) -> bool:
     pid = holder(wanted.run_dir)
     if pid is None:
+        submission = last_submission(wanted.run_dir)
+        if submission is not None and (cluster := other_cluster(submission)):
+            raise ValueError(
+                f"job {submission.job_id} of {wanted.run_dir} is on cluster {cluster}, but SLURM's"
+                f" commands here ask another one; use launch/cancel.py there"
+            )
         raise ValueError(
             f"no job and no process on this machine runs {wanted.run_dir}; if it runs on another"
             " machine, use launch/cancel.py there, or send SIGTERM to its launch/submit.py or to"

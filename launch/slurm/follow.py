@@ -76,7 +76,7 @@ def describe(job_id: str) -> tuple[str, str]:
 
 
 def _place_in_queue(job_id: str) -> str:
-    order = ["--array", "--states=PENDING", "--sort=-p,i", "--format=%i"]
+    order = ["--all", "--array", "--states=PENDING", "--sort=-p,i", "--format=%i"]
     queued = slurm("squeue", "--noheader", *order).split()
     if job_id not in queued:
         return "pending"

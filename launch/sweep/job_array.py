@@ -12,8 +12,8 @@ from launch.slurm.records.attempt import LOGS
 from launch.slurm.records.submission import SUBMISSIONS, Submission, next_number
 from launch.slurm.submit.code_copy import copy_code
 from launch.slurm.submit.request import JobRequest
-from launch.slurm.submit.sbatch import announce, executor_for, prepare, refusals, script_of
-from launch.slurm.supervise.supervisor import supervise
+from launch.slurm.submit.sbatch import announce, calling_sbatch, executor_for, prepare, script_of
+from launch.slurm.supervise.batch import run_batch
 from launch.sweep.points import Sweep, SweepPoint
 from pipeline.runs.folder import hold_run_folder
 
@@ -79,9 +79,9 @@ class SweepRequest:
         (self.sweep.folder / LOGS).mkdir(exist_ok=True)
         for submission in submissions:
             announce(submission)
-        with refusals():
+        with calling_sbatch():
             jobs = self._executor(submissions).map_array(
-                supervise, [str(submission.run_dir) for submission in submissions]
+                run_batch, [str(submission.run_dir) for submission in submissions]
             )
         queued = [
             replace(submission, job_id=job.job_id)

@@ -127,6 +127,20 @@ class Cluster:
         )
         return process
 
+    def batch_process(self, job_id: str) -> psutil.Process:
+        """Return the program that a job's batch script runs."""
+        wanted = {"SLURM_JOB_ID": job_id, "SLURM_CONF": self.environment["SLURM_CONF"]}
+        (process,) = (
+            process
+            for process in psutil.process_iter()
+            if environment_of(process).items() >= wanted.items()
+            and (parent := process.parent()) is not None
+            and (grandparent := parent.parent()) is not None
+            and grandparent.name() == "slurmstepd"
+            and "SLURM_STEP_ID" not in environment_of(process)
+        )
+        return process
+
     def restore(self) -> None:
         """Cancel all jobs and make all nodes idle."""
         self.run("scancel", "--quiet", "--user=root")

@@ -1,5 +1,6 @@
 """The watcher's actions on a job: pure functions of its state."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ DAY_SECONDS = 24 * 3600.0
 FAILED_LAUNCHES = ("launch failed requeued held", "JobHoldMaxRequeue")
 """Reasons for which SLURM itself holds a job, usually because a node could not start it."""
 HOLDS = ("held", "hold")
+RESUME = Path(__file__).resolve().parents[2] / "resume.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,18 @@ class WatchedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class LostRun:
+    """An unfinished run whose job ended without recording an outcome."""
+
+    run_dir: Path
+    job_id: str
+    step: int
+    """The step of its newest checkpoint."""
+    last_error: str
+    """From the log of the job; may be empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """An action to take and report, or only a report."""
 
@@ -56,7 +70,7 @@ class Action:
     """No two actions with the same key are taken."""
     message: str
     command: tuple[str, ...] = ()
-    """A command of SLURM; empty to only report."""
+    """A command of SLURM, or launch/resume.py; empty to only report."""
 
 
 def due_actions(
@@ -71,6 +85,28 @@ def due_actions(
         _report_stall(run, limits, now),
     ]
     return [each for each in possible if each is not None and each.key not in before]
+
+
+def recovery(run: LostRun, done: Iterable[str]) -> Action | None:
+    """Return the action for a lost run: resume it, but only once from each step."""
+    before = set(done)
+    name = f"job {run.job_id} of {run.run_dir.name}"
+    why = run.last_error or "no error in its log"
+    key = f"resume {run.run_dir} at step {run.step}"
+    action = Action(
+        key,
+        f"{name} ended without a report ({why}): resumed from step {run.step:,}",
+        (sys.executable, str(RESUME), str(run.run_dir)),
+    )
+    if f"{key}, job {run.job_id}" in before:
+        return None
+    if key in before:
+        action = Action(
+            f"{key}, job {run.job_id}",
+            f"{name} was lost again without a new checkpoint ({why}): see launch/status.py"
+            f" {run.run_dir}",
+        )
+    return action
 
 
 def failing_nodes(failures: Iterable[NodeFailure], limits: WatchLimits, now: float) -> list[str]:

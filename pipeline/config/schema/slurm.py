@@ -10,6 +10,7 @@ from pipeline.config.schema.section import Count, Line, one_line, section, witho
 
 TIME_LIMIT = re.compile(r"(?:([0-9]{1,7})-)?([0-9]{1,7}(?::[0-9]{1,7}){0,2})")
 MEMORY = re.compile(r"[0-9]+[KMGT]?")
+GPUS = re.compile(r"(?:([A-Za-z0-9_.-]+):)?([0-9]{1,4})")
 OPTION = re.compile(r"[a-z][a-z0-9-]+")
 OF_THE_LAUNCHER = {
     "array",
@@ -73,6 +74,19 @@ def _memory(text: str) -> str:
     return text
 
 
+def _gpus(value: Any) -> int | str:
+    """Return a number, or text such as a100:4."""
+    match value:
+        case str() if found := GPUS.fullmatch(value):
+            return value if found[1] else int(value)
+        case int() if not isinstance(value, bool) and value < 0:
+            raise ValueError("must be greater than or equal to 0")
+        case int() if not isinstance(value, bool):
+            return value
+        case _:
+            raise ValueError('must be a whole number such as 4, or a type and a number: "a100:4"')
+
+
 def _option(name: str) -> str:
     if name in OF_THE_LAUNCHER:
         raise ValueError(f"{name!r} is set by the launcher; remove it")
@@ -117,6 +131,9 @@ Options = Annotated[
 ]
 
 
+Gpus = Annotated[Annotated[int, Field(ge=0)] | str, BeforeValidator(_gpus)]
+
+
 @section
 class Container:
     """The image that ranks run in, on each node."""
@@ -134,7 +151,8 @@ class Slurm:
     """What a job requests from SLURM, and how often a run is restarted."""
 
     partition: Line | None = None
-    """Partition (queue). By default the cluster's default partition."""
+    """Partition (queue), or several: "main,urgent" starts where there is room first. By default the
+    cluster's default partition."""
     account: Line | None = None
     """Account to charge."""
     qos: Line | None = None
@@ -153,8 +171,9 @@ class Slurm:
     """Time limit of one job: "90" or "90:00" is 90 minutes, "12:00:00" is 12 hours, "2-12:30" is 2
     days and 12.5 hours. By default the partition's limit. Keep the quotes: some YAML readers take
     12:00:00 for a number."""
-    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
-    """GPUs of each node. By default as many as the partition has per node."""
+    gpus_per_node: Gpus | None = None
+    """GPUs of each node: 8, or with their type, "a100:8". By default as many as the partition has
+    per node."""
     ranks_per_node: Count | None = None
     """Processes on each node. By default one per GPU, or 1 on nodes without GPUs."""
     cpus_per_rank: Count | None = None
@@ -183,6 +202,16 @@ class Slurm:
     """The image that ranks run in. By default they run in the environment of the submission."""
     run_dir_is_shared: bool | None = None
     """Whether all nodes see the run folder. By default decided from its file system."""
+
+    @property
+    def gpu_type(self) -> str:
+        """The type of GPUs that is asked for; empty for any."""
+        return str(self.gpus_per_node or "").rpartition(":")[0]
+
+    @property
+    def gpu_count(self) -> int | None:
+        """The number of GPUs of each node; None is all."""
+        return None if self.gpus_per_node is None else int(str(self.gpus_per_node).split(":")[-1])
 
     @property
     def time_limit_minutes(self) -> int | None:
