@@ -93,7 +93,7 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs_dir = tmp_path_factory.mktemp("finished") / "runs"
     tracked = ("tracking.mlflow=true", f"tracking.uri=sqlite:///{runs_dir.parent}/mlflow.db")
     assert main([str(recipe), *QUICK, f"runs_dir={runs_dir}", *tracked]) == 0
-    (folder,) = runs_dir.iterdir()
+    (folder,) = runs_dir.glob("[!.]*")
     return folder
 
 
