@@ -13,7 +13,7 @@ from launch.slurm.records.submission import SUBMISSIONS, Submission, next_number
 from launch.slurm.submit.code_copy import copy_code
 from launch.slurm.submit.request import JobRequest
 from launch.slurm.submit.sbatch import announce, calling_sbatch, executor_for, prepare, script_of
-from launch.slurm.supervise.batch import run_batch
+from launch.slurm.supervise.entry import run_batch
 from launch.sweep.points import Sweep, SweepPoint
 from pipeline.runs.folder import hold_run_folder
 

@@ -15,7 +15,7 @@ from launch.slurm.api.cli import SlurmError, cluster_name
 from launch.slurm.api.environment import only_for_commands
 from launch.slurm.records.submission import JobLayout, Submission, expect_no_job, next_number
 from launch.slurm.submit.code_copy import copy_code
-from launch.slurm.supervise.batch import run_batch
+from launch.slurm.supervise.entry import run_batch
 from pipeline.config.schema import Config
 from pipeline.runs.find import CANCELLED
 
