@@ -6,6 +6,7 @@ the number of GPUs. `--sweep KEY=V1,V2,...` trains with each of several settings
 """
 
 import argparse
+import os
 import shutil
 import sys
 import traceback
@@ -20,6 +21,7 @@ from launch.local.preflight import check, check_machine, count_gpus
 from launch.sweep.points import Sweep, plan_sweep
 from pipeline.config.load import dump, load
 from pipeline.config.schema import Config
+from pipeline.distributed.launchers import expect_ranks
 from pipeline.system.command import count, run_command
 from pipeline.system.exit_codes import FAILURE
 
@@ -32,13 +34,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def submit(options: argparse.Namespace) -> int:
     """Queue or train what the options ask for; return the exit code."""
+    expect_ranks(os.environ)  # `srun -n 2` would start it twice
     here = options.local or options.executor or shutil.which("sbatch") is None
     if options.sweep:
         return _sweep(options, here=here)
     if options.parallel:
         raise ValueError("--parallel only works with --sweep KEY=VALUE,VALUE,...")
     config = load(options.config, options.overrides)
+    if options.in_allocation:
+        return _train_in_allocation(config, options)
     return _train_here(config, options) if here else _queue(config, options)
+
+
+def _train_in_allocation(config: Config, options: argparse.Namespace) -> int:
+    from launch.slurm.submit.allocation import AllocationRequest
+
+    if options.local or options.executor or options.watch:
+        raise ValueError("--in-allocation does not work with --local, --executor or --watch")
+    if options.ranks:
+        config = replace(config, slurm=replace(config.slurm, ranks_per_node=options.ranks))
+    request = AllocationRequest.check(config, nodes=options.nodes)
+    if options.dry_run:
+        show(config, request.lines())
+        return 0
+    return _run(request.train)
 
 
 def _queue(config: Config, options: argparse.Namespace) -> int:
@@ -59,8 +78,12 @@ def _queue(config: Config, options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace, *, here: bool) -> int:
-    if options.executor or options.watch:
-        option = "--executor" if options.executor else "--watch"
+    excluded = {
+        "--executor": options.executor,
+        "--watch": options.watch,
+        "--in-allocation": options.in_allocation,
+    }
+    if option := next((name for name, given in excluded.items() if given), ""):
         raise ValueError(f"{option} does not work with --sweep; remove one of them")
     overrides: list[str] = options.overrides
     if options.ranks and not here:
@@ -161,6 +184,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=count, default=1, metavar="N", help="machines (default 1)")
     parser.add_argument(
         "--local", action="store_true", help="train on this machine, even with SLURM"
+    )
+    parser.add_argument(
+        "--in-allocation",
+        action="store_true",
+        help="train in the job of this shell (salloc), without queueing another one",
     )
     parser.add_argument(
         "--executor",

@@ -4,39 +4,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.multiprocess.runs import events, newest, result, state
+from tests.multiprocess.runs import events, result
 from tests.slurm.cluster import Cluster
 from tests.slurm.lab import Lab
-from tests.slurm.trainings import STEPS, Training, digits_in, submit, unbroken
-
-RUNNING = ("running_mean", "running_var")
-
-
-@pytest.fixture(scope="session")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return digits_in(tmp_path_factory.mktemp("training"))
-
-
-@pytest.fixture(scope="session")
-def whole(recipe: Path) -> Path:
-    """An unbroken run of two ranks."""
-    return unbroken(recipe, ranks=2)
-
-
-def expect_like(training: Training, whole: Path) -> None:
-    """All bits equal those of `whole`, except that running statistics, which are also averaged
-    when a stop saves at an odd step, are equal up to rounding."""
-    assert newest(training.run_dir) == STEPS, training.log()
-    expected, found = state(whole), state(training.run_dir)
-    for name, tensor in expected.items():
-        if name.endswith(RUNNING):
-            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
-        else:
-            assert torch.equal(found[name], tensor), f"{name} differs"
-    assert training.lost_log_lines() == []
-    assert result(training.run_dir)["images_evaluated"] == 355
+from tests.slurm.trainings import expect_like, submit
 
 
 def test_four_nodes_of_two_ranks_train(cluster: Cluster, recipe: Path) -> None:

@@ -13,7 +13,7 @@ from launch.slurm.records.submission import RECORD, SUBMISSIONS
 
 HISTORY = "history.jsonl"
 OutcomeKind = Literal[
-    "done", "cancelled", "mistake", "stopped", "time limit", "node lost", "crashed"
+    "done", "cancelled", "mistake", "stopped", "time limit", "node lost", "bad node", "crashed"
 ]
 
 

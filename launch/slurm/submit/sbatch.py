@@ -14,6 +14,7 @@ from submitit import SlurmExecutor
 from launch.slurm.api.cli import SlurmError
 from launch.slurm.records.submission import JobLayout, Submission, expect_no_job, next_number
 from launch.slurm.submit.code_copy import copy_code
+from launch.slurm.supervise.batch import lines_after, lines_before
 from launch.slurm.supervise.supervisor import supervise
 from pipeline.config.schema import Config
 from pipeline.runs.find import CANCELLED
@@ -105,6 +106,7 @@ def parameters(submission: Submission, name: str, log: Path) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "use_srun": False,
         "setup": _setup(submission),
+        "teardown": lines_after(),
     }
     further: dict[str, Any] = {
         "requeue": True,
@@ -130,6 +132,7 @@ def _setup(submission: Submission) -> list[str]:
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",  # or packages in the current folder would take precedence
         *submission.slurm.setup,
+        *lines_before(shlex.quote(submission.python)),
     ]
 
 
