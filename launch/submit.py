@@ -6,6 +6,7 @@ the number of GPUs. `--sweep KEY=V1,V2,...` trains with each of several settings
 """
 
 import argparse
+import os
 import shutil
 import sys
 import traceback
@@ -21,6 +22,7 @@ from launch.slurm.records.submission import expect_no_job
 from launch.sweep.points import Sweep, plan_sweep
 from pipeline.config.load import dump, load
 from pipeline.config.schema import Config
+from pipeline.distributed.launchers import expect_ranks
 from pipeline.runs.folder import new_run_dir, own_runs
 from pipeline.system.command import count, run_command
 from pipeline.system.exit_codes import FAILURE
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def submit(options: argparse.Namespace) -> int:
     """Queue or train what the options ask for; return the exit code."""
+    expect_ranks(os.environ)  # `srun -n 2` would start it twice
     here = options.local or options.executor or shutil.which("sbatch") is None
     if options.sweep:
         return _sweep(options, here=here)
@@ -42,7 +45,23 @@ def submit(options: argparse.Namespace) -> int:
     config = load(options.config, options.overrides)
     if options.new:
         config = replace(config, run_dir=_another(config))
+    if options.in_allocation:
+        return _train_in_allocation(config, options)
     return _train_here(config, options) if here else _queue(config, options)
+
+
+def _train_in_allocation(config: Config, options: argparse.Namespace) -> int:
+    from launch.slurm.submit.allocation import AllocationRequest
+
+    if options.local or options.executor or options.watch:
+        raise ValueError("--in-allocation does not work with --local, --executor or --watch")
+    if options.ranks:
+        config = replace(config, slurm=replace(config.slurm, ranks_per_node=options.ranks))
+    request = AllocationRequest.check(config, nodes=options.nodes)
+    if options.dry_run:
+        show(config, request.lines())
+        return 0
+    return _run(request.train)
 
 
 def _queue(config: Config, options: argparse.Namespace) -> int:
@@ -65,8 +84,13 @@ def _queue(config: Config, options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace, *, here: bool) -> int:
-    if options.executor or options.watch or options.new:
-        option = "--executor" if options.executor else "--watch" if options.watch else "--new"
+    excluded = {
+        "--executor": options.executor,
+        "--watch": options.watch,
+        "--new": options.new,
+        "--in-allocation": options.in_allocation,
+    }
+    if option := next((name for name, given in excluded.items() if given), ""):
         raise ValueError(f"{option} does not work with --sweep; remove one of them")
     overrides: list[str] = options.overrides
     if options.ranks and not here:
@@ -189,6 +213,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=count, default=1, metavar="N", help="machines (default 1)")
     parser.add_argument(
         "--local", action="store_true", help="train on this machine, even with SLURM"
+    )
+    parser.add_argument(
+        "--in-allocation",
+        action="store_true",
+        help="train in the job of this shell (salloc), without queueing another one",
     )
     parser.add_argument(
         "--executor",

@@ -29,6 +29,7 @@ STATES: dict[OutcomeKind, str] = {
     "mistake": "failed",
     "crashed": "failed",
     "node lost": "failed",
+    "bad node": "failed",
     "stopped": "stopped",
     "time limit": "stopped",
 }

@@ -58,9 +58,9 @@ def _follow(submission: Submission) -> str:
                 said = sentence
                 print(sentence, flush=True)
             if state in ENDED:
-                _print_new(logs)
+                print_new(logs)
                 return state
-        _print_new(logs)
+        print_new(logs)
         time.sleep(READ_SECONDS)
 
 
@@ -106,7 +106,8 @@ class GrowingLog:
             yield from self._file
 
 
-def _print_new(logs: list[GrowingLog]) -> None:
+def print_new(logs: list[GrowingLog]) -> None:
+    """Print what was written to the logs since the last call."""
     for log in logs:
         for line in log.new_lines():
             sys.stdout.write(line)

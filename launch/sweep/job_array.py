@@ -13,7 +13,7 @@ from launch.slurm.records.submission import SUBMISSIONS, Submission, next_number
 from launch.slurm.submit.code_copy import copy_code
 from launch.slurm.submit.request import JobRequest
 from launch.slurm.submit.sbatch import announce, calling_sbatch, executor_for, prepare, script_of
-from launch.slurm.supervise.entry import run_batch
+from launch.slurm.supervise.supervisor import supervise
 from launch.sweep.points import Sweep, SweepPoint
 from pipeline.runs.folder import hold_run_folder
 
@@ -81,7 +81,7 @@ class SweepRequest:
             announce(submission)
         with calling_sbatch():
             jobs = self._executor(submissions).map_array(
-                run_batch, [str(submission.run_dir) for submission in submissions]
+                supervise, [str(submission.run_dir) for submission in submissions]
             )
         queued = [
             replace(submission, job_id=job.job_id)

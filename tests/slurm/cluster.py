@@ -127,17 +127,15 @@ class Cluster:
         )
         return process
 
-    def batch_process(self, job_id: str) -> psutil.Process:
-        """Return the program that a job's batch script runs."""
+    def supervisor_process(self, job_id: str) -> psutil.Process:
+        """Return the process that runs in a job's batch script."""
         wanted = {"SLURM_JOB_ID": job_id, "SLURM_CONF": self.environment["SLURM_CONF"]}
         (process,) = (
             process
             for process in psutil.process_iter()
-            if environment_of(process).items() >= wanted.items()
-            and (parent := process.parent()) is not None
-            and (grandparent := parent.parent()) is not None
-            and grandparent.name() == "slurmstepd"
-            and "SLURM_STEP_ID" not in environment_of(process)
+            if (variables := environment_of(process)).items() >= wanted.items()
+            and "SLURM_STEP_ID" not in variables
+            and process.name().startswith("python")
         )
         return process
 

@@ -14,7 +14,7 @@ from launch.slurm.records.submission import RECORD, SUBMISSIONS, Submission
 
 HISTORY = "history.jsonl"
 OutcomeKind = Literal[
-    "done", "cancelled", "mistake", "stopped", "time limit", "node lost", "crashed"
+    "done", "cancelled", "mistake", "stopped", "time limit", "node lost", "bad node", "crashed"
 ]
 
 

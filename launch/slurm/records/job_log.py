@@ -8,7 +8,7 @@ from pipeline.runs.summary import tail
 
 LINES = 200
 ERROR = re.compile(
-    r"error|fatal|exception|killed|oom|no space|cannot|could not|unable|refused|denied",
+    r"error|fatal|exception|killed|oom|given up|no space|cannot|could not|unable|refused|denied",
     re.IGNORECASE,
 )
 CONSEQUENCE = re.compile(r"Job step aborted|Exited with exit code|STEP \S+ ON|^\s|^Traceback")

@@ -15,7 +15,8 @@ from launch.slurm.api.cli import SlurmError, cluster_name
 from launch.slurm.api.environment import only_for_commands
 from launch.slurm.records.submission import JobLayout, Submission, expect_no_job, next_number
 from launch.slurm.submit.code_copy import copy_code
-from launch.slurm.supervise.entry import run_batch
+from launch.slurm.supervise.batch import lines_after, lines_before
+from launch.slurm.supervise.supervisor import supervise
 from pipeline.config.schema import Config
 from pipeline.runs.find import CANCELLED
 
@@ -32,7 +33,7 @@ def queue(config: Config, run_dir: Path, layout: JobLayout) -> Submission:
     copy_code(submission.home)
     announce(submission)
     with calling_sbatch():
-        job = executor_for(submission, config.name).submit(run_batch, str(submission.run_dir))
+        job = executor_for(submission, config.name).submit(supervise, str(submission.run_dir))
     submission = replace(submission, job_id=job.job_id)
     submission.save()
     return submission
@@ -106,6 +107,7 @@ def parameters(submission: Submission, name: str, log: Path) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "use_srun": False,
         "setup": _setup(submission),
+        "teardown": lines_after(),
     }
     further: dict[str, Any] = {
         "requeue": True,
@@ -132,6 +134,7 @@ def _setup(submission: Submission) -> list[str]:
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",  # or packages in the current folder would take precedence
         *submission.slurm.setup,
+        *lines_before(shlex.quote(submission.python)),
     ]
 
 
