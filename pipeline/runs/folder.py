@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,7 +40,7 @@ def hold_run_folder(config: Config) -> Generator[Path]:
         Fence.around(folder).expect_mine()
         make_folder(folder / "checkpoints")
         if not (folder / RESULT).exists():
-            write_whole(folder / CONFIG_FILE, dump(config).encode())
+            write_whole(folder / CONFIG_FILE, dump(_as_begun(config, folder)).encode())
         yield folder
     finally:
         lock.close()
@@ -50,6 +51,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     with suppress(FileNotFoundError):
         return json.loads((folder / RESULT).read_text())
     return None
+
+
+def with_choices_of(config: Config, theirs: Config) -> Config:
+    """Return `config` with what a run has decided itself, where `config` leaves it to the run."""
+    if config.train.precision != "auto":
+        return config
+    return replace(config, train=replace(config.train, precision=theirs.train.precision))
+
+
+def _as_begun(config: Config, folder: Path) -> Config:
+    path = folder / CONFIG_FILE
+    return with_choices_of(config, load(path)) if path.exists() else config
 
 
 def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
@@ -89,7 +102,7 @@ def _find_or_make(config: Config) -> tuple[Path, IO[str]]:
         if not (folder / RESULT).exists():  # checked under the lock: a run writes it while holding
             return folder, lock
         lock.close()
-    return _claim(config.runs_dir / f"{config.name}-{secrets.token_hex(3)}", config)
+    return _claim(config.runs_dir / f"{config.title}-{secrets.token_hex(3)}", config)
 
 
 def _is_checkpoint(folder: Path) -> bool:
@@ -99,10 +112,11 @@ def _is_checkpoint(folder: Path) -> bool:
 def _difference(folder: Path, config: Config) -> str:
     """Return the settings in which the run in `folder` differs from `config`, or ""."""
     try:
-        theirs = flatten(result_identity(load(folder / CONFIG_FILE)))
+        stored = load(folder / CONFIG_FILE)
     except ConfigError as error:
         return f"its {CONFIG_FILE} is no longer valid: {str(error).splitlines()[0]}"
-    ours = flatten(result_identity(config))
+    theirs = flatten(result_identity(stored))
+    ours = flatten(result_identity(with_choices_of(config, stored)))
     keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     more = [f"{len(keys) - KEYS_SHOWN} more"] if len(keys) > KEYS_SHOWN else []
     shown = [
