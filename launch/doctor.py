@@ -23,9 +23,10 @@ from launch.slurm.api.cli import SlurmError, show_config
 from launch.slurm.api.partitions import read_partitions
 from launch.slurm.submit.capacity import check_request, choose_partitions
 from launch.slurm.submit.shell_options import fill_from_shell
+from pipeline.config.foreign import option_hint
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Slurm
-from pipeline.system.command import count, plural, run_command
+from pipeline.system.command import Parser, count, note, plural, run_command
 from pipeline.system.exit_codes import USER_MISTAKE
 from pipeline.tracking.store_uri import default_uri
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Print the findings; return the exit code."""
-    config = load(options.config, options.overrides) if options.config else None
+    config = load(options.config, options.overrides, note) if options.config else None
     findings, refusals = examine(config, nodes=options.nodes)
     print(to_json(findings) if options.json else to_text(findings))
     if refusals:
@@ -148,8 +149,9 @@ def _lines(finding: Finding) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python launch/doctor.py",
+        hint=option_hint,
         description="Report problems that will cost work or time.",
         epilog=EXIT_CODES,
     )

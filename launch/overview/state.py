@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import ATTEMPTS
@@ -17,7 +17,7 @@ from launch.slurm.records.submission import (
     own_job,
 )
 from pipeline.runs.find import CANCELLED, saved_checkpoint
-from pipeline.runs.folder import RESULT
+from pipeline.runs.folder import RESULT, read_result
 from pipeline.runs.holder import holder
 from pipeline.runs.summary import Metrics
 
@@ -80,7 +80,7 @@ class RunState:
     last_epoch: float | None
     top1_error_percent: float | None
     images_per_second: float | None
-    """Only while it runs."""
+    """While it runs: the last report. Once it is finished: over the whole run."""
     time_left: str | None
     """The time left for its job, as SLURM writes it."""
     checkpoint_step: int | None
@@ -99,7 +99,7 @@ def read_state(
     job = evidence.job
     state, reason = judge(evidence)
     saved = saved_checkpoint(run_dir)
-    newest = _newest(metrics)
+    newest, result = _newest(metrics), readable_result(run_dir)
     return RunState(
         name=run_dir.name,
         run_dir=run_dir.resolve(),
@@ -111,8 +111,8 @@ def read_state(
         last_step=metrics.started.get("last_step"),
         epoch=newest.get("epoch"),
         last_epoch=metrics.started.get("last_epoch"),
-        top1_error_percent=_number(metrics.evaluated.get("top1_error_percent")),
-        images_per_second=_speed(metrics, state),
+        top1_error_percent=_number((metrics.evaluated | result).get("top1_error_percent")),
+        images_per_second=_number(result.get("images_per_second")) or _speed(metrics, state),
         time_left=job.time_left if job else None,
         checkpoint_step=saved.step if saved else None,
         checkpoint_age_seconds=evidence.now - saved.saved_at if saved else None,
@@ -188,6 +188,15 @@ def _judge_by_metrics(seen: Evidence) -> tuple[str, str]:
             return "running", "on another machine, or ended moments ago"
         case _:
             return "lost", "no process holds it, and the last one left no report"
+
+
+def readable_result(run_dir: Path) -> dict[str, Any]:
+    """Return the result of a run; empty if there is none, or if it cannot be read."""
+    try:
+        result: Any = read_result(run_dir)
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Any]", result) if isinstance(result, dict) else {}
 
 
 def count_attempts(run_dir: Path, metrics: Metrics) -> int:

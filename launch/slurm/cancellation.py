@@ -11,6 +11,7 @@ from launch.slurm.records.submission import job_of, last_submission, other_clust
 from pipeline.runs.find import CANCELLED, saved_checkpoint, saved_step
 from pipeline.runs.folder import RESULT
 from pipeline.runs.holder import ask_to_stop, holder
+from pipeline.system.command import command_line
 from pipeline.system.durable import write_whole
 
 POLL_SECONDS = 1.0
@@ -47,7 +48,7 @@ def cancel(wanted: Cancellation) -> bool:
 def what_is_saved(run_dir: Path, before: int) -> str:
     """Return where an ended run would resume; `before` was its saved step before the request."""
     saved = saved_checkpoint(run_dir)
-    resume = f"python launch/resume.py {run_dir}"
+    resume = command_line("launch/resume.py", run_dir)
     if (run_dir / RESULT).exists():
         return f"the run finished first: {run_dir / RESULT}"
     if saved is None:
@@ -132,6 +133,6 @@ def _await_end(wanted: Cancellation, ended: Callable[[], bool]) -> bool:
         time.sleep(POLL_SECONDS)
     wanted.say(
         f"the run has not ended after {wanted.wait_seconds:.0f} s and may still save; to end it"
-        f" without saving: python launch/cancel.py {wanted.run_dir} --now"
+        f" without saving: {command_line('launch/cancel.py', wanted.run_dir, '--now')}"
     )
     return False

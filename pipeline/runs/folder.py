@@ -6,6 +6,7 @@ import platform
 import secrets
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,6 +14,7 @@ from pipeline.config.identity import result_identity
 from pipeline.config.load import ConfigError, dump, flatten, load
 from pipeline.config.schema import Config
 from pipeline.runs.fence import Fence
+from pipeline.system.command import command_line
 from pipeline.system.durable import make_folder, write_whole
 from pipeline.system.locks import lock_file, open_locked
 
@@ -43,7 +45,7 @@ def hold_run_folder(config: Config) -> Generator[Path]:
         Fence.around(folder).expect_mine()
         make_folder(folder / "checkpoints")
         if not (folder / RESULT).exists():
-            write_whole(folder / CONFIG_FILE, dump(config).encode())
+            write_whole(folder / CONFIG_FILE, dump(_as_begun(config, folder)).encode())
         yield folder
     finally:
         lock.close()
@@ -54,6 +56,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     with suppress(FileNotFoundError):
         return json.loads((folder / RESULT).read_text())
     return None
+
+
+def with_choices_of(config: Config, theirs: Config) -> Config:
+    """Return `config` with what a run has decided itself, where `config` leaves it to the run."""
+    if config.train.precision != "auto":
+        return config
+    return replace(config, train=replace(config.train, precision=theirs.train.precision))
+
+
+def _as_begun(config: Config, folder: Path) -> Config:
+    path = folder / CONFIG_FILE
+    return with_choices_of(config, load(path)) if path.exists() else config
 
 
 def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
@@ -98,7 +112,7 @@ def own_runs(config: Config) -> list[Path]:
 
 def new_run_dir(config: Config) -> Path:
     """Return the path of a folder that does not exist yet, for another run of `config`."""
-    return config.runs_dir / f"{config.name}-{secrets.token_hex(3)}"
+    return config.runs_dir / f"{config.title}-{secrets.token_hex(3)}"
 
 
 def _find_or_make(config: Config) -> tuple[Path, IO[str]]:
@@ -109,16 +123,21 @@ def _find_or_make(config: Config) -> tuple[Path, IO[str]]:
             except OSError:  # another user's folder
                 continue
             if lock is None:
-                raise ValueError(
-                    f"{folder} already trains with this configuration, in"
-                    f" {_who_has(folder)}; see launch/status.py {folder}, or end it with"
-                    f" launch/cancel.py {folder}. To start another run on purpose, use"
-                    " launch/submit.py --new, or give a new run_dir"
-                )
+                raise ValueError(_taken(folder))
             if not (folder / RESULT).exists():  # a run writes it while it has the lock
                 return folder, lock
             lock.close()
         return _claim(new_run_dir(config), config)
+
+
+def _taken(folder: Path) -> str:
+    """Return why a command is refused whose run is in `folder`, and what to do."""
+    status, cancel = (command_line(f"launch/{name}.py", folder) for name in ("status", "cancel"))
+    return (
+        f"{folder} already trains with this configuration, in {_who_has(folder)}; see {status}, or"
+        f" end it with {cancel}. To start another run on purpose, use launch/submit.py --new, or"
+        " give a new run_dir"
+    )
 
 
 @contextmanager
@@ -139,10 +158,11 @@ def _is_checkpoint(folder: Path) -> bool:
 def _difference(folder: Path, config: Config) -> str:
     """Return the settings in which the run in `folder` differs from `config`, or ""."""
     try:
-        theirs = flatten(result_identity(load(folder / CONFIG_FILE)))
+        stored = load(folder / CONFIG_FILE)
     except ConfigError as error:
         return f"its {CONFIG_FILE} is no longer valid: {str(error).splitlines()[0]}"
-    ours = flatten(result_identity(config))
+    theirs = flatten(result_identity(stored))
+    ours = flatten(result_identity(with_choices_of(config, stored)))
     keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     more = [f"{len(keys) - KEYS_SHOWN} more"] if len(keys) > KEYS_SHOWN else []
     shown = [

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from launch.slurm.api.cli import SlurmError, cluster_name
 from launch.slurm.api.jobs import QueuedJob, read_jobs
 from pipeline.config.schema import Slurm
+from pipeline.system.command import command_line
 from pipeline.system.durable import write_whole
 
 SUBMISSIONS = "submissions"
@@ -144,7 +145,8 @@ def expect_no_job(run_dir: Path) -> None:
     """Raise `ValueError` if a job of the run is pending or running."""
     if job := job_of(run_dir):
         raise ValueError(
-            f"{run_dir} already has job {job.id} ({job.state}); see launch/status.py {run_dir}, or"
-            f" end it with launch/cancel.py {run_dir}. launch/submit.py --new starts another run on"
-            " purpose"
+            f"{run_dir} already has job {job.id} ({job.state}); see"
+            f" {command_line('launch/status.py', run_dir)}, or end it with"
+            f" {command_line('launch/cancel.py', run_dir)}"
+            ". launch/submit.py --new starts another run on purpose"
         )

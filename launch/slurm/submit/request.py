@@ -19,7 +19,7 @@ from launch.slurm.submit.shell_options import fill_from_shell
 from pipeline.config.schema import Config
 from pipeline.runs.find import runs_dir_of
 from pipeline.runs.folder import hold_run_folder, own_runs
-from pipeline.system.command import plural
+from pipeline.system.command import command_line, plural
 from pipeline.tracking.server import is_server, why_silent
 from pipeline.tracking.store_uri import default_uri, without_password
 
@@ -75,8 +75,8 @@ class JobRequest:
 
     def script(self) -> str:
         """Return the batch script that would be submitted; writes nothing."""
-        run_dir = self.config.run_dir or self.config.runs_dir / f"{self.config.name}-NEW"
-        return script(prepare(self.config, run_dir, self.layout), self.config.name)
+        run_dir = self.config.run_dir or self.config.runs_dir / f"{self.config.title}-NEW"
+        return script(prepare(self.config, run_dir, self.layout), self.config.title)
 
     def queue(self) -> Submission:
         """Make the run folder, or find the unfinished run's, and queue the run."""
@@ -94,6 +94,12 @@ def _lost_sight(run_dir: Path) -> list[str]:
         f"the last job of {run_dir}, {submission.job_id}, was queued on cluster {cluster}, which"
         " cannot be asked from here; if it still waits or runs there, cancel it first"
     ]
+
+
+def doubts_of(request: JobRequest) -> list[str]:
+    """Return what to warn of before a run is queued."""
+    gpus = request.layout.gpus_per_node
+    return [*request.warnings, *request.preflight.warnings(gpus=gpus, elsewhere=True)]
 
 
 def _cluster_settings(config: Config) -> tuple[object, ...]:
@@ -121,9 +127,9 @@ def describe_submission(submission: Submission, config: Config) -> str:
         ("run", str(run_dir)),
         ("logs", f"{logs}/latest/rank-0.log and {logs}/job-{submission.job_id}.log"),
         ("dashboard", dashboard(config.tracking.uri, runs_dir_of(run_dir))),
-        ("status", f"python launch/status.py {run_dir}"),
-        ("cancel", f"python launch/cancel.py {run_dir}"),
-        ("resume", f"python launch/resume.py {run_dir}"),
+        ("status", command_line("launch/status.py", run_dir)),
+        ("cancel", command_line("launch/cancel.py", run_dir)),
+        ("resume", command_line("launch/resume.py", run_dir)),
     ]
     return "\n".join(f"{name + ':':11}{value}" for name, value in lines)
 
@@ -133,4 +139,4 @@ def dashboard(uri: str | None, runs_dir: Path) -> str:
     store = default_uri(runs_dir, uri)
     if is_server(store):
         return without_password(store)
-    return f"python launch/dashboard.py --runs-dir {runs_dir}"
+    return command_line("launch/dashboard.py", "--runs-dir", runs_dir)

@@ -33,7 +33,7 @@ def queue(config: Config, run_dir: Path, layout: JobLayout) -> Submission:
     copy_code(submission.home)
     announce(submission)
     with calling_sbatch():
-        job = executor_for(submission, config.name).submit(supervise, str(submission.run_dir))
+        job = executor_for(submission, config.title).submit(supervise, str(submission.run_dir))
     submission = replace(submission, job_id=job.job_id)
     submission.save()
     return submission

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.slurm.api.jobs import QueuedJob
-from pipeline.system.command import plural
+from pipeline.system.command import command_line, plural
 
 DAY_SECONDS = 24 * 3600.0
 FAILED_LAUNCHES = ("launch failed requeued held", "JobHoldMaxRequeue")
@@ -103,8 +103,8 @@ def recovery(run: LostRun, done: Iterable[str]) -> Action | None:
     if key in before:
         action = Action(
             f"{key}, job {run.job_id}",
-            f"{name} was lost again without a new checkpoint ({why}): see launch/status.py"
-            f" {run.run_dir}",
+            f"{name} was lost again without a new checkpoint ({why}): see"
+            f" {command_line('launch/status.py', run.run_dir)}",
         )
     return action
 
@@ -173,7 +173,7 @@ def _report_stall(run: WatchedRun, limits: WatchLimits, now: float) -> Action | 
     return Action(
         f"stalled {run.job.id} {since:.0f}",
         f"{_name(run)} is running on {run.job.node_list}, but has written nothing for {minutes},"
-        f" since {clock}: see launch/status.py {run.run_dir}",
+        f" since {clock}: see {command_line('launch/status.py', run.run_dir)}",
     )
 
 

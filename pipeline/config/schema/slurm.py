@@ -49,7 +49,7 @@ def minutes_of(time_limit: str) -> int:
     match = TIME_LIMIT.fullmatch(time_limit)
     if not match:
         raise ValueError(
-            'is not a SLURM time limit; write "90" (minutes), "12:00:00", "2-00" (days-hours) or'
+            'is not a SLURM time limit; write 90 (minutes), "12:00:00", "2-00" (days-hours) or'
             ' "2-12:30:00"'
         )
     days, clock = match.groups()
@@ -63,6 +63,11 @@ def minutes_of(time_limit: str) -> int:
     return -(-total // 60)
 
 
+def _as_text(value: Any) -> Any:
+    """Return a whole number as text: what it means is defined, and quotes add nothing."""
+    return str(value) if type(value) is int else value
+
+
 def _time_limit(text: str) -> str:
     minutes_of(text)
     return text
@@ -70,7 +75,7 @@ def _time_limit(text: str) -> str:
 
 def _memory(text: str) -> str:
     if not MEMORY.fullmatch(text):
-        raise ValueError('must be a number with K, M, G or T, such as 64G, or "0" for all')
+        raise ValueError("must be a number with K, M, G or T, such as 64G, or 0 for all")
     return text
 
 
@@ -121,6 +126,7 @@ def _mount(text: str) -> str:
     return text
 
 
+WholeNumberToo = BeforeValidator(_as_text, json_schema_input_type=str | int)
 # Values are validated first: a union that fails would report a fault for each of its members.
 Options = Annotated[
     dict[
@@ -167,8 +173,8 @@ class Slurm:
     """Address that mail is sent to. By default the user who submits."""
     mail_type: Line | None = None
     """Events that send mail, such as "END,FAIL"."""
-    time_limit: Annotated[Line, AfterValidator(_time_limit)] | None = None
-    """Time limit of one job: "90" or "90:00" is 90 minutes, "12:00:00" is 12 hours, "2-12:30" is 2
+    time_limit: Annotated[Line, WholeNumberToo, AfterValidator(_time_limit)] | None = None
+    """Time limit of one job: 90 or "90:00" is 90 minutes, "12:00:00" is 12 hours, "2-12:30" is 2
     days and 12.5 hours. By default the partition's limit. Keep the quotes: some YAML readers take
     12:00:00 for a number."""
     gpus_per_node: Gpus | None = None
@@ -178,8 +184,8 @@ class Slurm:
     """Processes on each node. By default one per GPU, or 1 on nodes without GPUs."""
     cpus_per_rank: Count | None = None
     """CPUs of each rank. By default its share of the node's CPUs."""
-    memory: Annotated[Line, AfterValidator(_memory)] | None = None
-    """Memory of each node, in megabytes or with a unit, such as "64G"; "0" is all of it. By default
+    memory: Annotated[Line, WholeNumberToo, AfterValidator(_memory)] | None = None
+    """Memory of each node, in megabytes or with a unit, such as "64G"; 0 is all of it. By default
     the partition's setting."""
     spare_nodes: Annotated[int, Field(ge=0)] = 0
     """Extra nodes in the job. One of them replaces a node that fails, without queueing again."""
