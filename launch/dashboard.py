@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
-from pipeline.system.command import count, plural, run_command
+from pipeline.system.command import Parser, count, plural, run_command
 from pipeline.system.exit_codes import FAILURE
 from pipeline.system.extras import expect_installed
 from pipeline.tracking.server import (
@@ -136,7 +136,7 @@ def access_note(host: str, port: int) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python launch/dashboard.py", description=__doc__)
+    parser = Parser(prog="python launch/dashboard.py", description=__doc__)
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument(
         "--uri", help="MLflow store (default: $MLFLOW_TRACKING_URI, or mlflow.db beside the runs)"

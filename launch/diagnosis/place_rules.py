@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from launch.diagnosis.finding import Finding, costs_time, costs_work, fine
+from pipeline.system.text import size
 
 FREE_BYTES = 10 * 10**9
 SKEW_SECONDS = 2.0
@@ -60,7 +61,7 @@ def usable(folder: Folder) -> Finding | None:
 def room(folder: Folder) -> Finding | None:
     if not folder.is_written:
         return None
-    setting, value = f"free in {folder.setting}", f"{folder.free_bytes / 1e9:,.1f} GB"
+    setting, value = f"free in {folder.setting}", size(folder.free_bytes)
     if folder.free_bytes >= FREE_BYTES:
         return fine(setting, value, "enough space")
     meaning = "checkpoints cannot be saved once the disk is full"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.system.secrets import hide_secrets
-from pipeline.tracking.events import StepReport
+from pipeline.tracking.events import RunStarted, StepReport
 from pipeline.tracking.jsonl import METRICS
 
 PROGRESS = f'{{"event": "{StepReport.kind}"'.encode()
@@ -32,12 +32,19 @@ class Metrics:
     )
     updated_at: float | None = None
     """Unix time in seconds of the last report."""
+    gpu_seconds: float = 0.0
+    """The GPUs of each process times its seconds until its last report, over all attempts."""
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """None for a run without GPUs."""
+        return self.gpu_seconds / 3600 or None
 
 
 def read_metrics(run_dir: Path) -> Metrics:
     """Return the events of a run; incomplete lines are left out."""
     metrics, path = Metrics(), run_dir / METRICS
-    last_progress = b""
+    last_progress = last = b""
     try:
         metrics.updated_at = path.stat().st_mtime
         with path.open("rb") as file:
@@ -45,10 +52,15 @@ def read_metrics(run_dir: Path) -> Metrics:
                 if line.startswith(PROGRESS):
                     last_progress = line if line.endswith(b"\n") else last_progress
                 else:
-                    _add(metrics, _parse(line))
+                    event = _parse(line)
+                    if event.get("event") == RunStarted.kind:
+                        _count_gpus(metrics, _parse(last))
+                    _add(metrics, event)
+                last = line if line.endswith(b"\n") else last
     except OSError:
         return metrics
     metrics.progress = _parse(last_progress)
+    _count_gpus(metrics, _parse(last))
     return metrics
 
 
@@ -62,6 +74,13 @@ def tail(log: Path, lines: int) -> str:
     except OSError:
         return ""
     return hide_secrets("\n".join(text.splitlines()[-lines:]))
+
+
+def _count_gpus(metrics: Metrics, last: dict[str, Any]) -> None:
+    """Add the GPU time of an attempt whose last event is `last`."""
+    begun = metrics.started
+    seconds = last.get("time", 0.0) - begun.get("time", 0.0) + begun.get("setup_seconds", 0.0)
+    metrics.gpu_seconds += begun.get("gpus", 0) * seconds
 
 
 def _add(metrics: Metrics, event: dict[str, Any]) -> None:

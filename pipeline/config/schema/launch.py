@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config.schema.section import section, without_nulls
 from pipeline.config.schema.store import usable_store
@@ -30,6 +30,9 @@ class Launch:
     first step, and name slow ranks. Ranks that share the CPUs of a machine are not compared."""
     start_report: bool = True
     """Report devices, versions, network, cores, clock and free space of each node at the start."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """What a GPU costs for an hour, in any currency: the result and launch/status.py then show what
+    the run has cost."""
 
 
 def _variable(name: str) -> str:
