@@ -101,6 +101,10 @@ def _first_failure(
     Its host is empty if no node is to blame.
     """
     exits = attempt.rank_exits()
+    silent = sorted(set(range(world_size)) - {each.rank for each in exits})
+    # A rank that died before all others without a report caused their errors.
+    if first is not None and first.rank in silent and code != HUNG and not _is_stop(first):
+        return _reported_by_srun(attempt, first, first.rank)
     failures = [each for each in exits if each.code not in (0, STOPPED) and not each.is_secondary]
     if failures:
         end = failures[0]
@@ -108,9 +112,6 @@ def _first_failure(
         report = f"rank {end.rank} on {end.host}: {attempt.log(end.rank)}\n{end.traceback}"
         host = "" if _is_everywhere(failures, world_size) else end.host
         return replace(end, error=error, traceback=report, host=host)
-    silent = sorted(set(range(world_size)) - {each.rank for each in exits})
-    if first is not None and first.rank in silent and code != HUNG:
-        return _reported_by_srun(attempt, first, first.rank)
     rank = silent[0] if silent else 0
     log = attempt.log(rank)
     said = f"stacks: {attempt.run_dir / 'stacks'}" if code == HUNG else tail(log, TAIL_LINES)

@@ -137,6 +137,14 @@ def test_the_rank_that_srun_names_first_is_blamed(
     assert bool(outcome.error) == (kind == "bad node")
 
 
+def test_a_rank_that_died_first_caused_the_errors_of_the_others(attempt: Attempt) -> None:
+    end(attempt, 0, 1, "RuntimeError: Broken pipe")
+    messages = ["srun: error: n2: task 1: Out Of Memory", "srun: error: n1: task 0: Terminated"]
+    outcome = outcome_of(attempt, 2, replace(USUAL, failures=task_failures(messages)))
+    assert (outcome.node, outcome.error) == ("n2", "")
+    assert "Out Of Memory" in outcome.report
+
+
 def test_ranks_are_late_only_once_another_one_has_waited(attempt: Attempt) -> None:
     assert attempt.late_ranks(3, 60) == []
     attempt.record_ready(1)
