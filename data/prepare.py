@@ -5,7 +5,6 @@ written last; preparing the same images again gives the same index.
 """
 
 import errno
-import shlex
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -31,7 +30,7 @@ from data.sources import (
 )
 from pipeline.dataset.index import Index, Manifest, read_manifest
 from pipeline.dataset.writing import Dataset, write_dataset
-from pipeline.system.command import plural, run_command
+from pipeline.system.command import Parser, command_line, plural, run_command
 
 SOURCES = (
     imagenet.SOURCE,
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="prepare.py", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="prepare.py", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="SOURCE")
     for source in SOURCES:
         command = commands.add_parser(source.name, help=source.summary, description=source.summary)
@@ -141,7 +140,7 @@ def _changed(before: Manifest | None, now: Manifest) -> str:
 
 
 def _next(out: Path) -> str:
-    return f"next: python launch/submit.py CONFIG data.dir={shlex.quote(str(out))}"
+    return f"next: {command_line('launch/submit.py', 'CONFIG', f'data.dir={out}')}"
 
 
 if __name__ == "__main__":

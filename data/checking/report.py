@@ -15,11 +15,11 @@ from data.checking.verification import Verdict
 from pipeline.dataset.index import Index, Manifest
 from pipeline.storage.errors import describe_fault
 from pipeline.system.command import plural
+from pipeline.system.text import size
 
 FORMAT = 1
 LIBRARIES = ("numpy", "nvidia-dali-cuda130", "pillow", "pyarrow", "xxhash")
 SHOWN = 10
-MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ class VerifyReport:
 
     def to_text(self) -> str:
         """Return the counts, the first few faults, and the conclusion."""
-        size = sum(int(verdict.index.sizes.sum()) for verdict in self.verdicts)
+        total = sum(int(verdict.index.sizes.sum()) for verdict in self.verdicts)
         images = sum(self.manifest.samples.values())
         how = "read and decoded" if self.decoded else "read"
         lines = [
             f"{self.manifest.name}, fingerprint {self.manifest.fingerprint}",
-            f"{images:,} images ({size / MEGABYTE:,.1f} MB) {how} in {self.seconds:,.1f} s",
+            f"{images:,} images ({size(total)}) {how} in {self.seconds:,.1f} s",
             *self._table(),
             *_first_few(self._file_lines()),
             *_first_few(self._image_lines()),

@@ -168,6 +168,16 @@ def join_world() -> Generator[World]:
     dist.destroy_process_group()  # not after an error: NCCL might wait for lost ranks
 
 
+def set_up_torch(*, deterministic: bool, world: World) -> None:
+    """Choose fast kernels, or deterministic ones."""
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:  # only then: the call loads the compiler, which takes seconds
+        torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if world.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(world.cpu_threads)
+
+
 def _environment_integer(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():

@@ -1,10 +1,12 @@
 """A run on a real cluster survives every fault, bit for bit like an unbroken run."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.launch.queued_runs import run_program
 from tests.multiprocess.runs import events, result
 from tests.slurm.cluster import Cluster
 from tests.slurm.lab import Lab
@@ -136,10 +138,35 @@ def test_a_repeated_crash_fails_with_the_traceback_of_the_first_rank(
     log = training.log()
     assert "the same error occurred twice at the same step" in log
     assert "the loss became" in log
+    assert " the run is given up: the same error occurred twice" in log.splitlines()[-1]
     assert log.count("lower optim.lr") <= 3  # at the end of each attempt and of the job
     last = log.splitlines()[-1]
     assert "the run is given up: the same error occurred twice at the same step" in last
     assert last.endswith(f"python launch/resume.py {training.run_dir}")
+
+
+def test_a_killed_batch_side_is_reported_and_the_watcher_resumes_the_run(
+    cluster: Cluster, recipe: Path, whole: Path
+) -> None:
+    """As the OOM killer does: the shell cannot requeue the job any more."""
+    training = submit(cluster, recipe)
+    training.wait_for_step(20)
+    cluster.rank_process(training.job_id, 0).suspend()  # else the run might finish first
+    supervisor = cluster.supervisor_process(training.job_id)
+    for process in (supervisor.parent(), supervisor):
+        assert process
+        process.kill()
+    training.wait_for_end("FAILED")
+    shown = json.loads(run_program("status.py", "--json", training.run_dir, cluster=cluster).stdout)
+    assert shown["state"] == "lost"
+    assert "Killed" in shown["reason"]
+    done = run_program("watch.py", "--once", training.run_dir, cluster=cluster)
+    assert done.returncode == 0, done.stderr
+    assert "ended without a report" in done.stdout
+    assert training.submission.number == 2
+    training.wait_for_end()
+    assert training.outcomes == ["done"]
+    expect_like(training, whole)
 
 
 def test_a_users_mistake_is_not_retried(cluster: Cluster, recipe: Path) -> None:

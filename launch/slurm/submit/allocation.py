@@ -19,7 +19,7 @@ from launch.slurm.submit.sbatch import announce, prepare
 from launch.slurm.supervise.restart_policy import Avoid, Cancel, Done, GiveUp, Requeue, Restart
 from launch.slurm.supervise.supervisor import run_attempts
 from pipeline.config.schema import Config
-from pipeline.runs.folder import hold_run_folder
+from pipeline.runs.folder import hold_run_folder, own_runs
 from pipeline.system.command import plural
 from pipeline.system.exit_codes import FAILURE, STOPPED
 
@@ -46,8 +46,8 @@ class AllocationRequest:
                 "--in-allocation trains in an allocation of SLURM, but this shell has none; run it"
                 " in the shell of salloc, or without --in-allocation to queue a job"
             )
-        if config.run_dir:
-            expect_no_job(config.run_dir)
+        for run_dir in own_runs(config):
+            expect_no_job(run_dir)
         job = CurrentJob.mine()
         spare = len(job.nodes) - nodes
         if spare < 0:
@@ -97,7 +97,7 @@ class AllocationRequest:
 def _layout(config: Config, nodes: int, spare: int) -> JobLayout:
     """Return the ranks on each node: by default one for each GPU that the job has there."""
     gpus = int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
-    gpus = gpus if config.slurm.gpus_per_node is None else config.slurm.gpus_per_node
+    gpus = gpus if config.slurm.gpu_count is None else config.slurm.gpu_count
     ranks = config.slurm.ranks_per_node or max(1, gpus)
     cpus = int(os.environ.get("SLURM_CPUS_ON_NODE", "1")) // ranks
     return JobLayout(nodes, spare, ranks, config.slurm.cpus_per_rank or max(1, cpus), gpus)

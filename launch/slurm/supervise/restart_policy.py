@@ -123,9 +123,15 @@ def _stuck(history: Sequence[Outcome], limits: RestartLimits) -> str:
     attempts, last = len(_without_progress(history)), history[-1]
     if attempts < limits.attempts_without_progress:
         return ""
+    remedy = ""
+    if last.kind == "time limit":
+        remedy = (
+            "; a job is too short to start and reach a checkpoint: raise slurm.time_limit, or save"
+            " more often with a lower checkpoint.every_steps"
+        )
     return (
         f"{plural(attempts, 'attempt')} in a row saved no new checkpoint; the last one ended with:"
-        f" {last.error or last.kind}\n{last.report}"
+        f" {last.error or last.kind}{remedy}\n{last.report}"
     )
 
 

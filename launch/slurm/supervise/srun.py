@@ -10,9 +10,10 @@ from threading import Thread
 from types import TracebackType
 from typing import IO
 
+from launch.slurm.api.environment import for_steps
 from launch.slurm.records.attempt import Attempt
 from launch.slurm.records.submission import Submission
-from pipeline.config.schema import Container
+from pipeline.config.schema import Container, Slurm
 from pipeline.runs.fence import TOKEN
 
 WAIT_SECONDS = 60
@@ -21,8 +22,11 @@ KILL_SECONDS = 30.0
 LAST_MESSAGES_SECONDS = 1.0
 """Once srun has ended: time to read what it printed, if something else holds its pipes open."""
 
-INHERITED = ("SLURM_CPU_BIND", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES", "SLURM_NTASKS")
-"""Variables that describe the batch step; srun would read them as options."""
+OF_STEPS = {
+    *("acctg-freq", "distribution", "gpu-bind", "gpu-freq", "hint", "mem-bind", "network"),
+    *("overcommit", "profile", "threads-per-core"),
+}
+"""Options of `slurm.sbatch` that srun must be given, too."""
 
 
 class JobStep(AbstractContextManager["JobStep"]):
@@ -101,10 +105,12 @@ def srun_command(submission: Submission, attempt: Attempt, nodes: Sequence[str])
     container = submission.slurm.container
     return [
         *_srun(nodes, layout.ranks_per_node, layout.cpus_per_rank),
+        *([f"--gpus-per-node={submission.gpus}"] if layout.gpus_per_node else []),
         "--kill-on-bad-exit=1",
         f"--wait={WAIT_SECONDS}",
         f"--job-name={attempt.token}",
         f"--output={attempt.logs}/rank-%t.log",
+        *_options_of_steps(submission.slurm),
         *submission.slurm.srun,
         *_in_container(container, submission, program),
     ]
@@ -134,6 +140,7 @@ def _srun(nodes: Sequence[str], tasks_per_node: int, cpus: int) -> list[str]:
         f"--ntasks={len(nodes) * tasks_per_node}",
         f"--ntasks-per-node={tasks_per_node}",
         f"--cpus-per-task={cpus}",  # srun does not inherit it from sbatch
+        "--distribution=block",  # the ranks of a node follow each other
         "--export=ALL",
         "--unbuffered",
     ]
@@ -141,9 +148,18 @@ def _srun(nodes: Sequence[str], tasks_per_node: int, cpus: int) -> list[str]:
 
 def rank_environment(submission: Submission, attempt: Attempt) -> dict[str, str]:
     """Return the environment variables of the ranks."""
-    kept = {name: value for name, value in os.environ.items() if name not in INHERITED}
     threads = {"OMP_NUM_THREADS": str(submission.layout.cpus_per_rank)}
-    return threads | kept | submission.environment | {TOKEN: attempt.token}
+    own = for_steps(os.environ) | submission.environment
+    return threads | own | {TOKEN: attempt.token}
+
+
+def _options_of_steps(slurm: Slurm) -> list[str]:
+    """Return the options of `slurm.sbatch` that a step does not take over from its job."""
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in slurm.sbatch.items()
+        if name in OF_STEPS and value is not False
+    ]
 
 
 def _in_container(

@@ -68,7 +68,9 @@ def test_a_run_without_new_checkpoints_is_given_up() -> None:
     assert isinstance(decision, GiveUp)
     assert "3 attempts in a row saved no new checkpoint" in decision.reason
     assert isinstance(after(*[("crashed", 0)] * 3), GiveUp)
-    assert isinstance(after(*[("time limit", 0)] * 3), GiveUp)
+    too_short = after(*[("time limit", 0)] * 3)
+    assert isinstance(too_short, GiveUp)
+    assert "raise slurm.time_limit" in too_short.reason
 
 
 def test_a_stop_between_crashes_does_not_count_as_one() -> None:
