@@ -3,6 +3,11 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from launch.slurm.records.submission import JobLayout
+from launch.slurm.submit.allocation import layout_in
+from pipeline.config.schema import Slurm
 from tests.launch.queued_runs import command_of, environment_of, run_program
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.trainings import STEPS, Training, expect_like
@@ -37,6 +42,22 @@ def test_a_run_in_an_allocation_survives_a_killed_rank(
     assert "Top-1 error" in output
     assert cluster.run("squeue", "--noheader") == ""
     expect_like(training, whole)
+
+
+@pytest.mark.parametrize(
+    ("resources", "ranks"),
+    [
+        ({}, 1),
+        ({"TresPerNode": "gres:gpu:2"}, 2),
+        ({"TresPerNode": "gres/gpu:a100:4"}, 4),
+        ({"TresPerJob": "gres:gpu:6"}, 2),
+    ],
+)
+def test_there_is_a_rank_for_each_gpu_of_the_allocation(
+    resources: dict[str, str], ranks: int
+) -> None:
+    layout = layout_in(Slurm(), {"NumCPUs": "24", **resources}, nodes=2, spare=1)
+    assert layout == JobLayout(2, 1, ranks, 8 // ranks, ranks if resources else 0)
 
 
 def test_a_shell_without_a_job_is_refused_with_what_to_do(cluster: Cluster, recipe: Path) -> None:
