@@ -5,6 +5,8 @@ count, and the attempt number within that restart.
 """
 
 import json
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -73,6 +75,19 @@ class Attempt:
     def addresses(self) -> dict[str, str]:
         """Return the address of each of its nodes, as the others reach it."""
         return json.loads((self.folder / NODES).read_bytes())
+
+    def record_ready(self, rank: int) -> None:
+        """Record that a rank has loaded its program and now waits for the others."""
+        with suppress(OSError):  # training may work on a full disk
+            (self.folder / f"rank-{rank:05}.ready").touch()
+
+    def late_ranks(self, ranks: int, seconds: float) -> list[int]:
+        """Return the ranks that are not ready `seconds` after the first one was, of `ranks`."""
+        ready = {int(path.stem[5:]): path for path in self.folder.glob("rank-*.ready")}
+        if not ready or len(ready) == ranks:
+            return []
+        first = min(path.stat().st_mtime for path in ready.values())
+        return sorted(set(range(ranks)) - ready.keys()) if time.time() - first > seconds else []
 
     def record_exit(self, end: RankExit) -> None:
         """Record how a rank ended."""

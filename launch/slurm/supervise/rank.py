@@ -46,6 +46,7 @@ def main(run_dir: Path, token: str) -> int:
         os.environ |= rendezvous_variables(attempt)
         from pipeline.train import train  # imports torch, which reads the variables
 
+        attempt.record_ready(rank)
         train(load(run_dir / CONFIG_FILE, [f"run_dir={json.dumps(str(run_dir))}"]))
     except BaseException as error:  # noqa: BLE001 - reported in the log and to the supervisor
         end = rank_exit(error, rank, host)

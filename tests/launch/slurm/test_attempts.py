@@ -10,6 +10,7 @@ from launch.slurm.records.attempt import Attempt, RankExit
 from launch.slurm.records.history import HISTORY, Outcome, append_outcome, read_history
 from launch.slurm.supervise.outcome import Circumstances, outcome_of
 from launch.slurm.supervise.rank import interface_of, own_address, rank_variables
+from launch.slurm.supervise.srun_messages import task_failures
 from pipeline.distributed.world import CORES, World
 from pipeline.runs.fence import OWNER
 from pipeline.runs.find import CANCELLED
@@ -129,16 +130,34 @@ def test_the_rank_that_srun_names_first_is_blamed(
     attempt.log(0).write_text("slurmstepd: error: *** STEP 1.0 ON n1 CANCELLED ***")
     attempt.log(1).write_text(log)
     messages = [f"srun: error: {message}", "srun: error: n1: task 0: Terminated"]
-    outcome = outcome_of(attempt, 2, replace(USUAL, code=STOPPED, messages=messages))
+    outcome = outcome_of(attempt, 2, replace(USUAL, code=STOPPED, failures=task_failures(messages)))
     assert (outcome.kind, outcome.node) == (kind, "n2")
     assert outcome.log == str(attempt.log(1))
     assert why in outcome.report.splitlines()[0]
     assert bool(outcome.error) == (kind == "bad node")
 
 
+def test_a_rank_that_died_first_caused_the_errors_of_the_others(attempt: Attempt) -> None:
+    end(attempt, 0, 1, "RuntimeError: Broken pipe")
+    messages = ["srun: error: n2: task 1: Out Of Memory", "srun: error: n1: task 0: Terminated"]
+    outcome = outcome_of(attempt, 2, replace(USUAL, failures=task_failures(messages)))
+    assert (outcome.node, outcome.error) == ("n2", "")
+    assert "Out Of Memory" in outcome.report
+
+
+def test_ranks_are_late_only_once_another_one_has_waited(attempt: Attempt) -> None:
+    assert attempt.late_ranks(3, 60) == []
+    attempt.record_ready(1)
+    assert attempt.late_ranks(3, 60) == []
+    assert attempt.late_ranks(3, -1) == [0, 2]
+    attempt.record_ready(0)
+    attempt.record_ready(2)
+    assert attempt.late_ranks(3, -1) == []
+
+
 def test_nodes_that_srun_names_together_are_not_blamed(attempt: Attempt) -> None:
     messages = ["srun: error: n[1-2]: tasks 0-1: Exited with exit code 1"]
-    outcome = outcome_of(attempt, 2, replace(USUAL, messages=messages))
+    outcome = outcome_of(attempt, 2, replace(USUAL, failures=task_failures(messages)))
     assert (outcome.kind, outcome.node) == ("crashed", "")
 
 
@@ -147,7 +166,7 @@ def test_ranks_that_srun_ended_after_a_stop_were_stopped(attempt: Attempt) -> No
         "srun: error: n1: task 0: Exited with exit code 75",
         "srun: error: n2: task 1: Terminated",
     ]
-    how = replace(USUAL, code=STOPPED, messages=messages)
+    how = replace(USUAL, code=STOPPED, failures=task_failures(messages))
     assert outcome_of(attempt, 2, how).kind == "stopped"
 
 
