@@ -22,6 +22,7 @@ from pipeline.config.load import dump, load
 from pipeline.config.schema import Config
 from pipeline.system.command import count, run_command
 from pipeline.system.exit_codes import FAILURE
+from pipeline.system.output import lasting_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +119,8 @@ def _train_here(config: Config, options: argparse.Namespace) -> int:
 def _run(training: Callable[[], int]) -> int:
     """Return the exit code of a training; its own `OSError` is a failure, not a user's mistake."""
     try:
-        return training()
+        with lasting_output():
+            return training()
     except OSError:
         traceback.print_exc()
         return FAILURE

@@ -29,6 +29,8 @@ from launch.slurm.supervise.restart_policy import (
     decide,
 )
 from launch.slurm.supervise.srun import JobStep
+from pipeline.system.output import lasting_output
+from pipeline.system.patience import patiently
 from pipeline.system.signals import STOPS
 
 POLL_SECONDS = 0.2
@@ -52,7 +54,7 @@ def supervise(run_dir: str) -> str:
     submission = last_submission(Path(run_dir))
     assert submission is not None, "a queued run has a submission"
     job, layout = CurrentJob.mine(), submission.layout
-    with noting_stops() as stops:
+    with lasting_output(), noting_stops() as stops:
         for number in count():
             nodes = choose_nodes(job, read_history(submission.folder), layout.nodes)
             if len(nodes) < layout.nodes:
@@ -88,7 +90,8 @@ def run_attempt(
         asked=bool(stops),
         at_limit=job.seconds_left() < notice,
     )
-    return outcome_of(attempt, submission.layout.world_size, circumstances)
+    world_size = submission.layout.world_size
+    return patiently(lambda: outcome_of(attempt, world_size, circumstances))
 
 
 def run_step(submission: Submission, job: CurrentJob, attempt: Attempt, names: list[str]) -> int:
