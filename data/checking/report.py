@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from data.checking.flaws import FAULTS, FINDINGS, Flaw
 from data.checking.verification import Verdict
 from pipeline.dataset.index import Index, Manifest
@@ -19,7 +21,6 @@ from pipeline.system.command import plural
 FORMAT = 1
 LIBRARIES = ("numpy", "nvidia-dali-cuda130", "pillow", "pyarrow", "xxhash")
 SHOWN = 10
-MEGABYTE = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class VerifyReport:
         how = "read and decoded" if self.decoded else "read"
         lines = [
             f"{self.manifest.name}, fingerprint {self.manifest.fingerprint}",
-            f"{images:,} images ({size / MEGABYTE:,.1f} MB) {how} in {self.seconds:,.1f} s",
+            f"{images:,} images ({decimal(size)}) {how} in {self.seconds:,.1f} s",
             *self._table(),
             *_first_few(self._file_lines()),
             *_first_few(self._image_lines()),
