@@ -21,7 +21,7 @@ from pipeline.dataset.index import Index
 from pipeline.dataset.order import training_places
 from pipeline.dataset.samples import DIGEST_BYTES, Samples, StoredFile
 from pipeline.dataset.writing import Dataset, write_dataset
-from pipeline.system.command import count, run_command
+from pipeline.system.command import Parser, count, run_command
 
 ROUNDS = 3
 CLASSES = 1000
@@ -124,7 +124,7 @@ def _memory() -> dict[str, int]:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="benchmark.py", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="benchmark.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--scratch", type=Path, help="folder for temporary files")
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("indexing", help=indexing.__doc__)

@@ -11,10 +11,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
-
-from rich.filesize import decimal
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the project need not be installed
 
@@ -37,9 +34,8 @@ from data.sources import (
 )
 from pipeline.dataset.index import Index, Manifest, find_manifest
 from pipeline.dataset.writing import Dataset, another_dataset, write_dataset
-from pipeline.system.command import plural, run_command
-
-NOT_DECODED = "truncated images were not looked for; to find them: python data/verify.py"
+from pipeline.system.command import Parser, command_line, plural, run_command
+from pipeline.system.text import size
 
 HOW = {"chosen", "decode", "out", "partial", "replace", "skip_bad", "workers"}
 """Arguments that do not decide which dataset is meant."""
@@ -68,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="prepare.py", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="prepare.py", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="SOURCE")
     for source in SOURCES:
         command = commands.add_parser(source.name, help=source.summary, description=source.summary)
@@ -132,7 +128,7 @@ def _prepare(source: Source, arguments: Namespace, out: Path) -> str:
         f"fingerprint {manifest.fingerprint}{_changed(before, manifest)}",
         f"index in {out}, images in {(out / dataset.root).resolve()},"
         f" {time.monotonic() - started:.1f} s",
-        *([f"{NOT_DECODED} {quote(str(out))} --decode"] if _decodes(arguments) is False else []),
+        *([_not_decoded(out)] if _decodes(arguments) is False else []),
         _next(out),
     ]
     return "\n".join(lines)
@@ -168,8 +164,8 @@ def _counts(dataset: Dataset) -> list[str]:
     number = plural(len(classes), "class", "classes")
     lines = [f"{dataset.name}: {number}, {classes[0]} .. {classes[-1]}"]
     for split, samples in dataset.splits.items():
-        size = int(samples.columns["size"].sum())
-        lines.append(f"  {split:<6} {len(samples):>10,} images {decimal(size):>10}")
+        stored = size(int(samples.columns["size"].sum()))
+        lines.append(f"  {split:<6} {len(samples):>10,} images {stored:>10}")
     return lines
 
 
@@ -179,8 +175,13 @@ def _changed(before: Manifest | None, now: Manifest) -> str:
     return " (as before)" if before.fingerprint == now.fingerprint else " (changed)"
 
 
+def _not_decoded(out: Path) -> str:
+    command = command_line("data/verify.py", out, "--decode")
+    return f"truncated images were not looked for; to find them: {command}"
+
+
 def _next(out: Path) -> str:
-    return f"next: python launch/submit.py CONFIG data.dir={quote(str(out))}"
+    return f"next: {command_line('launch/submit.py', 'CONFIG', f'data.dir={out}')}"
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the project need not be in
 from data.indexing.paths import require_file
 from data.showing.overview import overview
 from data.showing.view_sheet import draw_views
+from pipeline.config.foreign import option_hint
 from pipeline.config.load import load
 from pipeline.config.schema import Config
 from pipeline.dataset.index import Index, read_manifest
-from pipeline.system.command import count, run_command
+from pipeline.system.command import Parser, count, note, run_command
 from pipeline.system.durable import write_whole
 
 DEFAULT_CONFIG = """\
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="show.py", description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(
+        prog="show.py", description=(__doc__ or "").partition("\n")[0], hint=option_hint
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a dataset made by prepare.py")
     parser.add_argument(
         "overrides", nargs="*", metavar="a.b=c", help="changes to the recipe, as in training"
@@ -95,7 +98,7 @@ def _config(arguments: Namespace) -> Config:
     if arguments.seed is not None:
         overrides.append(f"seed={arguments.seed}")
     if arguments.config:
-        return load(arguments.config, overrides)
+        return load(arguments.config, overrides, note)
     with TemporaryDirectory() as scratch:
         path = Path(scratch, "defaults.yaml")
         path.write_text(DEFAULT_CONFIG)

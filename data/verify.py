@@ -20,7 +20,7 @@ from data.checking.report import VerifyReport
 from data.checking.verification import verify_split
 from data.indexing.paths import require_file
 from pipeline.dataset.index import Index, read_manifest
-from pipeline.system.command import count, run_command
+from pipeline.system.command import Parser, count, run_command
 from pipeline.system.durable import write_whole
 from pipeline.system.exit_codes import FAILURE
 from pipeline.system.progress import byte_progress
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = Parser(
         prog="verify.py", description=(__doc__ or "").partition("\n")[0], epilog=EXIT_CODES
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a dataset made by prepare.py")

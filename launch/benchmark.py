@@ -18,10 +18,11 @@ from launch.benchmarks.checkpoint_stall import compare_saves
 from launch.benchmarks.loading import loader_sides
 from launch.benchmarks.overhead import overhead_sides
 from launch.benchmarks.turns import compare
+from pipeline.config.foreign import option_hint
 from pipeline.config.load import load
-from pipeline.distributed.world import join_world
-from pipeline.system.command import run_command
-from pipeline.train import set_up_torch
+from pipeline.distributed.world import join_world, set_up_torch
+from pipeline.runs.precision import with_device_precision
+from pipeline.system.command import Parser, note, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> int:
     """Measure what the options name, and print it; return the exit code."""
-    config = load(options.config, options.overrides)
+    config = load(options.config, options.overrides, note)
     with join_world() as world:
+        config = with_device_precision(config, world.device)
         set_up_torch(deterministic=config.train.deterministic, world=world)
         match options.what:
             case "checkpoint":
@@ -49,8 +51,9 @@ def measure(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python launch/benchmark.py",
+        hint=option_hint,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

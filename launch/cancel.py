@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
 from launch.slurm.cancellation import Cancellation, cancel
 from pipeline.runs.find import expect_run
-from pipeline.system.command import run_command
+from pipeline.system.command import Parser, run_command
+from pipeline.system.text import printable
 
 NOT_ENDED = 1
 EXIT_CODES = "exit codes: 0 the run has ended, 1 not in time, 2 user's mistake, 130 Ctrl-C"
@@ -32,11 +33,11 @@ def _cancel(options: argparse.Namespace) -> int:
 
 
 def _say(message: str) -> None:
-    print(message, flush=True)
+    print(printable(message), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python launch/cancel.py",
         description=(__doc__ or "").partition("\n")[0],
         epilog=EXIT_CODES,

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pipeline.checkpoint import CheckpointError, Progress, TrainedOn, read_checkpoint
 from pipeline.config.schema import Config
-from pipeline.system.command import count, plural, run_command
+from pipeline.system.command import Parser, count, plural, run_command
 from pipeline.system.exit_codes import FAILURE
 from pipeline.system.extras import expect_installed
 from pipeline.weights.average import average, expect_new
@@ -171,7 +171,7 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = Parser(
         prog="checkpoint.py", description=(__doc__ or "").partition("\n")[0], epilog=EXIT_CODES
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -6,6 +6,7 @@ also whether its job could start. Without SLURM it checks this machine. It chang
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -20,10 +21,12 @@ from launch.diagnosis import cluster_rules, facts, machine_rules, place_rules
 from launch.diagnosis.finding import Finding, Severity, apply, costs_time, costs_work, fine
 from launch.slurm.api.cli import SlurmError, show_config
 from launch.slurm.api.partitions import read_partitions
-from launch.slurm.submit.capacity import check_request
+from launch.slurm.submit.capacity import check_request, choose_partitions
+from launch.slurm.submit.shell_options import fill_from_shell
+from pipeline.config.foreign import option_hint
 from pipeline.config.load import load
 from pipeline.config.schema import Config, Slurm
-from pipeline.system.command import count, plural, run_command
+from pipeline.system.command import Parser, count, note, plural, run_command
 from pipeline.system.exit_codes import USER_MISTAKE
 from pipeline.tracking.store_uri import default_uri
 
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Print the findings; return the exit code."""
-    config = load(options.config, options.overrides) if options.config else None
+    config = load(options.config, options.overrides, note) if options.config else None
     findings, refusals = examine(config, nodes=options.nodes)
     print(to_json(findings) if options.json else to_text(findings))
     if refusals:
@@ -87,14 +90,17 @@ def _examine_cluster(config: Config | None, nodes: int) -> tuple[list[Finding], 
     partitions = read_partitions()
     chosen, findings, refusals = tuple(partitions.values()), list[Finding](), list[str]()
     if config:
+        slurm, notes = fill_from_shell(config.slurm, os.environ)
+        findings += [fine("shell", "SBATCH_*", note) for note in notes]
         try:
-            partition, warnings = check_request(config.slurm, partitions, nodes=nodes)
+            chosen = tuple(choose_partitions(slurm, partitions))
+            partition, warnings = check_request(slurm, partitions, nodes=nodes)
         except ValueError as error:
             refusals.append(str(error))
-            named = partitions.get(config.slurm.partition or "")
+            named = partitions.get(slurm.partition or "")
             chosen = (named,) if named else chosen
         else:
-            chosen, value = (partition,), f"{plural(nodes, 'node')} of {partition.name}"
+            value = f"{plural(nodes, 'node')} of {partition.name}"
             remedy = "see sinfo, and the section slurm of the configuration"
             findings += [costs_time("request", value, text, remedy) for text in warnings]
     cluster = cluster_rules.Cluster(
@@ -143,8 +149,9 @@ def _lines(finding: Finding) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python launch/doctor.py",
+        hint=option_hint,
         description="Report problems that will cost work or time.",
         epilog=EXIT_CODES,
     )

@@ -15,10 +15,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
 from launch.benchmarks.orders import compare
+from pipeline.config.foreign import option_hint
 from pipeline.config.load import load
 from pipeline.config.schema import Windowed
 from pipeline.dataset.index import Index
-from pipeline.system.command import run_command
+from pipeline.system.command import Parser, note, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> int:
     """Compare the orders that the options name; return the exit code."""
-    config = load(options.config, options.overrides)
+    config = load(options.config, options.overrides, note)
     windowed = [_parse(text, config.train.global_batch) for text in options.windowed]
     index = Index.open(config.data.dir, "train", config.data.root)
     compare(index, config, windowed, batches=options.batches, read_steps=options.read)
@@ -52,8 +53,9 @@ def _parse(text: str, global_batch: int) -> Windowed:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python launch/order_quality.py",
+        hint=option_hint,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -22,7 +22,8 @@ from launch.slurm.records.submission import Submission
 from launch.sweep.results import find_sweep, read_results
 from pipeline.runs.find import find_runs, is_run
 from pipeline.runs.summary import read_metrics
-from pipeline.system.command import run_command
+from pipeline.system.command import Parser, command_line, run_command
+from pipeline.system.text import printable
 
 RUNS_DIR = Path("runs")
 
@@ -54,7 +55,7 @@ def ask_slurm(queued: Mapping[Path, Submission]) -> dict[str, QueuedJob] | None:
     try:
         return read_jobs(each.job_id for each in queued.values() if each.job_id)
     except SlurmError as error:
-        print(f"warning: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"warning: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return None
 
 
@@ -75,7 +76,7 @@ def show_one(
     if as_json:
         print(to_json(details))
     else:
-        console().print(details_text(details))
+        console().print(details_text(details), crop=False)
 
 
 def show_all(
@@ -92,13 +93,11 @@ def show_all(
     elif states:
         console().print(runs_table(states))
     else:
-        print("no runs here; start one with launch/submit.py")
+        print(f"no runs here; start one with {command_line('launch/submit.py', 'CONFIG')}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python launch/status.py", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = Parser(prog="python launch/status.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "places", nargs="*", type=Path, metavar="RUNS_DIR", help="folders of runs, or one run"
     )

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 from launch.slurm.watch.ledger import hold_ledger
 from launch.slurm.watch.rules import WatchLimits
 from launch.slurm.watch.watcher import Watcher
-from pipeline.system.command import count, run_command
+from pipeline.system.command import Parser, count, run_command
+from pipeline.system.text import printable
 
 RUNS_DIR = Path("runs")
 NO_ANSWER = 1
@@ -44,13 +45,12 @@ def watch(options: argparse.Namespace) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(message.split())}", flush=True)
+    line = printable(" ".join(message.split()))
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python launch/watch.py", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = Parser(prog="python launch/watch.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
         "places", nargs="*", type=Path, metavar="RUNS_DIR", help="folders of runs (default: runs)"
     )

@@ -16,8 +16,9 @@ from pipeline.models import build
 from pipeline.models.input import Normalized
 from pipeline.optim.build import build_optimizer
 from pipeline.optim.schedule import in_steps
-from pipeline.plan import Plan
+from pipeline.plan import Plan, doubts
 from pipeline.runs.fence import Fence
+from pipeline.runs.precision import slow_precision
 from pipeline.storage.errors import ImageError
 from pipeline.storage.files import file_faults
 from pipeline.system.signals import StopSignals
@@ -44,6 +45,12 @@ class Job:
         return TrainedOn(
             manifest.name, manifest.fingerprint, manifest.classes, manifest.class_names
         )
+
+
+def find_doubts(job: Job) -> list[str]:
+    """Return what is probably not meant in a job that can be carried out. A collective."""
+    slow = job.world.gather(slow_precision(job.config.train.precision, job.world.device))
+    return [*doubts(job.config, job.plan), *sorted(set(filter(None, slow)))]
 
 
 def open_images(job: Job) -> Loader:

@@ -5,8 +5,6 @@ loader and tracking, build network and engine, resume from the newest checkpoint
 write the result.
 """
 
-import argparse
-
 # Importing torch takes seconds; handle stop signals before that.
 if __name__ == "__main__":
     from pipeline.system.extras import exit_unless_installed
@@ -19,24 +17,32 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import rich
-import torch
+import psutil
 
 from pipeline.checkpoint import DATASET_FILE, Checkpoints, Progress, describe_dataset
+from pipeline.config.foreign import option_hint
 from pipeline.config.load import dump, flatten, load
 from pipeline.config.schema import Config
 from pipeline.dataset.split import open_split
 from pipeline.distributed.health import report_machines
 from pipeline.distributed.stopping import Stopping
-from pipeline.distributed.world import World, join_world
+from pipeline.distributed.world import World, join_world, set_up_torch
 from pipeline.evaluation.counts import Counts
-from pipeline.job import Job, build_trainable, open_checkpoints, open_images, open_job_engine
+from pipeline.job import (
+    Job,
+    build_trainable,
+    find_doubts,
+    open_checkpoints,
+    open_images,
+    open_job_engine,
+)
 from pipeline.loaders import Loader
 from pipeline.loop import Run, fit, resume_newest
 from pipeline.meter import Meter
@@ -45,17 +51,21 @@ from pipeline.optim.ema import WeightAverage
 from pipeline.plan import make_plan
 from pipeline.runs.fence import Fence, FencedOut
 from pipeline.runs.folder import CONFIG_FILE, RESULT, hold_run_folder, read_result
-from pipeline.runs.provenance import describe_run
-from pipeline.runs.result import Result
+from pipeline.runs.precision import settle_precision
+from pipeline.runs.provenance import describe_problem, describe_run
+from pipeline.runs.result import Result, cost_of
+from pipeline.runs.summary import read_metrics
 from pipeline.storage.errors import ImageError
 from pipeline.storage.staging import stage_on_each_node
+from pipeline.system.command import Parser, note
 from pipeline.system.durable import write_whole
 from pipeline.system.exit_codes import LocalError, Stopped, exit_code, report_error
+from pipeline.system.secrets import hide_secrets
 from pipeline.system.signals import StopSignals
 from pipeline.system.watchdog import Watchdog
 from pipeline.tracking import events
-from pipeline.tracking.console import final_table
-from pipeline.tracking.tracker import Tracker, open_tracker
+from pipeline.tracking.console import show_result
+from pipeline.tracking.tracker import Tracker, expect_usable_store, open_tracker
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -69,6 +79,7 @@ def train(config: Config) -> dict[str, Any]:
         watchdog = stack.enter_context(Watchdog(config.train.watchdog_minutes))
         world = stack.enter_context(join_world())
         watchdog.expect_other()
+        expect_usable_store(config.tracking)
         set_up_torch(deterministic=config.train.deterministic, world=world)
         split = open_split(config.data)
         plan = make_plan(config, samples=len(split.train), world_size=world.size)
@@ -77,12 +88,13 @@ def train(config: Config) -> dict[str, Any]:
         watchdog.stacks = folder / "stacks" / f"rank-{world.rank}.txt"
         result = world.broadcast_from_main(lambda: read_result(folder))
         if result is None:
+            settled = settle_precision(config, folder, world)
             watchdog.expect_hours()
             staged = stage_on_each_node(config.data, split, world)
             fence = Fence.around(folder) if world.is_main else Fence()
-            return run_job(replace(job, split=staged, fence=fence), folder)
+            return run_job(replace(job, config=settled, split=staged, fence=fence), folder)
         if world.is_main:
-            rich.print(final_table(result))
+            show_result(result)
         return result
 
 
@@ -93,6 +105,8 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
         job.watchdog.expect_other()
         job.watchdog.on_hang = lambda why: tracker.emit(events.RunEnded("failed", why))
         with reporting_end(job, tracker):
+            for doubt in find_doubts(job):
+                tracker.warn(doubt)
             report_machines(
                 job.world,
                 job.config.launch,
@@ -124,7 +138,7 @@ def reporting_end(job: Job, tracker: Tracker) -> Generator[None]:
     except FencedOut:  # another attempt owns the run now, and its reports
         raise
     except BaseException as error:
-        why = str(error) or type(error).__name__
+        why = hide_secrets(str(error) or type(error).__name__)
         if job.signals.heard and isinstance(error, Exception):  # another rank left first
             tracker.emit(events.RunEnded("interrupted", f"asked to stop; meanwhile: {why}"))
             raise Stopped(why) from error
@@ -163,16 +177,6 @@ def noting_place(run: Run) -> Generator[None]:
         raise
 
 
-def set_up_torch(*, deterministic: bool, world: World) -> None:
-    """Choose fast kernels, or deterministic ones."""
-    torch.backends.cudnn.benchmark = not deterministic
-    if deterministic:  # only then: the call loads the compiler, which takes seconds
-        torch.use_deterministic_algorithms(True)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if world.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(world.cpu_threads)
-
-
 def assemble(job: Job, loader: Loader, checkpoints: Checkpoints, tracker: Tracker) -> Run:
     """Build network and engine, and return them with everything else that the loop works with."""
     world, plan, ema = job.world, job.plan, job.config.train.ema
@@ -207,6 +211,8 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
     """Describe the run to the trackers, and in the documents of its checkpoints."""
     text = dump(job.config)
     tags = describe_run(text, job.dataset.fingerprint)
+    if problem := describe_problem(tags):
+        tracker.warn(problem)
     run.documents = {
         CONFIG_FILE: text,
         DATASET_FILE: describe_dataset(job.dataset),
@@ -214,7 +220,7 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
     }
     tracker.emit(
         events.RunStarted(
-            name=job.config.name,
+            name=job.config.title,
             run_dir=str(folder),
             first_step=run.progress.step + 1,
             last_step=job.plan.last_step,
@@ -222,6 +228,8 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
             world_size=job.world.size,
             params=flatten(job.config),
             tags=tags,
+            gpus=job.world.size if job.world.device.type == "cuda" else 0,
+            setup_seconds=time.time() - psutil.Process().create_time(),
         )
     )
 
@@ -244,8 +252,9 @@ def describe_result(
 ) -> Result:
     """Return the figures of a run whose last evaluation gave `counts`."""
     plan, seconds = job.plan, run.progress.seconds
+    gpu_hours = read_metrics(folder).gpu_hours
     return Result(
-        name=job.config.name,
+        name=job.config.title,
         top1_error_percent=counts.top1_error_percent,
         top5_error_percent=counts.top5_error_percent,
         validation_loss=counts.loss if math.isfinite(counts.loss) else None,
@@ -262,6 +271,8 @@ def describe_result(
         dataset_fingerprint=job.dataset.fingerprint,
         run_dir=str(folder.resolve()),
         mlflow_run_id=mlflow_run_id,
+        gpu_hours=gpu_hours,
+        cost=cost_of(gpu_hours, job.config.launch.price_per_gpu_hour),
     )
 
 
@@ -270,14 +281,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 finished, 1 failed, 2 the user's mistake, 75 stopped when asked to, 86 ended by the watchdog.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.train", description="Train a network."
+    parser = Parser(
+        prog="python -m pipeline.train", description="Train a network.", hint=option_hint
     )
     parser.add_argument("config", type=Path, help="a YAML file, such as configs/quickstart.yaml")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings to change")
     options = parser.parse_args(arguments)
     try:
-        train(load(options.config, options.overrides))
+        train(load(options.config, options.overrides, note=note))
     except BaseException as error:
         code = exit_code(error)
         if code is None:

@@ -95,7 +95,7 @@ def _trials(index: Index, *, most: int, threads: int) -> list[_Trial]:
         ),
         _Trial(
             index,
-            _decoder(threads, evaluated, central.size, region_decode=False),
+            _decoder(threads, evaluated, central.size, evaluates=True),
             evaluated,
             most,
         ),
@@ -107,13 +107,13 @@ def _decoder(
     make_views: MakeViews | None = None,
     size: int = 0,
     *,
-    region_decode: bool = True,
+    evaluates: bool = False,
     measures: bool = False,
 ) -> DaliDecoder:
     return DaliDecoder(
         device=CPU,
         decode="cpu",
-        region_decode=region_decode,
+        region_decode=not evaluates,
         threads=threads,
         read_threads=1,
         prefetch_batches=1,
@@ -121,6 +121,7 @@ def _decoder(
         size=size,
         stages=stages_of(make_views) if make_views else (),
         measures=measures,
+        exact=evaluates,
     )
 
 

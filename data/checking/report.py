@@ -10,13 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.filesize import decimal
-
 from data.checking.flaws import FAULTS, FINDINGS, Flaw
 from data.checking.verification import Verdict
 from pipeline.dataset.index import Index, Manifest
 from pipeline.storage.errors import describe_fault
 from pipeline.system.command import plural
+from pipeline.system.text import size
 
 FORMAT = 1
 LIBRARIES = ("numpy", "nvidia-dali-cuda130", "pillow", "pyarrow", "xxhash")
@@ -69,12 +68,12 @@ class VerifyReport:
 
     def to_text(self) -> str:
         """Return the counts, the first few faults, and the conclusion."""
-        size = sum(int(verdict.index.sizes.sum()) for verdict in self.verdicts)
+        total = sum(int(verdict.index.sizes.sum()) for verdict in self.verdicts)
         images = sum(self.manifest.samples.values())
         how = "read and decoded" if self.decoded else "read"
         lines = [
             f"{self.manifest.name}, fingerprint {self.manifest.fingerprint}",
-            f"{images:,} images ({decimal(size)}) {how} in {self.seconds:,.1f} s",
+            f"{images:,} images ({size(total)}) {how} in {self.seconds:,.1f} s",
             *self._table(),
             *_first_few(self._file_lines()),
             *_first_few(self._image_lines()),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from launch.diagnosis.finding import Finding, costs_time, costs_work, fine
+from pipeline.system.text import size
 
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
 SHARED_MEMORY_BYTES = 1 << 30
@@ -40,7 +41,7 @@ def gpus(machine: Machine) -> Finding:
 
 def shared_memory(machine: Machine) -> Finding:
     free = machine.shared_memory_bytes
-    value = "missing" if free is None else f"{free / 1e9:,.1f} GB free"
+    value = "missing" if free is None else f"{size(free)} free"
     if free is not None and free >= SHARED_MEMORY_BYTES:
         return fine(SHARED_MEMORY, value, "enough for the ranks of a node to exchange data")
     meaning = "NCCL exchanges data between the ranks of a node there, and fails if it is full"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from launch.diagnosis.finding import Finding, costs_time, costs_work, fine
+from pipeline.system.text import size
 
 FREE_BYTES = 10 * 10**9
 SKEW_SECONDS = 2.0
@@ -60,7 +61,7 @@ def usable(folder: Folder) -> Finding | None:
 def room(folder: Folder) -> Finding | None:
     if not folder.is_written:
         return None
-    setting, value = f"free in {folder.setting}", f"{folder.free_bytes / 1e9:,.1f} GB"
+    setting, value = f"free in {folder.setting}", size(folder.free_bytes)
     if folder.free_bytes >= FREE_BYTES:
         return fine(setting, value, "enough space")
     meaning = "checkpoints cannot be saved once the disk is full"
@@ -90,9 +91,14 @@ class TrackingStore:
     """Why the server does not answer; empty if it does, or if the store is a file."""
     shared_file: bool = False
     """Whether it is a database file on a network file system."""
+    refusal: str = ""
+    """Why MLflow would refuse it for good."""
 
 
 def tracking(store: TrackingStore) -> Finding:
+    if store.refusal:
+        meaning, _, remedy = store.refusal.partition("; ")
+        return costs_work("tracking.uri", store.uri, f"it {meaning}: no run starts", remedy)
     if store.error:
         meaning = f"it does not answer ({store.error}); runs train without it and are shown later"
         return costs_time("tracking.uri", store.uri, meaning, "start it, or set tracking.uri")

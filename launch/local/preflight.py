@@ -11,9 +11,12 @@ from pipeline.job import expect_files
 from pipeline.models import build_shapes, count_parameters
 from pipeline.optim.build import peak_rate
 from pipeline.optim.schedule import warmup_steps
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan, doubts, make_plan
+from pipeline.runs.precision import slow_precision
 from pipeline.storage.staging import stage_root, staged_bytes
 from pipeline.system.command import plural
+from pipeline.system.text import size
+from pipeline.tracking.tracker import expect_usable_store
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -38,6 +41,7 @@ class Preflight:
             ("dataset", f"{manifest.name}, {classes}, {counts}"),
             ("fingerprint", manifest.fingerprint),
             ("network", f"{self.config.model.name}, {plural(self.parameters, 'parameter')}"),
+            ("run", self.config.title),
             ("ranks", f"{self.ranks:,}"),
             ("global batch", plural(plan.global_batch, "image")),
             ("micro batch", f"{plural(plan.micro_batch, 'image')} per rank{accumulation}"),
@@ -50,11 +54,24 @@ class Preflight:
             *self._staging(),
         ]
 
+    def warnings(self, *, gpus: int, elsewhere: bool = False) -> list[str]:
+        """Return what is probably not meant, for ranks on GPUs or, without `gpus`, on CPUs.
+
+        If they start `elsewhere`, their GPUs are unknown, and their processor may be another.
+        """
+        slow = ""
+        if not (gpus and elsewhere):
+            device = torch.device("cuda" if gpus else "cpu")
+            slow = slow_precision(self.config.train.precision, device)
+        if slow and elsewhere:
+            slow += " (judged by this machine; the nodes may differ)"
+        return [*doubts(self.config, self.plan), *([slow] if slow else [])]
+
     def _staging(self) -> list[tuple[str, str]]:
         if self.config.data.stage is None:
             return []
-        size = f"{staged_bytes(self.split) / 1e9:,.1f} GB"
-        return [("staging", f"{size} per node, in {stage_root(self.config.data, self.split)}")]
+        amount = size(staged_bytes(self.split))
+        return [("staging", f"{amount} per node, in {stage_root(self.config.data, self.split)}")]
 
 
 def count_gpus() -> int:
@@ -67,6 +84,7 @@ def check(config: Config, *, ranks: int, like: Preflight | None = None) -> Prefl
 
     Raises `ValueError` for the first mistake.
     """
+    expect_usable_store(config.tracking)
     known = like.split if like and like.config.data == config.data else None
     split = known or open_split(config.data)
     plan = make_plan(config, samples=len(split.train), world_size=ranks)

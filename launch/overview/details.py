@@ -1,23 +1,29 @@
 """One run in detail: its state, how its attempts ended, and what to do next."""
 
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launch.overview.state import RunState, read_state
+from launch.overview.state import RunState, read_state, readable_result
 from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import LATEST, LOGS
 from launch.slurm.records.history import Outcome, all_outcomes, to_record
-from launch.slurm.records.submission import Submission
-from pipeline.config.load import ConfigError, load
+from launch.slurm.records.submission import Submission, own_job
+from pipeline.config.load import ConfigError, load_saved
+from pipeline.config.schema import Config
 from pipeline.runs.folder import CONFIG_FILE
+from pipeline.runs.result import cost_of
 from pipeline.runs.summary import Metrics, read_metrics, tail
+from pipeline.system.command import command_line
 from pipeline.tracking.jsonl import METRICS
 
 TAIL_LINES = 20
+FINGERPRINT = 12
+"""Characters shown of a fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,20 @@ class PastWarning:
 
     when: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run has used and, once it is finished, what it has reached; None means unknown."""
+
+    top5_error_percent: float | None
+    seconds: float | None
+    """Of training, without evaluations and saves."""
+    dataset: str | None
+    """Its folder and the start of its fingerprint."""
+    mlflow_run_id: str | None
+    gpu_hours: float | None
+    cost: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,7 @@ class RunDetails:
     log: Path | None
     """If the run failed, the log of the rank that failed first; else that of rank 0."""
     log_tail: str
+    figures: Figures
     next_commands: list[str]
 
 
@@ -57,10 +78,11 @@ def read_details(
     state = read_state(run_dir, submission, jobs, metrics)
     attempts = all_outcomes(run_dir)
     log = relevant_log(run_dir, state, attempts)
-    job = (jobs or {}).get(state.job_id or "")
+    config, fault = _read_config(run_dir)
+    job = own_job(submission, jobs or {}) if submission else None
     return RunDetails(
         run=state,
-        configuration=_configuration(run_dir),
+        configuration=config.title if config else fault,
         world_size=_world_size(metrics, submission),
         node_list=job.node_list if job else "",
         attempts=attempts,
@@ -72,6 +94,7 @@ def read_details(
         log=log,
         log_tail=tail(log, TAIL_LINES) if log else "",
         next_commands=next_commands(state, log),
+        figures=_figures(run_dir, metrics, config),
     )
 
 
@@ -95,25 +118,44 @@ def relevant_log(run_dir: Path, state: RunState, attempts: list[Outcome]) -> Pat
 
 def next_commands(run: RunState, log: Path | None) -> list[str]:
     """Return the commands that make sense now."""
-    follow = [f"tail -f {log}"] if log else []
+    follow = [shlex.join(["tail", "-f", str(log)])] if log else []
+    cancel = command_line("launch/cancel.py", run.run_dir)
     match run.state:
         case "finished":
-            return [f"python launch/checkpoint.py inspect {run.run_dir}"]
+            return [command_line("launch/checkpoint.py", "inspect", run.run_dir)]
         case "running" | "cancelling":
-            return [*follow, f"python launch/cancel.py {run.run_dir}"]
+            return [*follow, cancel]
         case "pending" | "completing" | "configuring" | "suspended":
-            return [f"python launch/cancel.py {run.run_dir}"]
+            return [cancel]
         case "unknown":
             return ["sinfo"]
         case _:
-            return [f"python launch/resume.py {run.run_dir}"]
+            return [command_line("launch/resume.py", run.run_dir)]
 
 
-def _configuration(run_dir: Path) -> str:
+def _read_config(run_dir: Path) -> tuple[Config | None, str]:
+    """Return the configuration of a run, or why it cannot be read."""
     try:
-        return load(run_dir / CONFIG_FILE).name
+        return load_saved(run_dir / CONFIG_FILE), ""
     except ConfigError as error:
-        return f"no longer valid: {str(error).splitlines()[0]}"
+        return None, f"no longer valid: {str(error).splitlines()[0]}"
+
+
+def _figures(run_dir: Path, metrics: Metrics, config: Config | None) -> Figures:
+    result = readable_result(run_dir)
+    price = config.launch.price_per_gpu_hour if config else None
+    fingerprint = metrics.started.get("tags", {}).get("dataset_fingerprint")
+    fingerprint = str(result.get("dataset_fingerprint") or fingerprint or "")[:FINGERPRINT]
+    place = [str(config.data.dir)] if config else []
+    gpu_hours = result.get("gpu_hours") or metrics.gpu_hours
+    return Figures(
+        top5_error_percent=result.get("top5_error_percent"),
+        seconds=result.get("seconds"),
+        dataset=", ".join([*place, *([f"fingerprint {fingerprint}"] if fingerprint else [])]),
+        mlflow_run_id=result.get("mlflow_run_id"),
+        gpu_hours=gpu_hours,
+        cost=cost_of(gpu_hours, price),
+    )
 
 
 def _world_size(metrics: Metrics, submission: Submission | None) -> int | None:

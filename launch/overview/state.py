@@ -4,14 +4,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import ATTEMPTS
-from launch.slurm.records.history import Outcome, OutcomeKind, read_history
-from launch.slurm.records.submission import Submission, last_submission
+from launch.slurm.records.history import Outcome, OutcomeKind, last_outcome
+from launch.slurm.records.job_log import job_log, last_error
+from launch.slurm.records.submission import (
+    Submission,
+    last_submission,
+    other_cluster,
+    own_job,
+)
 from pipeline.runs.find import CANCELLED, saved_checkpoint
-from pipeline.runs.folder import RESULT
+from pipeline.runs.folder import RESULT, read_result
 from pipeline.runs.holder import holder
 from pipeline.runs.summary import Metrics
 
@@ -23,9 +29,12 @@ STATES: dict[OutcomeKind, str] = {
     "mistake": "failed",
     "crashed": "failed",
     "node lost": "failed",
+    "bad node": "failed",
     "stopped": "stopped",
     "time limit": "stopped",
 }
+WAITS: tuple[OutcomeKind, ...] = ("stopped", "time limit", "node lost")
+"""Outcomes after which a job waits in the queue again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +52,13 @@ class Evidence:
     held: bool
     """Whether a process on this machine holds it."""
     last_outcome: Outcome | None
-    """The last outcome of its last submission."""
+    """The outcome of the last attempt of its last submission."""
     metrics: Metrics
     now: float
+    last_error: str = ""
+    """The last error in the log of its job."""
+    elsewhere: str = ""
+    """The cluster of its job, if SLURM's commands ask another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,7 @@ class RunState:
     last_epoch: float | None
     top1_error_percent: float | None
     images_per_second: float | None
-    """Only while it runs."""
+    """While it runs: the last report. Once it is finished: over the whole run."""
     time_left: str | None
     """The time left for its job, as SLURM writes it."""
     checkpoint_step: int | None
@@ -86,7 +99,7 @@ def read_state(
     job = evidence.job
     state, reason = judge(evidence)
     saved = saved_checkpoint(run_dir)
-    newest = _newest(metrics)
+    newest, result = _newest(metrics), readable_result(run_dir)
     return RunState(
         name=run_dir.name,
         run_dir=run_dir.resolve(),
@@ -98,8 +111,8 @@ def read_state(
         last_step=metrics.started.get("last_step"),
         epoch=newest.get("epoch"),
         last_epoch=metrics.started.get("last_epoch"),
-        top1_error_percent=_number(metrics.evaluated.get("top1_error_percent")),
-        images_per_second=_speed(metrics, state),
+        top1_error_percent=_number((metrics.evaluated | result).get("top1_error_percent")),
+        images_per_second=_number(result.get("images_per_second")) or _speed(metrics, state),
         time_left=job.time_left if job else None,
         checkpoint_step=saved.step if saved else None,
         checkpoint_age_seconds=evidence.now - saved.saved_at if saved else None,
@@ -113,17 +126,22 @@ def _evidence(
     jobs: Mapping[str, QueuedJob] | None,
     metrics: Metrics,
 ) -> Evidence:
-    history = read_history(submission.folder) if submission else []
+    queued = submission is not None and bool(submission.job_id)
+    outcome = last_outcome(submission) if submission else None
+    finished = (run_dir / RESULT).exists()
+    asks = queued and not finished and jobs is not None
     return Evidence(
-        finished=(run_dir / RESULT).exists(),
+        finished=finished,
         cancelled=(run_dir / CANCELLED).exists(),
-        job=(jobs or {}).get(submission.job_id) if submission else None,
-        queued=submission is not None and bool(submission.job_id),
+        job=own_job(submission, jobs or {}) if submission else None,
+        queued=queued,
         slurm_answers=jobs is not None,
         held=holder(run_dir) is not None,
-        last_outcome=history[-1] if history else None,
+        last_outcome=outcome,
         metrics=metrics,
         now=time.time(),
+        last_error=last_error(job_log(run_dir, submission.job_id)) if submission else "",
+        elsewhere=other_cluster(submission) if submission and asks else "",
     )
 
 
@@ -146,6 +164,8 @@ def _judge_by_records(seen: Evidence) -> tuple[str, str]:
     """Return the state of a run without a known job or process."""
     if seen.cancelled:
         return "cancelled", ""
+    if seen.elsewhere and (seen.last_outcome is None or seen.last_outcome.kind in WAITS):
+        return "unknown", f"its job is on cluster {seen.elsewhere}, not on this one"
     if seen.last_outcome is not None:
         outcome = seen.last_outcome
         return STATES[outcome.kind], first_line(outcome.error or outcome.report)
@@ -155,19 +175,28 @@ def _judge_by_records(seen: Evidence) -> tuple[str, str]:
 def _judge_by_metrics(seen: Evidence) -> tuple[str, str]:
     """Return the state of a run from its own last report."""
     metrics = seen.metrics
+    if seen.queued:
+        return "lost", seen.last_error or "its job is gone and left no report"
     match metrics.ended.get("status"):
         case "failed":
             return "failed", first_line(str(metrics.ended.get("message", "")))
         case "interrupted":
             return "stopped", first_line(str(metrics.ended.get("message", "")))
-        case _ if seen.queued:
-            return "lost", "its job is gone and left no report"
         case _ if metrics.updated_at is None:
             return "not started", ""
         case _ if seen.now - metrics.updated_at < QUIET_SECONDS:
             return "running", "on another machine, or ended moments ago"
         case _:
             return "lost", "no process holds it, and the last one left no report"
+
+
+def readable_result(run_dir: Path) -> dict[str, Any]:
+    """Return the result of a run; empty if there is none, or if it cannot be read."""
+    try:
+        result: Any = read_result(run_dir)
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Any]", result) if isinstance(result, dict) else {}
 
 
 def count_attempts(run_dir: Path, metrics: Metrics) -> int:

@@ -1,16 +1,18 @@
 """Runs in tables, for people."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.box import ROUNDED, SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from launch.overview.details import RunDetails
+from launch.overview.details import Figures, RunDetails
 from launch.overview.state import RunState
 from launch.sweep.results import SweepResults
 from pipeline.system.command import plural
+from pipeline.system.text import printable, rate
 from pipeline.tracking.console import duration
 
 COLOURS = {
@@ -28,8 +30,10 @@ NONE = "-"
 
 def console() -> Console:
     """Return standard output; in a pipe, lines are not cut to the width of a terminal."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=WIDTH_OF_A_PIPE)
+    out = Console(highlight=False, markup=False, emoji=False)
+    if not out.is_terminal:
+        out.width = WIDTH_OF_A_PIPE
+    return out
 
 
 def runs_table(runs: Sequence[RunState]) -> Table:
@@ -45,14 +49,14 @@ def runs_table(runs: Sequence[RunState]) -> Table:
         table.add_column(name, justify="right")
     for each in runs:
         table.add_row(
-            each.name,
+            printable(each.name),
             each.job_id or NONE,
             state_text(each),
             _whole(each.nodes),
             epoch_text(each),
             step_text(each),
             _percent(each.top1_error_percent),
-            NONE if each.images_per_second is None else f"{each.images_per_second:,.0f}",
+            _speed(each),
             each.time_left or NONE,
             checkpoint_text(each),
             str(each.restarts),
@@ -62,7 +66,7 @@ def runs_table(runs: Sequence[RunState]) -> Table:
 
 def sweep_table(results: SweepResults) -> Table:
     """Return a line for each setting of a sweep."""
-    title = f"{results.sweep.name}: final top-1 error over the seeds"
+    title = f"{printable(results.sweep.name)}: final top-1 error over the seeds"
     left = plural(results.unfinished, "point is", "points are")
     caption = f"{left} unfinished" if results.unfinished else None
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, caption=caption)
@@ -72,7 +76,7 @@ def sweep_table(results: SweepResults) -> Table:
     for line in results.lines:
         settings = (f"{key}={value}" for key, value in line.settings.items())
         table.add_row(
-            Text(" ".join(settings) or "all"),
+            Text(printable(" ".join(settings) or "all")),
             _percent(line.mean_top1_error_percent),
             _percent(line.sample_standard_deviation),
             str(line.finished),
@@ -88,17 +92,22 @@ def details_text(details: RunDetails) -> RenderableType:
         parts += [Text("\nAttempts", style="bold"), _attempts(details)]
     if details.warnings:
         parts.append(Text("\nLast warnings", style="bold"))
-        parts += [Text(f"{each.when}  {each.message}") for each in details.warnings]
+        parts += [Text(printable(f"{each.when}  {each.message}")) for each in details.warnings]
     if details.log is not None:
-        parts += [Text(f"\n{details.log}", style="bold"), Text(details.log_tail)]
+        parts.append(Text(printable(f"\n{details.log}"), style="bold"))
+        parts.append(Text(printable(details.log_tail)))
     parts.append(Text("\nNext", style="bold"))
-    parts += [Text(command) for command in details.next_commands]
+    # Not wrapped, so that it can be pasted.
+    parts += [
+        Text(printable(command), no_wrap=True, overflow="ignore")
+        for command in details.next_commands
+    ]
     return Group(*parts)
 
 
 def state_text(run: RunState) -> Text:
     """Return the state in its colour, with the reason."""
-    reason = run.reason
+    reason = printable(run.reason)
     if len(reason) > REASON_LENGTH:
         reason = f"{reason[:REASON_LENGTH]}..."
     text = Text(run.state, style=COLOURS.get(run.state, ""))
@@ -144,15 +153,29 @@ def _figures(details: RunDetails) -> Table:
         ("Epoch", epoch_text(run)),
         ("Step", step_text(run)),
         ("Top-1 error", _percent(run.top1_error_percent)),
-        ("Images per second", _whole(run.images_per_second)),
+        *_known(details.figures),
+        ("Images per second", _speed(run)),
         ("Time left for the job", run.time_left or NONE),
         ("Last checkpoint", saved),
         ("Restarts", str(run.restarts)),
         *((name, str(path)) for name, path in details.paths.items()),
     ]
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, value if isinstance(value, Text) else Text(printable(value)))
     return table
+
+
+def _known(figures: Figures) -> list[tuple[str, str | Text]]:
+    """Return the figures that are known, as they are shown."""
+    shown: list[tuple[str, float | str | None, Callable[[Any], str]]] = [
+        ("Top-5 error", figures.top5_error_percent, _percent),
+        ("Time", figures.seconds, duration),
+        ("GPU-hours", figures.gpu_hours, "{:,.2f}".format),
+        ("Cost", figures.cost, "{:,.2f}".format),
+        ("Dataset", figures.dataset, str),
+        ("MLflow run", figures.mlflow_run_id, str),
+    ]
+    return [(name, show(value)) for name, value, show in shown if value is not None]
 
 
 def _attempts(details: RunDetails) -> Table:
@@ -166,13 +189,17 @@ def _attempts(details: RunDetails) -> Table:
             f"{outcome.step:,}",
             duration(outcome.seconds),
             outcome.node or NONE,
-            outcome.error or NONE,
+            printable(outcome.error) or NONE,
         )
     return table
 
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f} %"
+
+
+def _speed(run: RunState) -> str:
+    return NONE if run.images_per_second is None else rate(run.images_per_second)
 
 
 def _whole(value: float | None) -> str:

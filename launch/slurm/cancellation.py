@@ -7,10 +7,11 @@ from pathlib import Path
 
 from launch.slurm.api.cli import SlurmError, slurm
 from launch.slurm.api.jobs import QueuedJob
-from launch.slurm.records.submission import job_of
+from launch.slurm.records.submission import job_of, last_submission, other_cluster
 from pipeline.runs.find import CANCELLED, saved_checkpoint, saved_step
 from pipeline.runs.folder import RESULT
 from pipeline.runs.holder import ask_to_stop, holder
+from pipeline.system.command import command_line
 from pipeline.system.durable import write_whole
 
 POLL_SECONDS = 1.0
@@ -47,7 +48,7 @@ def cancel(wanted: Cancellation) -> bool:
 def what_is_saved(run_dir: Path, before: int) -> str:
     """Return where an ended run would resume; `before` was its saved step before the request."""
     saved = saved_checkpoint(run_dir)
-    resume = f"python launch/resume.py {run_dir}"
+    resume = command_line("launch/resume.py", run_dir)
     if (run_dir / RESULT).exists():
         return f"the run finished first: {run_dir / RESULT}"
     if saved is None:
@@ -86,7 +87,8 @@ def _signal_new_steps(job_id: str, signalled: set[str]) -> None:
 
     A step that starts later did not get the earlier signals.
     """
-    steps = slurm("squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i").split()
+    asked = ["--all", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i"]
+    steps = slurm("squeue", *asked).split()
     for step in steps:
         if step.rpartition(".")[2].isdecimal() and step not in signalled:
             signalled.add(step)
@@ -96,6 +98,12 @@ def _signal_new_steps(job_id: str, signalled: set[str]) -> None:
 def _cancel_local(wanted: Cancellation) -> bool:
     pid = holder(wanted.run_dir)
     if pid is None:
+        submission = last_submission(wanted.run_dir)
+        if submission is not None and (cluster := other_cluster(submission)):
+            raise ValueError(
+                f"job {submission.job_id} of {wanted.run_dir} is on cluster {cluster}, but SLURM's"
+                f" commands here ask another one; use launch/cancel.py there"
+            )
         raise ValueError(
             f"no job and no process on this machine runs {wanted.run_dir}; if it runs on another"
             " machine, use launch/cancel.py there, or send SIGTERM to its launch/submit.py or to"
@@ -125,6 +133,6 @@ def _await_end(wanted: Cancellation, ended: Callable[[], bool]) -> bool:
         time.sleep(POLL_SECONDS)
     wanted.say(
         f"the run has not ended after {wanted.wait_seconds:.0f} s and may still save; to end it"
-        f" without saving: python launch/cancel.py {wanted.run_dir} --now"
+        f" without saving: {command_line('launch/cancel.py', wanted.run_dir, '--now')}"
     )
     return False

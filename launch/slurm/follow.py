@@ -11,6 +11,8 @@ from launch.slurm.api.cli import SlurmError, show, slurm
 from launch.slurm.records.attempt import LATEST, LOGS
 from launch.slurm.records.submission import Submission
 from pipeline.runs.folder import RESULT
+from pipeline.system.command import command_line
+from pipeline.system.text import printable
 
 ENDED = (
     *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL"),
@@ -30,7 +32,8 @@ def follow(submission: Submission) -> int:
     try:
         state = _follow(submission)
     except KeyboardInterrupt:
-        print(f"\njob {submission.job_id} continues; see launch/status.py {submission.run_dir}")
+        status = command_line("launch/status.py", submission.run_dir)
+        print(f"\njob {submission.job_id} continues; see {status}")
         return 0
     finished = (submission.run_dir / RESULT).exists()
     print(f"job {submission.job_id} has ended: {state}")
@@ -56,11 +59,11 @@ def _follow(submission: Submission) -> str:
                 state, sentence = "UNKNOWN", f"SLURM does not answer: {error}"
             if sentence != said:
                 said = sentence
-                print(sentence, flush=True)
+                print(printable(sentence), flush=True)
             if state in ENDED:
-                _print_new(logs)
+                print_new(logs)
                 return state
-        _print_new(logs)
+        print_new(logs)
         time.sleep(READ_SECONDS)
 
 
@@ -76,7 +79,7 @@ def describe(job_id: str) -> tuple[str, str]:
 
 
 def _place_in_queue(job_id: str) -> str:
-    order = ["--array", "--states=PENDING", "--sort=-p,i", "--format=%i"]
+    order = ["--all", "--array", "--states=PENDING", "--sort=-p,i", "--format=%i"]
     queued = slurm("squeue", "--noheader", *order).split()
     if job_id not in queued:
         return "pending"
@@ -106,8 +109,9 @@ class GrowingLog:
             yield from self._file
 
 
-def _print_new(logs: list[GrowingLog]) -> None:
+def print_new(logs: list[GrowingLog]) -> None:
+    """Print what was written to the logs since the last call."""
     for log in logs:
         for line in log.new_lines():
-            sys.stdout.write(line)
+            sys.stdout.write(printable(line))
     sys.stdout.flush()

@@ -11,11 +11,12 @@ from launch.slurm.api.cli import show_config
 from launch.slurm.records.attempt import LOGS
 from launch.slurm.records.submission import SUBMISSIONS, Submission, next_number
 from launch.slurm.submit.code_copy import copy_code
-from launch.slurm.submit.request import JobRequest
-from launch.slurm.submit.sbatch import announce, executor_for, prepare, refusals, script_of
+from launch.slurm.submit.request import JobRequest, doubts_of
+from launch.slurm.submit.sbatch import announce, calling_sbatch, executor_for, prepare, script_of
 from launch.slurm.supervise.supervisor import supervise
 from launch.sweep.points import Sweep, SweepPoint
 from pipeline.runs.folder import hold_run_folder
+from pipeline.system.command import command_line
 
 ARRAY_LOG = "job-%A_%a.log"
 
@@ -46,7 +47,7 @@ class SweepRequest:
 
     @property
     def warnings(self) -> list[str]:
-        return list(dict.fromkeys(text for each in self.requests for text in each.warnings))
+        return list(dict.fromkeys(text for each in self.requests for text in doubts_of(each)))
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the summary to print before queueing, as (name, value)."""
@@ -79,7 +80,7 @@ class SweepRequest:
         (self.sweep.folder / LOGS).mkdir(exist_ok=True)
         for submission in submissions:
             announce(submission)
-        with refusals():
+        with calling_sbatch():
             jobs = self._executor(submissions).map_array(
                 supervise, [str(submission.run_dir) for submission in submissions]
             )
@@ -103,7 +104,7 @@ class SweepRequest:
 
     def _executor(self, submissions: Sequence[Submission]) -> SlurmExecutor:
         log = self.sweep.folder / LOGS / ARRAY_LOG
-        executor = executor_for(submissions[0], self.requests[0].config.name, log)
+        executor = executor_for(submissions[0], self.sweep.folder.name, log)
         executor.update_parameters(array_parallelism=self.parallel)
         return executor
 
@@ -133,9 +134,9 @@ def describe_sweep(sweep: Sweep, submissions: Sequence[Submission]) -> str:
     lines = [
         ("jobs", first if first == last else f"{first} to {last}"),
         ("sweep", str(sweep.folder)),
-        ("results", f"python launch/status.py --sweep {sweep.folder}"),
-        ("runs", f"python launch/status.py {sweep.folder}"),
-        ("cancel one", f"python launch/cancel.py {one}"),
+        ("results", command_line("launch/status.py", "--sweep", sweep.folder)),
+        ("runs", command_line("launch/status.py", sweep.folder)),
+        ("cancel one", command_line("launch/cancel.py", one)),
         ("cancel all", f"scancel {job}"),
     ]
     return "\n".join(f"{name + ':':12}{value}" for name, value in lines)

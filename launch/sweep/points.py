@@ -1,12 +1,13 @@
 """The points of a sweep: one training for each combination of some settings.
 
-RUNS_DIR/NAME-sweep-ID contains a run folder for each point, and sweep.json. ID is a hash of the
-settings that decide the results, so the same command finds the same sweep again.
+RUNS_DIR/NAME-sweep-ID contains a run folder for each point, and sweep.json. NAME ends with what the
+command line changed for all points, as a run's does. ID is a hash of the settings that decide the
+results, so the same command finds the same sweep again.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -16,9 +17,11 @@ from pydantic import TypeAdapter
 from pipeline.config.identity import result_identity
 from pipeline.config.load import ConfigError, dump, load
 from pipeline.config.schema import Config
+from pipeline.config.variant import short_keys
 from pipeline.runs.find import SWEEP
 from pipeline.runs.folder import RESULT
 from pipeline.system.durable import write_whole
+from pipeline.system.secrets import hide_secret
 
 OURS = ("name", "runs_dir", "run_dir", "tracking.group")
 """Settings that the sweep sets itself, or that are the same for all points."""
@@ -78,22 +81,32 @@ class Sweep:
         write_whole(self.folder / SWEEP, SETTINGS.dump_json(settings, indent=2) + b"\n")
 
 
-def plan_sweep(config: Path, overrides: Sequence[str], sweeps: Sequence[str]) -> Sweep:
+def plan_sweep(
+    config: Path,
+    overrides: Sequence[str],
+    sweeps: Sequence[str],
+    note: Callable[[str], None] = lambda _: None,
+) -> Sweep:
     """Return the sweep of `sweeps`, each KEY=VALUE,VALUE,...; writes nothing.
+
+    `note` gets what `load` notes, once for all points.
 
     Raises `ValueError` with the name of the first wrong point.
     """
     axes = read_axes(sweeps)
     expect_once([axis.key for axis in axes], overrides)
+    notes = list[str]()
     points = [
-        SweepPoint(name, settings, load_point(config, overrides, name, settings))
+        SweepPoint(name, settings, load_point(config, overrides, name, settings, notes.append))
         for name, settings in name_points(axes)
     ]
+    for text in dict.fromkeys(notes):
+        note(text)
     expect_different(points)
     first = points[0].config
     identity = [text for each in points for text in (each.name, dump(result_identity(each.config)))]
     digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:6]
-    folder = (first.runs_dir / f"{first.name}-sweep-{digest}").resolve()
+    folder = (first.runs_dir / f"{_title(config, overrides, first)}-sweep-{digest}").resolve()
     return Sweep(folder, [_place(point, folder) for point in points])
 
 
@@ -154,7 +167,7 @@ def expect_once(keys: Sequence[str], overrides: Sequence[str]) -> None:
 
 def name_points(axes: Sequence[Axis]) -> list[tuple[str, dict[str, str]]]:
     """Return the name of each point, which is unique and safe for a folder, and its settings."""
-    words = _short_keys([axis.key for axis in axes])
+    words = short_keys([axis.key for axis in axes])
     labelled = [list(zip(_labels(axis), axis.values, strict=True)) for axis in axes]
     points: list[tuple[str, dict[str, str]]] = []
     for chosen in product(*labelled):
@@ -168,11 +181,16 @@ def name_points(axes: Sequence[Axis]) -> list[tuple[str, dict[str, str]]]:
 
 
 def load_point(
-    config: Path, overrides: Sequence[str], name: str, settings: dict[str, str]
+    config: Path,
+    overrides: Sequence[str],
+    name: str,
+    settings: dict[str, str],
+    note: Callable[[str], None],
 ) -> Config:
     """Return the configuration of a point; raise `ValueError` with its name if it is invalid."""
     try:
-        return load(config, [*overrides, *(f"{key}={value}" for key, value in settings.items())])
+        swept = [f"{key}={value}" for key, value in settings.items()]
+        return load(config, [*overrides, *swept], note)
     except ConfigError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -197,16 +215,17 @@ def _place(point: SweepPoint, folder: Path) -> SweepPoint:
     return replace(point, config=config)
 
 
-def _short_keys(keys: Sequence[str]) -> list[str]:
-    """Return the last word of each key, or the whole key if several end alike."""
-    last = [key.rpartition(".")[2] for key in keys]
-    short = (word if last.count(word) == 1 else key for word, key in zip(last, keys, strict=True))
-    return [re.sub(r"[^A-Za-z0-9_.-]", "-", word) for word in short]
+def _title(config: Path, overrides: Sequence[str], first: Config) -> str:
+    """Return the name of a sweep: what its settings have in common, without the swept ones."""
+    try:
+        return load(config, overrides).title
+    except ConfigError:  # it needs a swept setting
+        return first.name
 
 
 def _labels(axis: Axis) -> list[str]:
     """Return a different word for each value."""
-    words = [_word(value) for value in axis.values]
+    words = [_word(hide_secret(axis.key, value)) for value in axis.values]
     return [
         word if word and words.count(word) == 1 else f"{word}-{place}"
         for place, word in enumerate(words)

@@ -54,7 +54,18 @@ def published_names(*families: Family) -> list[str]:
 
 def _unknown(name: str, near: list[str]) -> str:
     names = published_names()
+    near += [known for known in _elsewhere(name) if known in names and known not in near]
     near += [known for known in get_close_matches(name, names, n=3) if known not in near]
     near += [known for known in names if known.endswith(f"_{name}") and known not in near]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return f"no network is called {name!r}; {hint}"
+
+
+def _elsewhere(name: str) -> list[str]:
+    """Return what a name may mean that other libraries use: ResNet-50, resnetv2_50, preresnet50."""
+    word = re.sub(r"[^a-z0-9]", "", name.lower())
+    match = re.fullmatch(r"(?P<pre>pre(act)?)?resnet(v2)?(?P<depth>\d{2,4}?)(?P<v2>v2)?", word)
+    if match is None:
+        return []
+    is_preact = match["pre"] or "v2" in word
+    return [f"{'preact_' if is_preact else ''}resnet{match['depth']}"]

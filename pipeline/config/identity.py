@@ -30,6 +30,7 @@ def result_identity(config: Config) -> Config:
         launch=Launch(),
         slurm=Slurm(),
         env={},
+        variant=None,
         runs_dir=Path(),
         run_dir=None,
     )

@@ -4,7 +4,8 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -12,8 +13,12 @@ from typing import Any, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.config.identity import result_identity
+from pipeline.config.kinds import drop_unfitting
 from pipeline.config.messages import explain
 from pipeline.config.schema import Config, Dali, Ddp, RandomResizedCrop, Shuffled
+from pipeline.config.secrets import secret_faults
+from pipeline.config.variant import describe_variant
 from pipeline.config.yaml_document import FLOAT, INTEGER, TAG, Document, Fault, Place, show
 
 ADAPTER = TypeAdapter(Config)
@@ -26,17 +31,22 @@ DEFAULT_KINDS = {
     "engine": Ddp().name,
 }
 """Unions whose settings may be given without a name, and the kind that is then used."""
+BESIDE_TRAINING = ("tracking", "launch", "slurm", "env")
+"""Sections that change neither the weights nor how a checkpoint is read."""
 
 
 class ConfigError(ValueError):
     """All faults of a configuration, one per line: first the file's in order, then overrides'."""
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load(
+    path: Path, overrides: Sequence[str] = (), note: Callable[[str], None] = lambda _: None
+) -> Config:
     """Read a configuration, with `a.b=YAML` overrides.
 
-    Types are strict: a quoted number is text, and 1.0 is not an integer. Raises `ConfigError` with
-    all faults if it is not valid.
+    Types are strict: a quoted number is text, and 1.0 is not an integer. `note` gets a sentence for
+    each override that drops settings of the file. Raises `ConfigError` with all faults if it is not
+    valid.
     """
     document = Document(_read(path), str(path))
     faults = document.faults
@@ -44,21 +54,44 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         remedy = "write one `key: value` on each line, as in configs/quickstart.yaml"
         document.fault(document.values[()], (), f"is not a mapping of keys to values; {remedy}")
     if isinstance(document.data, dict):
+        recipe = _validate(document) if overrides else []
         for argument in overrides:
             document.override(argument)
+        dropped = drop_unfitting(document)
+        faults += secret_faults(document)
         reported = {fault.place for fault in faults}
         config = _validate(document)
         if isinstance(config, Config) and not faults:
-            return config
+            for each in dropped:
+                note(str(each))
+            return _with_variant(config, recipe, document)
         if not isinstance(config, Config):
             faults += [fault for fault in config if fault.place not in reported]
     faults.sort(key=lambda fault: (fault.place.line == 0, fault.place.line, fault.place.column))
     raise ConfigError("\n".join(map(str, faults)))
 
 
+def load_saved(path: Path) -> Config:
+    """Read the configuration of a run or checkpoint, which an earlier version may have written.
+
+    If it is no longer valid, its sections beside the training get their default values. Raises
+    `ConfigError` if the rest is not valid.
+    """
+    try:
+        return load(path)
+    except ConfigError:
+        return load(path, [f"{section}={{}}" for section in BESIDE_TRAINING])
+
+
 def dump(config: Config) -> str:
     """Return the resolved configuration as YAML: each field, in the order of the schema."""
-    return yaml.dump(_plain(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return _as_yaml(_plain(config))
+
+
+def dump_changes(config: Config) -> str:
+    """Return what differs from the defaults as YAML, which `load` reads to an equal config."""
+    changed = ADAPTER.dump_python(config, mode="json", exclude_defaults=True)
+    return _as_yaml(_named(changed, _plain(config)))
 
 
 def flatten(config: Config) -> dict[str, str | int | float | bool]:
@@ -74,6 +107,21 @@ def flatten(config: Config) -> dict[str, str | int | float | bool]:
 
     visit("", _plain(config))
     return flat
+
+
+def _with_variant(config: Config, recipe: Config | list[Fault], document: Document) -> Config:
+    """Name what the command line changed of the recipe, unless it has its own name for that."""
+    if not document.overridden or {("name",), ("variant",)} & document.overridden.keys():
+        return config
+    keys = document.keys_from_command_line()
+    after = flatten(result_identity(config))
+    if isinstance(recipe, Config):
+        before = flatten(result_identity(recipe))
+    else:  # it is not valid by itself; what the identity leaves as it is decides the result
+        given = flatten(config)
+        before = {key: after[key] for key in after if after[key] != given.get(key)}
+    variant = describe_variant(before, after, keys, config.variant)
+    return replace(config, variant=variant or None)
 
 
 def _validate(document: Document) -> Config | list[Fault]:
@@ -93,6 +141,20 @@ def _with_names(data: Any, kinds: str | Mapping[str, Any] = DEFAULT_KINDS) -> An
         return {"name": kinds, **settings}
     named = {key: _with_names(settings[key], kinds[key]) for key in kinds if key in settings}
     return settings | named
+
+
+def _named(changed: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    """Add the names that choose a kind, which may be the default of that kind."""
+    name = {"name": whole["name"]} if "name" in whole else {}
+    inner = {
+        key: _named(cast("dict[str, Any]", value), whole[key]) if isinstance(value, dict) else value
+        for key, value in changed.items()
+    }
+    return name | inner
+
+
+def _as_yaml(plain: Any) -> str:
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _plain(config: Config) -> Any:

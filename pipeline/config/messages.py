@@ -2,15 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import is_dataclass
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast
 
-from pydantic import Tag
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from pipeline.config.foreign import choice_hint, setting_named
+from pipeline.config.kinds import fields_of, kinds_in
 from pipeline.config.schema import Config
 from pipeline.config.yaml_document import FLOAT, Document, Fault, Loc, dotted, show
 
@@ -34,19 +33,20 @@ def _text(error: ErrorDetails, spot: "_Spot", value: Any) -> str:
     context = error.get("ctx", {})
     match error["type"]:
         case "unexpected_keyword_argument":
-            text = _unknown_key(spot)
+            text = _unknown_key(spot, value)
         case "missing" if isinstance(spot.loc[-1], int):
             text = "is missing; the list is too short"
         case "missing":
-            field = _fields(spot.owner)[str(spot.loc[-1])]
+            field = fields_of(spot.owner)[str(spot.loc[-1])]
             text = f"missing; add it ({' '.join((field.description or '').split()).rstrip('.')})"
         case "union_tag_not_found":
             text = f"needs a name; choices: {', '.join(spot.choices)}"
         case "union_tag_invalid":
-            text = _not_a_choice(value["name"], spot.choices)
+            text = _not_a_choice(f"{dotted(spot.loc)}.name", value["name"], list(spot.choices))
         case "literal_error":
             expected = re.split(", | or ", context["expected"])
-            text = _not_a_choice(value, [choice.strip("'") for choice in expected])
+            choices = [choice.strip("'") for choice in expected]
+            text = _not_a_choice(dotted(spot.loc), value, choices)
         case "dict_type" | "dataclass_type":
             text = f"must be a mapping, found {_shown(value)}; {_keys_within(spot.choices)}"
         case "value_error":
@@ -88,40 +88,34 @@ def _find(error_loc: Loc) -> _Spot:
             chosen = choices[element]
         else:
             loc, rivals, owner = (*loc, element), choices, chosen
-            field = _fields(owner).get(element)
-            choices = _classes(field.annotation) if field else {}
+            field = fields_of(owner).get(element)
+            choices = kinds_in(field.annotation) if field else {}
             chosen = next(iter(choices.values())) if len(choices) == 1 else None
     return _Spot(loc, is_key, rivals, owner, choices)
 
 
-def _fields(owner: type | None) -> dict[str, FieldInfo]:
-    return cast("Any", owner).__pydantic_fields__ if owner else {}
-
-
-def _classes(annotation: Any, tag: str = "") -> dict[str, type]:
-    """Return the dataclasses in a field's type, by the name that chooses among them."""
-    if isinstance(annotation, type) and is_dataclass(annotation):
-        name = _fields(annotation).get("name")
-        return {tag or (name.default if name else ""): annotation}
-    parts = get_args(annotation)
-    tag = next((part.tag for part in parts if isinstance(part, Tag)), tag)
-    return {name: found for part in parts for name, found in _classes(part, tag).items()}
-
-
-def _unknown_key(spot: _Spot) -> str:
-    key, valid = str(spot.loc[-1]), list(_fields(spot.owner))
+def _unknown_key(spot: _Spot, value: Any) -> str:
+    key, valid = str(spot.loc[-1]), list(fields_of(spot.owner))
     if near := get_close_matches(key, valid, n=1):
         return f"unknown key; did you mean {near[0]}?"
     for name, rival in spot.rivals.items():
-        if key in _fields(rival):
+        if key in fields_of(rival):
             whole = dotted(spot.loc[:-1])
-            return f"is a key of {name} only; remove it, or set all of {whole}: {{name: ...}}"
+            return f"is a key of {name} only; remove it, or choose {whole}.name={name}"
+    if ours := setting_named(key):
+        return f"unknown key; here it is {ours}"
+    if isinstance(value, dict):
+        inner = [str(each) for each in cast("dict[str, Any]", value)]
+        known = [f"{key}.{each} is {ours} here" for each in inner if (ours := setting_named(each))]
+        if known:
+            return f"unknown key; {', '.join(known)}"
     return f"unknown key; valid keys: {', '.join(valid)}"
 
 
-def _not_a_choice(value: Any, choices: Iterable[str]) -> str:
+def _not_a_choice(key: str, value: Any, choices: Sequence[str]) -> str:
     near = get_close_matches(str(value), choices, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    elsewhere = choice_hint(key, value, choices)
+    hint = f"{elsewhere}; " if elsewhere else f"did you mean {near[0]}? " if near else ""
     return f"{_shown(value)} is not a choice; {hint}choices: {', '.join(choices)}"
 
 
@@ -129,9 +123,9 @@ def _keys_within(choices: dict[str, type]) -> str:
     kinds = list(choices.values())
     if not kinds:
         return "write {NAME: value}"
-    if len(kinds) > 1 and not _fields(kinds[0])["name"].is_required():
+    if len(kinds) > 1 and not fields_of(kinds[0])["name"].is_required():
         return f"give it a name; choices: {', '.join(choices)}"
-    return f"valid keys: {', '.join(_fields(kinds[0]))}"
+    return f"valid keys: {', '.join(fields_of(kinds[0]))}"
 
 
 def _remedy(kind: str, value: Any) -> str:

@@ -15,6 +15,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
 from pipeline.config.renamed import former_name, present_name
+from pipeline.system.secrets import hide_secrets
 
 Data: TypeAlias = "dict[str, Data] | list[Data] | str | int | float | bool | None"
 Loc = tuple[str | int, ...]
@@ -70,7 +71,8 @@ class Document:
         self.faults: list[Fault] = []
         self.keys: dict[Loc, Place] = {}
         self.values: dict[Loc, Place] = {}
-        self._overridden: dict[Loc, list[str]] = {}  # present name -> the name that was written
+        self.overridden: dict[Loc, list[str]] = {}
+        """Each override, under its present name, and the name that was written."""
         node = self._compose(text, file)
         self.data: Data = self._convert(node, ()) if node else None
 
@@ -88,7 +90,7 @@ class Document:
             self.fault(place, (), "is not KEY=VALUE, such as train.epochs=90")
         elif not text.strip():
             self.fault(place, (), f"has no value; to unset it write {key}=null")
-        elif self._overridden.setdefault(path, written) != written:
+        elif self.overridden.setdefault(path, written) != written:
             self._given_twice(place, path, 0)
         elif node := self._compose(text, place.source):
             self._set(path, node, place)
@@ -98,6 +100,27 @@ class Document:
         places = (place for inner, place in self.values.items() if inner[: len(loc)] == loc)
         sources = dict.fromkeys(place.source for place in places if not place.line)
         return [source.removeprefix(COMMAND_LINE) for source in sources]
+
+    def mapping_at(self, loc: Loc) -> dict[str, Data]:
+        """Return the mapping at `loc`; an empty one if something else is there."""
+        found = self.data
+        for key in loc:
+            found = found.get(str(key)) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    def is_from_file(self, loc: Loc) -> bool:
+        """Whether the key at `loc` was written in the file, not on the command line."""
+        return loc in self.keys and self.keys[loc].line > 0
+
+    def keys_from_command_line(self) -> list[str]:
+        """Return the keys that overrides have set, dotted, in the order of the command."""
+        order = [loc for path in self.overridden for loc in self.values if loc[: len(path)] == path]
+        return list(dict.fromkeys(dotted(loc) for loc in order))
+
+    def remove(self, loc: Loc) -> None:
+        """Remove a key and its value."""
+        del self.mapping_at(loc[:-1])[str(loc[-1])]
+        self._forget(loc)
 
     def fault(self, place: Place, loc: Loc, text: str) -> None:
         self.faults.append(Fault(place, loc, text))
@@ -173,8 +196,7 @@ class Document:
         value = holder[path[-1]] = self._convert(node, path)
         twin = (*path[:-1], _other_unit(path[-1]))
         if value is not None and twin in self.keys and self.keys[twin].line:
-            self._forget(twin)
-            del holder[twin[-1]]
+            self.remove(twin)
 
     def _forget(self, loc: Loc) -> None:
         for places in (self.keys, self.values):
@@ -257,8 +279,8 @@ def dotted(loc: Loc) -> str:
 
 
 def show(word: str, longest: int = 120) -> str:
-    """Return `word` on one line in printable characters, shortened if it is long."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in word)
+    """Return `word` on one line in printable characters, without passwords, shortened if long."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in hide_secrets(word))
     return line if len(line) <= longest else f"{line[:longest]}..."
 
 

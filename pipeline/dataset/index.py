@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.dataset.samples import DIGEST_BYTES, SCHEMA, as_numpy, chunk
-from pipeline.system.command import plural
+from pipeline.system.command import command_line, plural
 
 pa: Any = pyarrow  # it has no type hints
 
@@ -246,7 +246,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         raw: Any = json.loads(path.read_text())
     except FileNotFoundError as error:
-        remedy = f"make one: python data/prepare.py SOURCE ... --out {folder}"
+        remedy = f"make one: {command_line('data/prepare.py', 'SOURCE', '...', '--out', folder)}"
         raise ValueError(f"no dataset at {folder} ({MANIFEST} is missing); {remedy}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); prepare it again") from error

@@ -5,13 +5,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
+from pipeline.distributed.devices import device_index, shared_gpus
+from pipeline.distributed.launchers import expect_ranks
 from pipeline.distributed.rendezvous import meet
-from pipeline.system.exit_codes import LocalError
 
 T = TypeVar("T")
 
@@ -133,7 +134,12 @@ class World:
 
 @contextmanager
 def join_world() -> Generator[World]:
-    """Yield the world that RANK, WORLD_SIZE, MASTER_ADDR ... describe; by default one rank."""
+    """Yield the world that RANK, WORLD_SIZE, MASTER_ADDR ... describe; by default one rank.
+
+    Raises `ValueError` if other processes of a parallel launcher would train alone, too, or if two
+    ranks would share a GPU.
+    """
+    expect_ranks(os.environ)
     rank, size, local_rank, local_size = (
         _environment_integer(name, default)
         for name, default in (
@@ -143,7 +149,7 @@ def join_world() -> Generator[World]:
             ("LOCAL_WORLD_SIZE", 1),
         )
     )
-    device = _pick_device(local_rank)
+    device = _pick_device(local_rank, local_size)
     world = World(rank, size, local_rank, local_size, device)
     if size == 1:
         yield world
@@ -156,8 +162,20 @@ def join_world() -> Generator[World]:
         world_size=size,
         timeout=timeout,
     )
+    if fault := shared_gpus(world.gather(_gpu_uuid(device))):
+        raise ValueError(fault)
     yield world
     dist.destroy_process_group()  # not after an error: NCCL might wait for lost ranks
+
+
+def set_up_torch(*, deterministic: bool, world: World) -> None:
+    """Choose fast kernels, or deterministic ones."""
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:  # only then: the call loads the compiler, which takes seconds
+        torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if world.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(world.cpu_threads)
 
 
 def _environment_integer(name: str, default: int) -> int:
@@ -167,13 +185,16 @@ def _environment_integer(name: str, default: int) -> int:
     return int(text)
 
 
-def _pick_device(local_rank: int) -> torch.device:
+def _pick_device(local_rank: int, local_size: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        have = torch.cuda.device_count()
-        raise LocalError(
-            f"local rank {local_rank} has no GPU: only {have} visible; start at most {have} ranks"
-        )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    device = torch.device("cuda", device_index(torch.cuda.device_count(), local_rank, local_size))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _gpu_uuid(device: torch.device) -> str:
+    """Return the identity of a GPU among those of all nodes; empty for a CPU."""
+    if device.type != "cuda":
+        return ""
+    return str(cast("Any", torch.cuda.get_device_properties(device)).uuid)

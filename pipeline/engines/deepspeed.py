@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -158,7 +159,11 @@ def _initialize(
     _join_group(world)
     with _quiet(logging.getLogger("DeepSpeed")):
         return deepspeed.initialize(
-            model=module, optimizer=trainable.optimizer, config=settings, dist_init_required=False
+            SimpleNamespace(device_rank=world.device.index or 0),  # by default, the local rank
+            model=module,
+            optimizer=trainable.optimizer,
+            config=settings,
+            dist_init_required=False,
         )[0]
 
 

@@ -10,7 +10,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from pipeline.config.schema import Precision
+
+AUTOCAST_DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 INITIAL_SCALE = 2.0**16
 GROWTH, BACKOFF = 2.0, 0.5
@@ -26,8 +32,9 @@ class Autocast(nn.Module):
     """Runs `module` under autocast, on weights that stay fp32: an engine around it sees fp32."""
 
     def __init__(
-        self, module: nn.Module, precision: Literal["fp32", "bf16", "fp16"], device: torch.device
+        self, module: nn.Module, precision: Literal["auto", Precision], device: torch.device
     ) -> None:
+        assert precision != "auto", "it is decided before an engine is built"
         super().__init__()
         self.module = module
         self._dtype, self._device_type = AUTOCAST_DTYPES[precision], device.type

@@ -45,7 +45,7 @@ def _decay(schedule: Schedule, warmup: int, last: int, steps_per_epoch: Fraction
     """Return the factor on the peak rate, for steps after the warm-up."""
     match schedule:
         case StepDecay():
-            drops = _milestones(schedule, steps_per_epoch)
+            drops = milestones(schedule, steps_per_epoch)
             return lambda step: schedule.factor ** sum(drop < step for drop in drops)
         case Cosine(end=end):
             return lambda step: (
@@ -59,7 +59,8 @@ def _elapsed(step: int, warmup: int, last: int) -> float:
     return (step - 1 - warmup) / (last - warmup)
 
 
-def _milestones(schedule: StepDecay, steps_per_epoch: Fraction) -> tuple[int, ...]:
+def milestones(schedule: StepDecay, steps_per_epoch: Fraction) -> tuple[int, ...]:
+    """Return the steps after which the rate drops."""
     if schedule.milestones_steps is not None:
         return schedule.milestones_steps
     epochs = schedule.milestones_epochs or ()

@@ -1,22 +1,28 @@
 """The folder of a run: found or created, and locked by one process at a time."""
 
 import json
+import os
+import platform
 import secrets
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline.config.identity import result_identity
-from pipeline.config.load import ConfigError, dump, flatten, load
+from pipeline.config.load import ConfigError, dump, flatten, load_saved
 from pipeline.config.schema import Config
 from pipeline.runs.fence import Fence
+from pipeline.system.command import command_line
 from pipeline.system.durable import make_folder, write_whole
 from pipeline.system.locks import lock_file, open_locked
 
 CONFIG_FILE = "config.yaml"
 RESULT = "result.json"
 LOCK = "lock"
+SEARCH_LOCK = ".lock"
+"""In the folder of runs: held while a process looks for its run there."""
 CHECKPOINT_MARK = "model.safetensors"
 """A folder with this file is a checkpoint or an average, not a run folder."""
 KEYS_SHOWN = 3
@@ -26,10 +32,10 @@ KEYS_SHOWN = 3
 def hold_run_folder(config: Config) -> Generator[Path]:
     """Yield the folder of this run, locked for the length of the block.
 
-    It is `run_dir` if given; else an unfinished run in `runs_dir` with the same `result_identity`
-    that no process holds; else a new folder. The configuration is saved in it, unless the run is
-    finished. The system releases the lock when the process ends. Raises `ValueError` if `run_dir`
-    is a checkpoint, or belongs to another configuration or a running process.
+    It is `run_dir` if given; else the unfinished run in `runs_dir` with the same `result_identity`;
+    else a new folder. The configuration is saved in it, unless the run is finished. The system
+    releases the lock when the process ends. Raises `ValueError` if another process has the run, or
+    if `run_dir` is a checkpoint or belongs to another configuration.
     """
     if config.run_dir:
         folder, lock = _claim(config.run_dir, config)
@@ -39,7 +45,7 @@ def hold_run_folder(config: Config) -> Generator[Path]:
         Fence.around(folder).expect_mine()
         make_folder(folder / "checkpoints")
         if not (folder / RESULT).exists():
-            write_whole(folder / CONFIG_FILE, dump(config).encode())
+            write_whole(folder / CONFIG_FILE, dump(_as_begun(config, folder)).encode())
         yield folder
     finally:
         lock.close()
@@ -50,6 +56,18 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     with suppress(FileNotFoundError):
         return json.loads((folder / RESULT).read_text())
     return None
+
+
+def with_choices_of(config: Config, theirs: Config) -> Config:
+    """Return `config` with what a run has decided itself, where `config` leaves it to the run."""
+    if config.train.precision != "auto":
+        return config
+    return replace(config, train=replace(config.train, precision=theirs.train.precision))
+
+
+def _as_begun(config: Config, folder: Path) -> Config:
+    path = folder / CONFIG_FILE
+    return with_choices_of(config, load_saved(path)) if path.exists() else config
 
 
 def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
@@ -66,7 +84,10 @@ def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
             f"run_dir={folder} cannot be created or locked: {error.strerror}"
         ) from error
     if lock is None:
-        raise ValueError(f"run_dir={folder} is in use by a running process; wait for it or stop it")
+        raise ValueError(
+            f"run_dir={folder} is in use by a running process; wait for it or stop it:"
+            f" {_who_has(folder)}"
+        )
     difference = _difference(folder, config) if (folder / CONFIG_FILE).exists() else ""
     if difference:
         lock.close()
@@ -77,19 +98,57 @@ def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
     return folder, lock
 
 
+def own_runs(config: Config) -> list[Path]:
+    """Return the unfinished runs that a command with `config` would continue."""
+    if config.run_dir:
+        return [config.run_dir]
+    return [
+        folder
+        for folder in sorted(config.runs_dir.glob(f"{config.name}-*"))
+        if not (_is_checkpoint(folder) or (folder / RESULT).exists())
+        and not _difference(folder, config)
+    ]
+
+
+def new_run_dir(config: Config) -> Path:
+    """Return the path of a folder that does not exist yet, for another run of `config`."""
+    return config.runs_dir / f"{config.title}-{secrets.token_hex(3)}"
+
+
 def _find_or_make(config: Config) -> tuple[Path, IO[str]]:
-    for folder in sorted(config.runs_dir.glob(f"{config.name}-*")):
-        if _is_checkpoint(folder) or _difference(folder, config):
-            continue
-        lock = None
-        with suppress(OSError):  # another user's folder
-            lock = _lock(folder)
-        if lock is None:
-            continue
-        if not (folder / RESULT).exists():  # checked under the lock: a run writes it while holding
-            return folder, lock
-        lock.close()
-    return _claim(config.runs_dir / f"{config.name}-{secrets.token_hex(3)}", config)
+    with _one_at_a_time(config.runs_dir):
+        for folder in own_runs(config):
+            try:
+                lock = _lock(folder)
+            except OSError:  # another user's folder
+                continue
+            if lock is None:
+                raise ValueError(_taken(folder))
+            if not (folder / RESULT).exists():  # a run writes it while it has the lock
+                return folder, lock
+            lock.close()
+        return _claim(new_run_dir(config), config)
+
+
+def _taken(folder: Path) -> str:
+    """Return why a command is refused whose run is in `folder`, and what to do."""
+    status, cancel = (command_line(f"launch/{name}.py", folder) for name in ("status", "cancel"))
+    return (
+        f"{folder} already trains with this configuration, in {_who_has(folder)}; see {status}, or"
+        f" end it with {cancel}. To start another run on purpose, use launch/submit.py --new, or"
+        " give a new run_dir"
+    )
+
+
+@contextmanager
+def _one_at_a_time(runs_dir: Path) -> Generator[None]:
+    """Let one process at a time look for its run: two might each make a folder for the same one."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # another user's folder, or a file system without locks
+            make_folder(runs_dir)
+            if lock := open_locked(runs_dir / SEARCH_LOCK, wait=True):
+                stack.enter_context(lock)
+        yield
 
 
 def _is_checkpoint(folder: Path) -> bool:
@@ -99,10 +158,11 @@ def _is_checkpoint(folder: Path) -> bool:
 def _difference(folder: Path, config: Config) -> str:
     """Return the settings in which the run in `folder` differs from `config`, or ""."""
     try:
-        theirs = flatten(result_identity(load(folder / CONFIG_FILE)))
+        stored = load_saved(folder / CONFIG_FILE)
     except ConfigError as error:
         return f"its {CONFIG_FILE} is no longer valid: {str(error).splitlines()[0]}"
-    ours = flatten(result_identity(config))
+    theirs = flatten(result_identity(stored))
+    ours = flatten(result_identity(with_choices_of(config, stored)))
     keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     more = [f"{len(keys) - KEYS_SHOWN} more"] if len(keys) > KEYS_SHOWN else []
     shown = [
@@ -113,13 +173,28 @@ def _difference(folder: Path, config: Config) -> str:
 
 
 def _lock(folder: Path) -> IO[str] | None:
-    """Return the run's lock, or None if another process has it.
+    """Return the run's lock, with the name of this process in it; None if another has the lock.
 
     With a fence the lock is not required: a lost node may keep it for minutes or forever.
     """
-    if not Fence.around(folder).is_active:
-        return open_locked(folder / LOCK)
-    lock = (folder / LOCK).open("a")
-    with suppress(OSError):
-        lock_file(lock)
+    fence = Fence.around(folder)
+    if fence.is_active:
+        lock = (folder / LOCK).open("a")
+        with suppress(OSError):
+            if not lock_file(lock):
+                return lock
+    elif (lock := open_locked(folder / LOCK)) is None:
+        return None
+    attempt = f"attempt {fence.token}, " if fence.is_active else ""
+    with suppress(OSError):  # a full disk; the name only informs
+        lock.truncate(0)
+        lock.write(f"{attempt}process {os.getpid()} on {platform.node()}")
+        lock.flush()
     return lock
+
+
+def _who_has(folder: Path) -> str:
+    """Return which process has the run's lock."""
+    with suppress(OSError):
+        return (folder / LOCK).read_text().strip() or "a process"
+    return "a process"

@@ -27,3 +27,12 @@ class Result:
     dataset_fingerprint: str
     run_dir: str
     mlflow_run_id: str | None
+    gpu_hours: float | None = None
+    """Of all attempts, from each one's start to its last report; None without GPUs."""
+    cost: float | None = None
+    """`gpu_hours` at `launch.price_per_gpu_hour`; None without a price."""
+
+
+def cost_of(gpu_hours: float | None, price: float | None) -> float | None:
+    """Return what `gpu_hours` cost at a price for each; None if one of them is unknown."""
+    return None if gpu_hours is None or price is None else gpu_hours * price

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from pipeline.tracking.events import StepReport
+from pipeline.system.secrets import hide_secrets
+from pipeline.tracking.events import RunStarted, StepReport
 from pipeline.tracking.jsonl import METRICS
 
 PROGRESS = f'{{"event": "{StepReport.kind}"'.encode()
@@ -31,12 +32,19 @@ class Metrics:
     )
     updated_at: float | None = None
     """Unix time in seconds of the last report."""
+    gpu_seconds: float = 0.0
+    """The GPUs of each process times its seconds until its last report, over all attempts."""
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """None for a run without GPUs."""
+        return self.gpu_seconds / 3600 or None
 
 
 def read_metrics(run_dir: Path) -> Metrics:
     """Return the events of a run; incomplete lines are left out."""
     metrics, path = Metrics(), run_dir / METRICS
-    last_progress = b""
+    last_progress = last = b""
     try:
         metrics.updated_at = path.stat().st_mtime
         with path.open("rb") as file:
@@ -44,15 +52,20 @@ def read_metrics(run_dir: Path) -> Metrics:
                 if line.startswith(PROGRESS):
                     last_progress = line if line.endswith(b"\n") else last_progress
                 else:
-                    _add(metrics, _parse(line))
+                    event = _parse(line)
+                    if event.get("event") == RunStarted.kind:
+                        _count_gpus(metrics, _parse(last))
+                    _add(metrics, event)
+                last = line if line.endswith(b"\n") else last
     except OSError:
         return metrics
     metrics.progress = _parse(last_progress)
+    _count_gpus(metrics, _parse(last))
     return metrics
 
 
 def tail(log: Path, lines: int) -> str:
-    """Return the last lines of a log; empty if it cannot be read."""
+    """Return the last lines of a log, without passwords; empty if it cannot be read."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
@@ -60,7 +73,14 @@ def tail(log: Path, lines: int) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
+    return hide_secrets("\n".join(text.splitlines()[-lines:]))
+
+
+def _count_gpus(metrics: Metrics, last: dict[str, Any]) -> None:
+    """Add the GPU time of an attempt whose last event is `last`."""
+    begun = metrics.started
+    seconds = last.get("time", 0.0) - begun.get("time", 0.0) + begun.get("setup_seconds", 0.0)
+    metrics.gpu_seconds += begun.get("gpus", 0) * seconds
 
 
 def _add(metrics: Metrics, event: dict[str, Any]) -> None:
@@ -83,4 +103,7 @@ def _parse(line: bytes) -> dict[str, Any]:
         record: Any = json.loads(line)
     except ValueError:
         return {}
-    return cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    event = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    return {
+        key: hide_secrets(each) if isinstance(each, str) else each for key, each in event.items()
+    }

@@ -18,6 +18,7 @@ from pipeline.storage.files import FileState, file_states
 from pipeline.system.exit_codes import LocalError
 from pipeline.system.locks import open_locked
 from pipeline.system.progress import byte_progress
+from pipeline.system.text import size
 
 FINGERPRINT_DIGITS = 16
 DISK_BLOCK_BYTES = 4096
@@ -141,7 +142,7 @@ def _copy(data: Data, split: Split, root: Path, absent: Files) -> None:
             _expect_room(data, root, left)
             raise ValueError(
                 f"stage {data.stage} is full ({error.strerror}), but {data.dir} needs"
-                f" {_size(_on_disk(left))} more; {MORE_ROOM}"
+                f" {size(_on_disk(left))} more; {MORE_ROOM}"
             ) from error
         raise _unusable(data, error) from error
 
@@ -178,7 +179,7 @@ def _expect_room(data: Data, root: Path, absent: Files) -> None:
     free, needed = shutil.disk_usage(root).free, _on_disk(absent)
     if free < needed:
         raise ValueError(
-            f"stage {data.stage} has {_size(free)} free, but {data.dir} needs {_size(needed)} more;"
+            f"stage {data.stage} has {size(free)} free, but {data.dir} needs {size(needed)} more;"
             f" {MORE_ROOM}"
         )
 
@@ -199,7 +200,3 @@ def _unusable(data: Data, error: OSError) -> ValueError:
 
 def _beside(root: Path, kind: str) -> Path:
     return root.with_name(f"{root.name}.{kind}")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

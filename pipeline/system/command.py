@@ -1,12 +1,24 @@
-"""What all programs share: the exit code, the message for a mistake, arguments and plurals."""
+"""What all programs share: the exit code, the message for a mistake, arguments and commands."""
 
 import argparse
 import os
+import re
+import shlex
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, NoReturn
 
 from pipeline.system.exit_codes import INTERRUPTED, USER_MISTAKE
+from pipeline.system.secrets import hide_secrets
+from pipeline.system.text import printable
+
+ROOT = Path(__file__).resolve().parents[2]
+UNRECOGNIZED = "unrecognized arguments: "
+INVALID_CHOICE = re.compile(r"invalid choice: '(?P<word>.*)' \(choose from (?P<choices>.*)\)")
 
 
 def run_command(
@@ -41,6 +53,76 @@ def run_command(
     return code
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests what an unknown argument or subcommand may have meant."""
+
+    def __init__(self, *, hint: Callable[[str], str] = lambda _: "", **settings: Any) -> None:
+        """`hint` returns advice for an unknown option, given without its dashes; or ""."""
+        super().__init__(**settings)
+        self._hint = hint
+
+    def add_subparsers(self, **settings: Any) -> Any:
+        """See argparse; each subparser reports what it does not know itself."""
+        return super().add_subparsers(parser_class=_Subparser, **settings)  # pyright: ignore[reportUnknownVariableType]
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and `message` with suggestions; exit with code 2."""
+        hints: list[str] = []
+        if message.startswith(UNRECOGNIZED):
+            words = message.removeprefix(UNRECOGNIZED).split()
+            hints = [hint for word in words if (hint := self._suggestion(word))]
+        elif invalid := INVALID_CHOICE.search(message):
+            near = get_close_matches(
+                invalid["word"], re.findall(r"[\w-]+", invalid["choices"]), n=1
+            )
+            hints = [f"did you mean {each}?" for each in near]
+        super().error(printable("; ".join([message, *dict.fromkeys(hints)])))
+
+    def _suggestion(self, word: str) -> str:
+        if not word.startswith("-"):
+            return ""
+        option = word.partition("=")[0]
+        if advice := self._hint(word.lstrip("-")):
+            return advice
+        known = list(self._option_string_actions)
+        near = get_close_matches(option, known, n=1) or get_close_matches(f"-{option}", known, n=1)
+        return f"did you mean {near[0]}?" if near else ""
+
+
+class _Subparser(Parser):
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(UNRECOGNIZED + " ".join(unknown))
+        return found, unknown
+
+
+def command_line(program: str, *arguments: object) -> str:
+    """Return a command that can be pasted here: `python launch/status.py RUN`, with quotes.
+
+    `program` is its path in the repository. From another folder the command has its whole path,
+    and if `python` is not the interpreter that runs this, that one's.
+    """
+    own = ROOT / program
+    place = own if own.exists() and not Path(program).exists() else program
+    return shlex.join([_python(), str(place), *map(str, arguments)])
+
+
+def _python() -> str:
+    found, ours = shutil.which("python"), Path(sys.executable)
+    if found and Path(found).parent.resolve() == ours.parent.resolve():
+        return "python"
+    return str(ours.relative_to(Path.cwd()) if ours.is_relative_to(Path.cwd()) else ours)
+
+
+def note(message: str) -> None:
+    """Print a note on standard error; of several ranks, only the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {printable(message)}", file=sys.stderr)
+
+
 def count(text: str) -> int:
     """Parse an argument that is a whole number, at least 1."""
     if not text.isdecimal() or int(text) < 1:
@@ -54,5 +136,5 @@ def plural(number: int, noun: str, several: str = "") -> str:
 
 
 def _refuse(message: str) -> int:
-    print(message, file=sys.stderr)
+    print(printable(hide_secrets(message)), file=sys.stderr)
     return USER_MISTAKE

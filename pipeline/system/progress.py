@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from threading import Lock
 
+from pipeline.system.text import rate, share
+
 LINE_EVERY_SECONDS = 30.0
 QUICK_BYTES = 32_000_000
 """Reading or copying at most this is quick: nothing is shown."""
@@ -69,6 +71,5 @@ class _Lines:
         speed = (self._done - self._already) / seconds
         left = timedelta(seconds=round((self._total - self._done) / speed)) if speed else "?"
         return (
-            f"{self._what}: {self._done / 1e9:,.1f} of {self._total / 1e9:,.1f} GB,"
-            f" {speed / 1e6:,.0f} MB/s, {left} left"
+            f"{self._what}: {share(self._done, self._total)}, {rate(speed / 1e6)} MB/s, {left} left"
         )

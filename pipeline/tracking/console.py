@@ -11,13 +11,14 @@ from typing import Any, Self
 
 from rich.box import ROUNDED
 from rich.console import Console as RichConsole
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.system.command import plural
+from pipeline.system.command import command_line, plural
+from pipeline.system.text import printable, rate
 from pipeline.tracking.events import (
     CheckpointSaved,
     Evaluated,
@@ -27,6 +28,9 @@ from pipeline.tracking.events import (
     StepReport,
     Warned,
 )
+
+LONGEST_COMMAND = 50
+"""Characters of a command in the table of the result."""
 
 
 class _Terminal(RichConsole):
@@ -130,7 +134,7 @@ class Console:
     def _print(self, text: str, style: str = "") -> None:
         # In a log each event stays on one line, however long; a terminal wraps it.
         soft_wrap = not self._console.is_terminal
-        self._console.print(Text(text, style=style), soft_wrap=soft_wrap)
+        self._console.print(Text(printable(text), style=style), soft_wrap=soft_wrap)
 
     def _stop(self) -> None:
         if self._live:
@@ -145,11 +149,14 @@ def show_result(result: dict[str, Any], console: RichConsole | None = None) -> N
     """Print the result of a finished run (what result.json holds) as a table."""
     console = console or _Terminal(highlight=False)
     console.print()
-    console.print(final_table(result))
+    console.print(final_table(result), crop=False)
 
 
-def final_table(result: dict[str, Any]) -> Table:
-    """Return the result of a finished run as a table that fits in 80 columns."""
+def final_table(result: dict[str, Any]) -> RenderableType:
+    """Return the result of a finished run as a table that fits in 80 columns.
+
+    A long command is below it on one line, so that it can be pasted.
+    """
     table = Table(box=ROUNDED, show_header=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -157,7 +164,10 @@ def final_table(result: dict[str, Any]) -> Table:
         if result.get(key) is not None:
             table.add_row(label, show(result[key]))
     if result.get("run_dir") and result.get("mlflow_run_id"):
-        table.add_row("Dashboard", _dashboard(Path(result["run_dir"]).parent))
+        command = _dashboard(Path(result["run_dir"]).parent)
+        if len(command) > LONGEST_COMMAND:
+            return Group(table, Text(f"Dashboard: {command}", no_wrap=True, overflow="ignore"))
+        table.add_row("Dashboard", command)
     return table
 
 
@@ -191,8 +201,10 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("Steps", "steps", _count),
     ("Parameters", "parameters", _count),
     ("Ranks", "world_size", _count),
-    ("Images per second", "images_per_second", _count),
+    ("Images per second", "images_per_second", rate),
     ("Time", "seconds", duration),
+    ("GPU-hours", "gpu_hours", rate),
+    ("Cost", "cost", lambda cost: f"{cost:,.2f}"),
     ("Run folder", "run_dir", _short),
     ("MLflow run", "mlflow_run_id", str),
 )
@@ -200,7 +212,8 @@ _ROWS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 def _dashboard(runs_dir: Path) -> str:
     folder = _short(str(runs_dir))
-    return "python launch/dashboard.py" + ("" if folder == "runs" else f" --runs-dir {folder}")
+    place = [] if folder == "runs" else ["--runs-dir", folder]
+    return command_line("launch/dashboard.py", *place)
 
 
 def _numbers(event: StepReport, last_epoch: float | None) -> str:
@@ -208,7 +221,8 @@ def _numbers(event: StepReport, last_epoch: float | None) -> str:
     replaced = f"  {event.images_replaced:,} replaced" if event.images_replaced else ""
     return (
         f"epoch {event.epoch:.2f}{of}  loss {event.loss:.4f}  lr {event.lr:.4g}  "
-        f"{event.images_per_second:,.0f} img/s  data wait {event.data_wait_percent:.1f} %{replaced}"
+        f"{rate(event.images_per_second)} img/s  "
+        f"data wait {event.data_wait_percent:.1f} %{replaced}"
     )
 
 

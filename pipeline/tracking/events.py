@@ -22,6 +22,10 @@ class RunStarted:
     """The resolved configuration, flattened to dotted keys."""
     tags: dict[str, str]
     """git_commit, config_hash, dataset_fingerprint and others."""
+    gpus: int = 0
+    """How many the ranks have."""
+    setup_seconds: float = 0.0
+    """Since the process started, which already occupied them."""
 
 
 @dataclass(frozen=True, slots=True)

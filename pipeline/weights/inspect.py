@@ -80,7 +80,7 @@ def inspect(stored: StoredCheckpoint, events: Iterable[Event] = ()) -> Inspectio
     return Inspection(
         path=stored.path,
         progress=progress,
-        config_name=config.name if config else None,
+        config_name=config.title if config else None,
         network=config.model.name if config else None,
         parameters=sum(t.numel() for name, t in model.items() if not is_statistic(name)),
         classes=bias.numel() if bias is not None else None,

@@ -11,6 +11,7 @@ import torch
 from data.formats import devkit
 from pipeline.dataset.index import Index, read_manifest
 from pipeline.distributed.world import World
+from pipeline.system.command import command_line
 from pipeline.train import main
 from tests.multiprocess.runs import result, state, write_recipe
 from tests.support.loading import assert_equal, dali, evaluated, trained
@@ -181,7 +182,7 @@ def test_the_second_time_no_image_is_read(
     capsys.readouterr()
     blank(source, pictures)
     assert run(*command) == 0
-    nothing = f"nothing to do: {out} is complete\nnext: python launch/submit.py"
+    nothing = f"nothing to do: {out} is complete\nnext: {command_line('launch/submit.py')}"
     assert capsys.readouterr().out.startswith(nothing)
     assert written(out) == before
     touch(source)

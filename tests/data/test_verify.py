@@ -30,7 +30,7 @@ def test_small_datasets_are_reported_in_kilobytes(
 ) -> None:
     size = sum(int(Index.open(folder, split).sizes.sum()) for split in ("train", "val"))
     assert outcome(folder).code == 0
-    assert f"24 images ({size / 1000:.1f} kB) read in " in capsys.readouterr().out
+    assert f"24 images ({size / 1000:.1f} KB) read in " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,6 +1,7 @@
 """A command is checked before anything starts, and every mistake comes with a remedy."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,18 +77,58 @@ def test_a_dry_run_shows_the_summary_and_writes_nothing(
     assert shown["length"] == "240 steps, 42.67 epochs"
     assert "peak 0.1 = 0.05 x 16/8, after 4 steps of warm-up" in shown["learning rate"]
     assert "cosine" in shown["learning rate"]
-    assert "global_batch: 16" in output.out  # in the resolved configuration
+    assert shown["run"] == "tiny-steps=240_lr_batch=8"
+    assert "global_batch: 16" in output.out  # in the recipe
     assert list(Path().iterdir()) == []
     assert sorted(recipe.parent.rglob("*")) == before
 
 
+@pytest.mark.parametrize("options", [[], ["--full"]], ids=str)
 def test_the_output_of_a_dry_run_is_a_recipe(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
-    assert main(["--dry-run", str(recipe), "seed=9"]) == 0
+    assert main(["--dry-run", *options, str(recipe), "seed=9"]) == 0
     shown = capsys.readouterr().out.partition("\ndataset:")[0]
     (tmp_path / "again.yaml").write_text(shown)
     assert load(tmp_path / "again.yaml") == load(recipe, ["seed=9"])
+
+
+def test_a_dry_run_shows_what_differs_from_the_defaults(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["data.loader.threads=4", "evaluate.batch_per_rank=256", "optim.momentum=0.9"]
+    assert main(["--dry-run", str(recipe), *settings]) == 0
+    short = capsys.readouterr().out
+    for line in ("lr: 0.05", "name: pad_crop", "name: cosine", "name: dali", "threads: 4"):
+        assert f"{line}\n" in short
+    for default in ("momentum:", "batch_per_rank: 256", "slurm:", "drain_timeout_seconds"):
+        assert default not in short
+    assert "--full shows" in short
+    assert main(["--dry-run", "--full", str(recipe), *settings]) == 0
+    whole = capsys.readouterr().out
+    for line in ("momentum: 0.9", "batch_per_rank: 256", "slurm:", "drain_timeout_seconds: 30.0"):
+        assert line in whole
+
+
+def test_what_an_override_drops_and_what_is_doubtful_is_on_standard_error(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    settings = ["data.train.name=random_resized_crop", "schedule.warmup_steps=200"]
+    batch = ["train.global_batch=96", "train.precision=bf16"]
+    ranks = str(torch.cuda.device_count() + 1)  # more ranks than GPUs run on the CPU
+    command = ["--dry-run", str(recipe), *settings, *batch, "train.ema={every_steps: 121}"]
+    assert main([*command, "--ranks", ranks, f"train.accumulation={2 if ranks == '1' else 1}"]) == 0
+    note, *warnings = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: data.train.name=random_resized_crop drops what random_resized_")
+    assert note.endswith(": pad=2")
+    assert [each.split("=")[0] for each in warnings] == [
+        "warning: train.global_batch",
+        "warning: schedule.warmup_steps",
+        "warning: train.ema.every_steps",
+        "warning: train.precision",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +219,36 @@ def test_counts(recipe: Path, capsys: pytest.CaptureFixture[str], option: str, v
     assert "must be a whole number, at least 1" in said
 
 
+def test_arguments_of_other_programs(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for argument, hint in (
+        ("--lr=0.1", "settings have no dashes: optim.lr=..."),
+        ("--optim.lr=0.1", "settings have no dashes: optim.lr=0.1"),
+        ("--batch-size=64", "settings have no dashes: train.global_batch=..."),
+        ("--gpus=4", "here it is --ranks N"),
+        ("--dry_run", "did you mean --dry-run?"),
+    ):
+        assert f"unrecognized arguments: {argument}; {hint}\n" in refusal(capsys, recipe, argument)
+    assert "--full only works with --dry-run" in refusal(capsys, recipe, "--full")
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_the_clients_of_slurm_without_a_cluster(
+    recipe: Path, no_slurm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a machine with SLURM's packages that belongs to no cluster."""
+    if shutil.which("scontrol", path=os.defpath) is None:
+        pytest.skip("SLURM is not installed")
+    no_slurm.rmdir()
+    no_slurm.symlink_to(Path(shutil.which("scontrol", path=os.defpath) or "").parent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF_SERVER", "127.0.0.1:1")  # no configuration, and no search for it
+        for options in (["--nodes", "2"], ["--sweep", "seed=1,2"]):
+            said = refusal(capsys, recipe, *options)
+            assert "to train on this machine, use --local; on a cluster, check that slurm" in said
+            assert len(said.splitlines()) == 1
+
+
 def test_several_nodes_without_slurm(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for options in ([], ["--dry-run"]):
         said = refusal(capsys, "--nodes", 4, recipe, *options)
@@ -193,6 +264,26 @@ def test_with_slurm(recipe: Path, no_slurm: Path, capsys: pytest.CaptureFixture[
     assert "scontrol is not on PATH; run this on a SLURM login node" in refusal(capsys, recipe)
     assert "--local trains on this machine" in refusal(capsys, recipe, "--local", "--nodes", 2)
     assert main(["--local", "--dry-run", str(recipe)]) == 0
+
+
+def test_a_password(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for setting in ("tracking.uri=http://me:s3cr3t@host", "env.HF_TOKEN=s3cr3t"):
+        for options in ([], ["--dry-run"]):
+            said = refusal(capsys, recipe, setting, *options)
+            assert "has a password or key" in said
+            assert "s3cr3t" not in said
+    Path("../mine.yaml").write_text(recipe.read_text() + "env: {HF_TOKEN: s3cr3t}\n")
+    assert ": env.HF_TOKEN: has a password or key, which" in refusal(capsys, "../mine.yaml")
+
+
+def test_a_store_that_mlflow_refuses_for_good(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+    for options in ([], ["--dry-run"]):
+        said = refusal(capsys, recipe, "tracking.mlflow=true", *options)
+        assert said.startswith("MLFLOW_TRACKING_URI=file:./mlruns is a folder")
+    assert main(["--dry-run", str(recipe), "tracking.mlflow=false"]) == 0
 
 
 def test_decoding_on_a_gpu_needs_one(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

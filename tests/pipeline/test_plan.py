@@ -15,6 +15,7 @@ from pipeline.config.schema import (
     Config,
     Cosine,
     Data,
+    Ema,
     Evaluate,
     Polynomial,
     Sgd,
@@ -23,7 +24,7 @@ from pipeline.config.schema import (
     model_named,
 )
 from pipeline.optim.schedule import Rate, Schedule, learning_rate
-from pipeline.plan import Every, make_plan
+from pipeline.plan import Every, doubts, make_plan
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -220,3 +221,90 @@ def test_the_world_size_changes_only_the_micro_batch() -> None:
 def test_a_dataset_without_images_is_refused() -> None:
     with pytest.raises(ValueError, match="somewhere has no training images"):
         make_plan(config(), samples=0, world_size=1)
+
+
+# ---------------------------------------------------------------------------------- doubts
+
+
+def doubts_of(schedule: Schedule | None = None, samples: int = 640, **changes: Any) -> list[str]:
+    """Return the doubts about a run of 100 steps, 10 of them an epoch, unless `changes` differ."""
+    whole = config(schedule, **{"train": Train(epochs=10, global_batch=64)} | changes)
+    return doubts(whole, make_plan(whole, samples=samples, world_size=1))
+
+
+def test_a_usual_plan_raises_no_doubts() -> None:
+    assert doubts_of(Cosine(warmup_epochs=5)) == []
+    assert doubts_of(StepDecay(milestones_epochs=(3, 6, 9.9), warmup_steps=29)) == []
+    assert doubts_of(StepDecay(milestones_steps=(1, 99))) == []
+    assert (
+        doubts_of(Polynomial(warmup_steps=99), samples=64, train=Train(steps=100, global_batch=64))
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "start"),
+    [
+        (Cosine(warmup_epochs=12), "schedule.warmup_epochs=12 is a warm-up of 120 steps in a run"),
+        (Polynomial(warmup_steps=101), "schedule.warmup_steps=101 is a warm-up of 101 steps in a"),
+        (Cosine(warmup_epochs=0.01), "schedule.warmup_epochs=0.01 is less than a step"),
+    ],
+)
+def test_a_warm_up_that_does_not_fit_the_run(schedule: Schedule, start: str) -> None:
+    (doubt,) = doubts_of(schedule)
+    assert doubt.startswith(start)
+    assert ("never reaches its peak" in doubt) == (" run of 100" in doubt)
+
+
+def test_a_warm_up_as_long_as_the_run_reaches_the_peak_at_its_end() -> None:
+    assert [
+        "reaches its peak in the last step" in each for each in doubts_of(Cosine(warmup_steps=100))
+    ] == [True]
+
+
+@pytest.mark.parametrize(
+    ("milestones", "late"),
+    [
+        ({"milestones_epochs": (3, 10)}, "schedule.milestones_epochs: 10 is not before the end"),
+        (
+            {"milestones_epochs": (5, 10.5, 90)},
+            "schedule.milestones_epochs: 10.5, 90 is not before",
+        ),
+        (
+            {"milestones_steps": (100,)},
+            "schedule.milestones_steps: 100 is not before the end of the",
+        ),
+    ],
+)
+def test_milestones_beyond_the_end(milestones: dict[str, Any], late: str) -> None:
+    """The rate drops after a milestone, so one at the last step is too late."""
+    (doubt,) = doubts_of(StepDecay(**milestones))
+    assert doubt.startswith(late)
+    assert "(100 steps, 10 epochs)" in doubt
+
+
+def test_milestones_within_the_warm_up() -> None:
+    (doubt,) = doubts_of(StepDecay(milestones_epochs=(2, 5), warmup_epochs=2))
+    assert doubt.startswith("schedule.milestones_epochs: 2 is not after the warm-up (20 steps)")
+
+
+def test_a_batch_larger_than_the_dataset() -> None:
+    (doubt,) = doubts_of(samples=32)
+    assert doubt == (
+        "train.global_batch=64 is more than the 32 images of somewhere: one step takes 2 epochs;"
+        " lower it"
+    )
+    assert doubts_of(samples=64) == []
+
+
+def test_lengths_of_less_than_a_step() -> None:
+    short = {"evaluate": Evaluate(every_epochs=0.05), "checkpoint": Checkpoint(every_epochs=0.09)}
+    found = doubts_of(train=Train(epochs=0.01, global_batch=64), **short)
+    keys = ("train.epochs=0.01", "evaluate.every_epochs=0.05", "checkpoint.every_epochs=0.09")
+    ending = "is less than a step (0.1 epochs) and counts as one; raise it"
+    assert found == [f"{key} {ending}" for key in keys]
+
+
+def test_an_average_that_is_never_updated() -> None:
+    (doubt,) = doubts_of(train=Train(epochs=10, global_batch=64, ema=Ema(every_steps=101)))
+    assert doubt.startswith("train.ema.every_steps=101 is more than the 100 steps of the run")

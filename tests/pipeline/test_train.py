@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.config.load import load
 from pipeline.distributed.world import World
@@ -84,6 +85,16 @@ def submit(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_store_that_mlflow_refuses_for_good_is_a_mistake(
+    recipe: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+    code, said = train(recipe, *QUICK, f"runs_dir={tmp_path / 'runs'}", "tracking.mlflow=true")
+    assert code == 2
+    assert said.startswith("MLFLOW_TRACKING_URI=file:./mlruns is a folder")
+    assert list(tmp_path.iterdir()) == []
+
+
 # ------------------------------------------------------------------------------------ run folder
 
 
@@ -93,8 +104,41 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs_dir = tmp_path_factory.mktemp("finished") / "runs"
     tracked = ("tracking.mlflow=true", f"tracking.uri=sqlite:///{runs_dir.parent}/mlflow.db")
     assert main([str(recipe), *QUICK, f"runs_dir={runs_dir}", *tracked]) == 0
-    (folder,) = runs_dir.iterdir()
+    (folder,) = runs_dir.glob("[!.]*")
     return folder
+
+
+def test_precision_is_decided_at_the_first_start_and_kept(
+    recipe: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the run resumes in it even where another one would be faster."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    command = (recipe, *QUICK, "train.precision=auto", f"runs_dir={tmp_path}")
+    assert train(*command)[0] == 0
+    (run,) = tmp_path.iterdir()
+    assert load(run / "config.yaml").train.precision == "fp32"
+    assert events(run, "run_started")[0]["params"]["train.precision"] == "fp32"
+    (run / "result.json").unlink()
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert train(*command)[0] == 0
+    assert list(tmp_path.iterdir()) == [run]
+    assert load(run / "config.yaml").train.precision == "fp32"
+
+
+def test_doubts_are_reported_before_the_first_step(
+    recipe: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    doubtful = ("schedule.warmup_steps=13", "train.precision=bf16", "train.global_batch=96")
+    assert train(recipe, *QUICK, *doubtful, f"run_dir={tmp_path}")[0] == 0
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    kinds = [json.loads(line)["event"] for line in lines]
+    said = [event["message"] for event in events(tmp_path, "warned")]
+    assert kinds.index("warned") < kinds.index("progress")
+    for part in ("schedule.warmup_steps=13", "train.precision=bf16", "train.global_batch=96"):
+        assert sum(part in each for each in said) == 1
 
 
 def test_the_run_folder(recipe: Path, finished: Path) -> None:

@@ -127,6 +127,18 @@ class Cluster:
         )
         return process
 
+    def supervisor_process(self, job_id: str) -> psutil.Process:
+        """Return the process that runs in a job's batch script."""
+        wanted = {"SLURM_JOB_ID": job_id, "SLURM_CONF": self.environment["SLURM_CONF"]}
+        (process,) = (
+            process
+            for process in psutil.process_iter()
+            if (variables := environment_of(process)).items() >= wanted.items()
+            and "SLURM_STEP_ID" not in variables
+            and process.name().startswith("python")
+        )
+        return process
+
     def restore(self) -> None:
         """Cancel all jobs and make all nodes idle."""
         self.run("scancel", "--quiet", "--user=root")

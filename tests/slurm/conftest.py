@@ -6,6 +6,7 @@ namespaces, so its tests may be skipped even then.
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.slurm.cluster import Cluster, start_cluster
 from tests.slurm.lab import Lab, start_lab
 from tests.slurm.requirements import missing_for_cluster, missing_for_lab
 from tests.slurm.settings import Hardware
+from tests.slurm.trainings import digits_in, unbroken
 
 HARDWARE = Hardware(nodes=4, cpus=4, gpus=4)
 
@@ -43,6 +45,18 @@ def lab(shared_lab: Lab) -> Lab:
     """Nodes m1 to m4 with 4 CPUs and 4 fake GPUs each, which can be cut off and switched off."""
     shared_lab.restore()
     return shared_lab
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration of a training of a few seconds."""
+    return digits_in(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="session")
+def whole(recipe: Path) -> Path:
+    """The folder of an unbroken run of two ranks."""
+    return unbroken(recipe, ranks=2)
 
 
 def require_cluster() -> None:

@@ -41,6 +41,18 @@ class Lab(Cluster):
         super().__init__(folder, nodes, keeper)
         self._switch = switch
         self._holders: dict[str, int] = {}
+        self._covered: set[str] = set()
+
+    def cover(self, node: str, place: Path, *, by: Path | None = None) -> None:
+        """Let a node see `by` in place of a file or folder; by default an empty folder.
+
+        `restore` undoes it, by booting the node again.
+        """
+        empty = self.folder / "empty"
+        empty.mkdir(exist_ok=True)
+        enter = ("nsenter", f"--target={self._holders[node]}", "--mount")
+        self.run(*enter, "mount", "--bind", str(by or empty), str(place))
+        self._covered.add(node)
 
     def cut(self, node: str) -> None:
         """Cut a node's cable: its processes still run, but are unreachable."""
@@ -62,6 +74,9 @@ class Lab(Cluster):
         self._boot(described)
 
     def restore(self) -> None:
+        for node in self._covered & self._holders.keys():
+            self.power_off(node)
+        self._covered.clear()
         for node in self.nodes:
             if node.name in self._holders:
                 self.mend(node.name)

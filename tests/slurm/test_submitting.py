@@ -109,6 +109,32 @@ def test_a_queued_run_keeps_its_code_and_configuration(
     assert f"already has job {found.job_id} (PENDING)" in errors
 
 
+def test_the_same_command_is_refused_while_the_run_has_a_job(
+    cluster: Cluster, submit: Submit, recipe: Path, tmp_path: Path
+) -> None:
+    arguments = ("--ranks", 1, recipe, f"runs_dir={tmp_path / 'runs'}", *HELD)
+    command = [sys.executable, str(ROOT / "launch" / "submit.py"), *map(str, arguments)]
+    together = [
+        subprocess.Popen(command, env=cluster.environment, stdout=subprocess.PIPE, stderr=-2)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=200)[0].decode() for process in together]
+    assert sorted(process.returncode for process in together) == [0, 2], said
+    (run,) = (tmp_path / "runs").glob("tiny-*")
+    found = last_submission(run)
+    assert found
+    for options in ((), ("--local",), ("--executor", "debug")):
+        code, _, errors = submit(*options, *arguments)
+        assert code == 2
+        assert f"{run} already has job {found.job_id} (PENDING)" in errors
+        assert "--new" in errors
+    code, shown, errors = submit("--new", *arguments)
+    assert code == 0, errors
+    assert str(run) not in shown
+    assert len(list((tmp_path / "runs").glob("tiny-*"))) == 2
+    assert len(cluster.run("squeue", "--noheader").splitlines()) == 2
+
+
 def test_watching_shows_the_reason_and_ctrl_c_leaves_the_job_alone(
     cluster: Cluster, recipe: Path, tmp_path: Path
 ) -> None:

@@ -1,42 +1,16 @@
 """A run on a real cluster survives every fault, bit for bit like an unbroken run."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.multiprocess.runs import events, newest, result, state
+from tests.launch.queued_runs import run_program
+from tests.multiprocess.runs import events, result
 from tests.slurm.cluster import Cluster
 from tests.slurm.lab import Lab
-from tests.slurm.trainings import STEPS, Training, digits_in, submit, unbroken
-
-RUNNING = ("running_mean", "running_var")
-
-
-@pytest.fixture(scope="session")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return digits_in(tmp_path_factory.mktemp("training"))
-
-
-@pytest.fixture(scope="session")
-def whole(recipe: Path) -> Path:
-    """An unbroken run of two ranks."""
-    return unbroken(recipe, ranks=2)
-
-
-def expect_like(training: Training, whole: Path) -> None:
-    """All bits equal those of `whole`, except that running statistics, which are also averaged
-    when a stop saves at an odd step, are equal up to rounding."""
-    assert newest(training.run_dir) == STEPS, training.log()
-    expected, found = state(whole), state(training.run_dir)
-    for name, tensor in expected.items():
-        if name.endswith(RUNNING):
-            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
-        else:
-            assert torch.equal(found[name], tensor), f"{name} differs"
-    assert training.lost_log_lines() == []
-    assert result(training.run_dir)["images_evaluated"] == 355
+from tests.slurm.trainings import expect_like, submit
 
 
 def test_four_nodes_of_two_ranks_train(cluster: Cluster, recipe: Path) -> None:
@@ -164,7 +138,32 @@ def test_a_repeated_crash_fails_with_the_traceback_of_the_first_rank(
     log = training.log()
     assert "the same error occurred twice at the same step" in log
     assert "the loss became" in log
+    assert " the run is given up: the same error occurred twice" in log.splitlines()[-1]
     assert log.count("lower optim.lr") <= 3  # at the end of each attempt and of the job
+
+
+def test_a_killed_batch_side_is_reported_and_the_watcher_resumes_the_run(
+    cluster: Cluster, recipe: Path, whole: Path
+) -> None:
+    """As the OOM killer does: the shell cannot requeue the job any more."""
+    training = submit(cluster, recipe)
+    training.wait_for_step(20)
+    cluster.rank_process(training.job_id, 0).suspend()  # else the run might finish first
+    supervisor = cluster.supervisor_process(training.job_id)
+    for process in (supervisor.parent(), supervisor):
+        assert process
+        process.kill()
+    training.wait_for_end("FAILED")
+    shown = json.loads(run_program("status.py", "--json", training.run_dir, cluster=cluster).stdout)
+    assert shown["state"] == "lost"
+    assert "Killed" in shown["reason"]
+    done = run_program("watch.py", "--once", training.run_dir, cluster=cluster)
+    assert done.returncode == 0, done.stderr
+    assert "ended without a report" in done.stdout
+    assert training.submission.number == 2
+    training.wait_for_end()
+    assert training.outcomes == ["done"]
+    expect_like(training, whole)
 
 
 def test_a_users_mistake_is_not_retried(cluster: Cluster, recipe: Path) -> None:

@@ -11,15 +11,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import psutil
+import torch
 
 from launch.slurm.records.history import Outcome, read_history
 from launch.slurm.records.submission import Submission, last_submission
 from tests.launch.queued_runs import run_program
-from tests.multiprocess.runs import events, newest, write_recipe
+from tests.multiprocess.runs import events, newest, result, state, write_recipe
 from tests.slurm.cluster import Cluster, wait_until
 
 ROOT = Path(__file__).parents[2]
 STEPS = 400
+RUNNING = ("running_mean", "running_var")
 LAUNCH_SECONDS = 120
 """Until the first checkpoint: ranks import for 8 seconds each, and share the machine's cores."""
 
@@ -133,3 +135,17 @@ def unbroken(recipe: Path, *, ranks: int) -> Path:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(command, check=True, capture_output=True, env=environment, timeout=240)
     return run_dir
+
+
+def expect_like(training: Training, whole: Path) -> None:
+    """All bits equal those of `whole`, except that running statistics, which are also averaged
+    when a stop saves at an odd step, are equal up to rounding."""
+    assert newest(training.run_dir) == STEPS, training.log()
+    expected, found = state(whole), state(training.run_dir)
+    for name, tensor in expected.items():
+        if name.endswith(RUNNING):
+            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+        else:
+            assert torch.equal(found[name], tensor), f"{name} differs"
+    assert training.lost_log_lines() == []
+    assert result(training.run_dir)["images_evaluated"] == 355

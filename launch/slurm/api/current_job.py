@@ -2,11 +2,15 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launch.slurm.api.cli import host_names, retry, show, slurm
 from launch.slurm.api.jobs import unix_time
 from pipeline.config.schema.slurm import minutes_of
+
+CHANGE_SECONDS = 20.0
+"""How long to try to change a job that was just requeued; SLURM kills its processes then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,39 @@ class CurrentJob:
             return float("inf")
         return float("inf") if started is None else started + 60 * minutes - time.time()
 
-    def requeue(self) -> None:
-        """Give the nodes back and queue again, unless the user already cancelled or requeued it."""
-        if self.record()["JobState"] == "RUNNING":
-            retry(lambda: slurm("scontrol", "requeue", self.id))
+    def requeue(self, without: Sequence[str] = ()) -> None:
+        """Give the nodes back and queue again, unless the user already cancelled or requeued it.
+
+        It will not get the nodes `without` again, if it can do without them.
+        """
+        if self.record()["JobState"] != "RUNNING":
+            return
+        excluded = self._excluded(without) if without and self.can_avoid(without) else []
+        retry(lambda: slurm("scontrol", "requeue", self.id))
+        if excluded:  # only pending jobs can be changed, and SLURM ends this process soon
+            nodes = f"ExcNodeList={','.join(excluded)}"
+            retry(lambda: slurm("scontrol", "update", f"jobid={self.id}", nodes), CHANGE_SECONDS)
+
+    def can_avoid(self, nodes: Sequence[str]) -> bool:
+        """Whether the job's partitions have enough nodes without `nodes`."""
+        record = self.record()
+        required = _listed(record.get("ReqNodeList", ""))
+        most = max(map(_nodes_of_partition, record["Partition"].split(",")))
+        enough = most - len(self._excluded(nodes)) >= len(self.nodes)
+        return enough and not set(required) & set(nodes)
+
+    def _excluded(self, nodes: Sequence[str]) -> list[str]:
+        """Return the nodes that the job excludes, and `nodes`."""
+        return sorted({*_listed(self.record().get("ExcNodeList", "")), *nodes})
 
     def cancel(self) -> None:
         """End the job for good."""
         retry(lambda: slurm("scancel", self.id))
+
+
+def _nodes_of_partition(name: str) -> int:
+    return len(_listed(retry(lambda: show("partition", name))[0].get("Nodes", "")))
+
+
+def _listed(nodes: str) -> list[str]:
+    return [] if nodes in ("", "(null)") else retry(lambda: host_names(nodes))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from launch.slurm.api.cli import SlurmError, slurm
 
-FIELDS = "%i|%T|%L|%D|%S|%N|%r"
+FIELDS = "%i|%T|%L|%D|%S|%N|%r|%V|%o"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class QueuedJob:
     """Such as n[1-4]; empty while pending."""
     reason: str = ""
     """Why it is pending; empty if it runs."""
+    submitted_at: float | None = None
+    """Unix time in seconds at which it was submitted or last requeued."""
+    script: str = ""
+    """The path of its batch script; empty if unknown."""
 
 
 def read_jobs(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
@@ -38,6 +42,7 @@ def read_jobs(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
     try:
         answer = slurm(
             "squeue",
+            "--all",  # hidden partitions as well
             "--noheader",
             "--array",
             f"--jobs={','.join(wanted)}",
@@ -53,9 +58,19 @@ def read_jobs(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
 
 def job_from(line: str) -> QueuedJob:
     """Return a job from a line of squeue in the format `FIELDS`."""
-    job_id, state, left, nodes, start, node_list, reason = line.split("|", 6)
-    reason = "" if reason == "None" else reason
-    return QueuedJob(job_id, state, left, int(nodes), unix_time(start), node_list, reason)
+    job_id, state, left, nodes, start, node_list, reason, *rest = line.split("|", 8)
+    submitted, script = rest or ("", "")
+    return QueuedJob(
+        job_id,
+        state,
+        left,
+        int(nodes),
+        unix_time(start),
+        node_list,
+        reason="" if reason == "None" else reason,
+        submitted_at=unix_time(submitted),
+        script="" if script == "(null)" else script,
+    )
 
 
 def unix_time(text: str) -> float | None:

@@ -11,7 +11,7 @@ UNUSABLE = {"DOWN", "FAIL", "FAILING", "POWERED_DOWN", "POWERING_DOWN", "NOT_RES
 ASLEEP = {"POWERED_DOWN", "POWERING_DOWN"}
 CLOSED = (UNUSABLE - ASLEEP) | {"DRAIN", "INVALID_REG", "MAINT", "MAINTENANCE", "UNKNOWN"}
 """States of nodes that take no new jobs; SLURM wakes those that are asleep."""
-GPUS = re.compile(r"(?:^|,)gpu(?::[^:,=]+)?:([0-9]+)")
+GPUS = re.compile(r"(?:^|,)gpu(?::([^:,=]+))?:([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,12 @@ class Node:
     features: frozenset[str]
     is_usable: bool
     """Whether a job that is queued now may get it once it is free."""
+    resources: str = ""
+    """Its `Gres`, such as gpu:a100:4."""
+
+    def gpus_of(self, kind: str) -> int:
+        """Return the number of its GPUs of a type; empty means any."""
+        return gpus_in(self.resources, kind) if kind else self.gpus
 
     @property
     def is_this_host(self) -> bool:
@@ -79,12 +85,19 @@ def node_from(record: dict[str, str], *, max_cpus: int | None, max_memory: int |
         gpus=gpus_in(record.get("Gres", "")),
         features=frozenset(() if features == "(null)" else features.split(",")),
         is_usable=not seen.states & CLOSED,
+        resources=record.get("Gres", ""),
     )
 
 
-def gpus_in(resources: str) -> int:
-    """Count the GPUs in a node's `Gres`, such as gpu:a100:4(S:0-1),nvme:1."""
-    return sum(int(count) for count in GPUS.findall(resources))
+def gpus_in(resources: str, kind: str = "") -> int:
+    """Count the GPUs, or those of a type, in a node's `Gres`: gpu:a100:4(S:0-1),nvme:1."""
+    found = GPUS.findall(resources)
+    return sum(int(count) for each, count in found if kind in ("", each))
+
+
+def gpu_types(resources: str) -> set[str]:
+    """Return the types of the GPUs in a node's `Gres`."""
+    return {kind for kind, _ in GPUS.findall(resources) if kind}
 
 
 def _at_most(count: int, limit: int | None) -> int:

@@ -1,6 +1,7 @@
 """Partitions of a cluster: their nodes and limits."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from launch.slurm.api.cli import show
 from launch.slurm.api.nodes import Node, node_from
@@ -66,6 +67,24 @@ def read_partitions() -> dict[str, Partition]:
     return {partition.name: partition for partition in partitions}
 
 
+def in_common(partitions: Sequence[Partition]) -> Partition:
+    """Return the partitions as one: the nodes of all, and the limits that hold in each."""
+    first = partitions[0]
+    if len(partitions) == 1:
+        return first
+    nodes = {node.name: node for each in partitions for node in each.nodes}
+    defaults = [each.default_minutes or each.max_minutes for each in partitions]
+    return replace(
+        first,
+        name=",".join(each.name for each in partitions),
+        max_minutes=_least(each.max_minutes for each in partitions),
+        default_minutes=_least(defaults),
+        min_nodes=max(each.min_nodes for each in partitions),
+        max_nodes=_least(each.max_nodes for each in partitions),
+        nodes=tuple(nodes.values()),
+    )
+
+
 def partition_from(record: dict[str, str], nodes: list[dict[str, str]]) -> Partition:
     """Return a partition from its record of `scontrol show`, and those of all nodes."""
     name = record["PartitionName"]
@@ -94,6 +113,10 @@ def limit_text(minutes: int | None) -> str:
     hours, rest = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     return f"{f'{days}-' if days else ''}{hours:02}:{rest:02}:00"
+
+
+def _least(limits: Iterable[int | None]) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _number(text: str) -> int | None:

@@ -88,3 +88,9 @@ class Attempt:
     def log(self, rank: int) -> Path:
         """Return the file with a rank's output."""
         return self.logs / f"rank-{rank}.log"
+
+
+def next_attempt(run_dir: Path, start: str) -> int:
+    """Return the number of a run's next attempt since `start`, JOB.RESTART."""
+    numbers = (path.name.rpartition(".") for path in (run_dir / ATTEMPTS).glob(f"{start}.*"))
+    return max((int(number) for _, _, number in numbers), default=-1) + 1

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from launch.slurm.records.submission import RECORD, SUBMISSIONS
+from launch.slurm.records.attempt import ATTEMPTS
+from launch.slurm.records.submission import RECORD, SUBMISSIONS, Submission
 
 HISTORY = "history.jsonl"
 OutcomeKind = Literal[
-    "done", "cancelled", "mistake", "stopped", "time limit", "node lost", "crashed"
+    "done", "cancelled", "mistake", "stopped", "time limit", "node lost", "bad node", "crashed"
 ]
 
 
@@ -67,6 +68,24 @@ def read_history(folder: Path) -> list[Outcome]:
         with suppress(ValueError):
             outcomes.append(RECORDS.validate_json(line))
     return outcomes
+
+
+def last_outcome(submission: Submission) -> Outcome | None:
+    """Return how the last attempt of a submission ended.
+
+    None if there was no attempt, or if the job ended before it could record an outcome.
+    """
+    outcomes = read_history(submission.folder)
+    if not outcomes:
+        return None
+    attempts = (submission.run_dir / ATTEMPTS).glob(f"{submission.job_id}.*.*")
+    newest = max((_place(path.name) for path in attempts), default=(0, 0))
+    return outcomes[-1] if _place(outcomes[-1].token) >= newest else None
+
+
+def _place(token: str) -> tuple[int, ...]:
+    """Return restart and number of an attempt; they order the attempts of a job."""
+    return tuple(int(part) for part in token.split(".")[-2:])
 
 
 def all_outcomes(run_dir: Path) -> list[Outcome]:

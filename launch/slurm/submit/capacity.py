@@ -1,13 +1,13 @@
 """Whether a request fits the cluster, and how it is laid out on the nodes."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 from launch.slurm.api.cli import host_names
-from launch.slurm.api.nodes import Node
-from launch.slurm.api.partitions import Partition, limit_text
+from launch.slurm.api.nodes import Node, gpu_types
+from launch.slurm.api.partitions import Partition, in_common, limit_text
 from launch.slurm.records.submission import JobLayout
 from pipeline.config.schema import Slurm
 from pipeline.system.command import plural
@@ -25,11 +25,11 @@ def plan_layout(slurm: Slurm, partition: Partition, *, nodes: int) -> JobLayout:
     share of its CPUs as of its GPUs.
     """
     eligible = _eligible(slurm, partition)
-    gpus = slurm.gpus_per_node
+    gpus = slurm.gpu_count
     if gpus is None:
         gpus = min((node.gpus for node in eligible if node.gpus), default=0)
     ranks = slurm.ranks_per_node or max(1, gpus)
-    fitting = [node for node in eligible if node.gpus >= gpus] or eligible
+    fitting = [node for node in eligible if node.gpus_of(slurm.gpu_type) >= gpus] or eligible
     cpus = min((_fair_cpus(node, gpus, slurm) for node in fitting), default=1)
     return JobLayout(
         nodes=nodes,
@@ -45,11 +45,51 @@ def check_request(
 ) -> tuple[Partition, list[str]]:
     """Return the partition for a run on `nodes` nodes, and warnings.
 
-    Raises `ValueError` if the run could never start.
+    Several partitions are returned as one that has the nodes of all and the limits of the
+    strictest. Raises `ValueError` if the run could never start in one of them.
     """
-    partition = _choose(slurm, partitions)
+    chosen = choose_partitions(slurm, partitions)
+    together = in_common(chosen)
+    layout = plan_layout(slurm, together, nodes=nodes)
+    found = [_check_partition(slurm, each, layout, partitions.values()) for each in chosen]
+    short = [text for text in found if text]
+    waits = short if len(short) == len(chosen) else []  # else it starts in another partition
+    return together, [*waits, *_limit_warnings(slurm, together)]
+
+
+def choose_partitions(slurm: Slurm, partitions: dict[str, Partition]) -> list[Partition]:
+    """Return the partitions that a job may start in: those named, or the cluster's default.
+
+    Raises `ValueError` if one is unknown, or starts no jobs.
+    """
+    names = ", ".join(sorted(partitions)) or "none"
+    asked = [name.strip() for name in (slurm.partition or "").split(",") if name.strip()]
+    default = [name for name, each in partitions.items() if each.is_default]
+    if not (asked or default):
+        raise ValueError(f"the cluster has no default partition; set slurm.partition: {names}")
+    chosen: list[Partition] = []
+    for name in dict.fromkeys(asked or default):
+        if name not in partitions:
+            raise ValueError(
+                f"slurm.partition={slurm.partition}: unknown partition"
+                f"{f' {name}' if len(asked) > 1 else ''}; {_hint(name, partitions)}"
+            )
+        if not partitions[name].is_up:
+            raise ValueError(
+                f"partition {name} is {partitions[name].state.lower()} and starts no jobs; set"
+                f" slurm.partition to another of {names}, or wait for the administrator"
+            )
+        chosen.append(partitions[name])
+    return chosen
+
+
+def _check_partition(
+    slurm: Slurm, partition: Partition, layout: JobLayout, others: Iterable[Partition]
+) -> str:
+    """Return a warning if too few nodes are in service; raise `ValueError` if it cannot start."""
+    nodes = layout.nodes
     wanted = nodes + slurm.spare_nodes
-    _expect_nodes(slurm, partition, nodes, partitions.values())
+    _expect_nodes(slurm, partition, nodes, others)
     _expect_time(slurm, partition)
     eligible = _eligible(slurm, partition)
     if len(eligible) < wanted:
@@ -63,9 +103,13 @@ def check_request(
             f" partition {partition.name}, but the job needs {wanted}; exclude fewer, or ask for"
             " fewer"
         )
-    layout = plan_layout(slurm, partition, nodes=nodes)
-    fitting = _expect_hardware(slurm, layout, partition, eligible)
-    return partition, _warnings(slurm, partition, fitting, wanted)
+    usable = sum(node.is_usable for node in _expect_hardware(slurm, layout, partition, eligible))
+    if usable >= wanted:
+        return ""
+    return (
+        f"only {usable} of the suitable nodes of partition {partition.name} are in service, and"
+        f" the job needs {wanted}: it waits until others come back"
+    )
 
 
 def expect_shared(path: Path, slurm: Slurm, partition: Partition) -> None:
@@ -80,32 +124,6 @@ def expect_shared(path: Path, slurm: Slurm, partition: Partition) -> None:
         " runs_dir=... to a folder on a shared file system, or slurm.run_dir_is_shared=true if"
         " every node can see this one"
     )
-
-
-def _choose(slurm: Slurm, partitions: dict[str, Partition]) -> Partition:
-    names = ", ".join(sorted(partitions)) or "none"
-    if slurm.partition is None:
-        partition = next((each for each in partitions.values() if each.is_default), None)
-        if partition is None:
-            raise ValueError(f"the cluster has no default partition; set slurm.partition: {names}")
-    elif "," in slurm.partition:
-        raise ValueError(
-            f"slurm.partition={slurm.partition} is more than one partition; choose one, because"
-            " each has its own limits"
-        )
-    elif slurm.partition not in partitions:
-        raise ValueError(
-            f"slurm.partition={slurm.partition}: unknown partition;"
-            f" {_hint(slurm.partition, partitions)}"
-        )
-    else:
-        partition = partitions[slurm.partition]
-    if not partition.is_up:
-        raise ValueError(
-            f"partition {partition.name} is {partition.state.lower()} and starts no jobs; set"
-            f" slurm.partition to another of {names}, or wait for the administrator"
-        )
-    return partition
 
 
 def _expect_nodes(
@@ -133,6 +151,13 @@ def _expect_nodes(
 
 def _expect_time(slurm: Slurm, partition: Partition) -> None:
     asked, limit = slurm.time_limit_minutes, partition.max_minutes
+    own = partition.default_minutes or limit
+    notice = slurm.stop_notice_seconds
+    if asked is None and own is not None and notice >= 60 * own:
+        raise ValueError(
+            f"slurm.stop_notice_seconds={notice} must be shorter than the {limit_text(own)} that a"
+            f" job of partition {partition.name} has; reduce it, or set a longer slurm.time_limit"
+        )
     if asked is not None and limit is not None and asked > limit:
         raise ValueError(
             f"slurm.time_limit={slurm.time_limit} is more than the {limit_text(limit)} that"
@@ -173,10 +198,21 @@ def _expect_hardware(
             f" rank needs its own: set at most {gpus}, or slurm.gpus_per_node=0 to train on CPUs"
         )
     wanted = layout.nodes + layout.spare_nodes
-    megabytes = _megabytes(slurm.memory)
+    megabytes, kind = _megabytes(slurm.memory), slurm.gpu_type
+    known = {each for node in nodes for each in gpu_types(node.resources)}
+    if kind and kind not in known:
+        raise ValueError(
+            f"slurm.gpus_per_node={slurm.gpus_per_node}: partition {partition.name} has no GPUs of"
+            f" type {kind}; {_hint(kind, known)}"
+        )
     per_rank = f"slurm.cpus_per_rank={cpus} for {plural(ranks, 'rank')}"
     needs: list[tuple[str, int, Callable[[Node], int], str]] = [
-        (f"slurm.gpus_per_node={gpus}", gpus, lambda node: node.gpus, "GPU"),
+        (
+            f"slurm.gpus_per_node={slurm.gpus_per_node or gpus}",
+            gpus,
+            lambda node: node.gpus_of(kind),
+            "GPU",
+        ),
         (per_rank, ranks * cpus, lambda node: node.cpus, "CPU"),
         (f"slurm.memory={slurm.memory}", megabytes, lambda node: node.memory_megabytes, "MB"),
     ]
@@ -193,21 +229,14 @@ def _expect_hardware(
     return nodes
 
 
-def _warnings(slurm: Slurm, partition: Partition, nodes: Sequence[Node], wanted: int) -> list[str]:
-    warnings: list[str] = []
-    usable = sum(node.is_usable for node in nodes)
-    if usable < wanted:
-        warnings.append(
-            f"only {usable} of the suitable nodes of partition {partition.name} are in service, and"
-            f" the job needs {wanted}: it waits until others come back"
-        )
-    if slurm.time_limit is None and partition.default_minutes is None:
-        limit = limit_text(partition.max_minutes)
-        warnings.append(
-            f"slurm.time_limit is not set, and partition {partition.name} has no default (its"
-            f" maximum is {limit}); set one, because the scheduler starts shorter jobs earlier"
-        )
-    return warnings
+def _limit_warnings(slurm: Slurm, partition: Partition) -> list[str]:
+    if slurm.time_limit is not None or partition.default_minutes is not None:
+        return []
+    limit = limit_text(partition.max_minutes)
+    return [
+        f"slurm.time_limit is not set, and partition {partition.name} has no default (its"
+        f" maximum is {limit}); set one, because the scheduler starts shorter jobs earlier"
+    ]
 
 
 def _fair_cpus(node: Node, gpus: int, slurm: Slurm) -> int:

@@ -1,19 +1,27 @@
 """A run to be queued, checked as far as possible first."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launch.local.preflight import Preflight, check
 from launch.slurm.api.partitions import read_partitions
-from launch.slurm.records.submission import JobLayout, Submission, expect_no_job
+from launch.slurm.records.submission import (
+    JobLayout,
+    Submission,
+    expect_no_job,
+    last_submission,
+    other_cluster,
+)
 from launch.slurm.submit.capacity import check_request, expect_shared, plan_layout
 from launch.slurm.submit.sbatch import prepare, queue, script
+from launch.slurm.submit.shell_options import fill_from_shell
 from pipeline.config.schema import Config
 from pipeline.runs.find import runs_dir_of
-from pipeline.runs.folder import hold_run_folder
-from pipeline.system.command import plural
-from pipeline.tracking.server import is_server, why_silent
-from pipeline.tracking.store_uri import default_uri, without_password
+from pipeline.runs.folder import hold_run_folder, own_runs
+from pipeline.system.command import command_line, plural
+from pipeline.tracking.server import why_silent
+from pipeline.tracking.store_uri import default_uri, is_server, public_uri, without_password
 
 
 @dataclass(frozen=True)
@@ -30,14 +38,18 @@ class JobRequest:
     def check(cls, config: Config, *, nodes: int, like: "JobRequest | None" = None) -> "JobRequest":
         """Return the request for `nodes` nodes; what `like` has already checked is not repeated.
 
-        Raises `ValueError` for the first mistake.
+        Options that the configuration leaves open come from SBATCH_* variables. Raises `ValueError`
+        for the first mistake, and if a job has the run.
         """
-        if config.run_dir:
-            expect_no_job(config.run_dir)
+        slurm, notes = fill_from_shell(config.slurm, os.environ)
+        config = replace(config, slurm=slurm)
+        for run_dir in own_runs(config):
+            expect_no_job(run_dir)
+            notes += _lost_sight(run_dir)
         wanted = (nodes, *_cluster_settings(config))
         if like is not None and (like.layout.nodes, *_cluster_settings(like.config)) == wanted:
             known = check(config, ranks=like.layout.world_size, like=like.preflight)
-            return cls(config, like.layout, like.partition, known, like.warnings)
+            return cls(config, like.layout, like.partition, known, [*like.warnings, *notes])
         partition, warnings = check_request(config.slurm, read_partitions(), nodes=nodes)
         layout = plan_layout(config.slurm, partition, nodes=nodes)
         expect_shared(config.run_dir or config.runs_dir, config.slurm, partition)
@@ -45,7 +57,7 @@ class JobRequest:
         if config.tracking.mlflow:
             uri = default_uri(config.runs_dir, config.tracking.uri)
             warnings = [*warnings, *tracking_warnings(uri)]
-        return cls(config, layout, partition.name, preflight, warnings)
+        return cls(config, layout, partition.name, preflight, [*notes, *warnings])
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the summary to print before queueing, as (name, value)."""
@@ -63,13 +75,31 @@ class JobRequest:
 
     def script(self) -> str:
         """Return the batch script that would be submitted; writes nothing."""
-        run_dir = self.config.run_dir or self.config.runs_dir / f"{self.config.name}-NEW"
-        return script(prepare(self.config, run_dir, self.layout), self.config.name)
+        run_dir = self.config.run_dir or self.config.runs_dir / f"{self.config.title}-NEW"
+        return script(prepare(self.config, run_dir, self.layout), self.config.title)
 
     def queue(self) -> Submission:
         """Make the run folder, or find the unfinished run's, and queue the run."""
         with hold_run_folder(self.config) as run_dir:
             return queue(self.config, Path(run_dir), self.layout)
+
+
+def _lost_sight(run_dir: Path) -> list[str]:
+    """Return a warning if the run's last job is on a cluster that cannot be asked from here."""
+    submission = last_submission(run_dir)
+    cluster = other_cluster(submission) if submission else ""
+    if submission is None or not cluster:
+        return []
+    return [
+        f"the last job of {run_dir}, {submission.job_id}, was queued on cluster {cluster}, which"
+        " cannot be asked from here; if it still waits or runs there, cancel it first"
+    ]
+
+
+def doubts_of(request: JobRequest) -> list[str]:
+    """Return what to warn of before a run is queued."""
+    gpus = request.layout.gpus_per_node
+    return [*request.warnings, *request.preflight.warnings(gpus=gpus, elsewhere=True)]
 
 
 def _cluster_settings(config: Config) -> tuple[object, ...]:
@@ -97,9 +127,9 @@ def describe_submission(submission: Submission, config: Config) -> str:
         ("run", str(run_dir)),
         ("logs", f"{logs}/latest/rank-0.log and {logs}/job-{submission.job_id}.log"),
         ("dashboard", dashboard(config.tracking.uri, runs_dir_of(run_dir))),
-        ("status", f"python launch/status.py {run_dir}"),
-        ("cancel", f"python launch/cancel.py {run_dir}"),
-        ("resume", f"python launch/resume.py {run_dir}"),
+        ("status", command_line("launch/status.py", run_dir)),
+        ("cancel", command_line("launch/cancel.py", run_dir)),
+        ("resume", command_line("launch/resume.py", run_dir)),
     ]
     return "\n".join(f"{name + ':':11}{value}" for name, value in lines)
 
@@ -108,5 +138,5 @@ def dashboard(uri: str | None, runs_dir: Path) -> str:
     """Return the link to the tracking server, or the command that starts one."""
     store = default_uri(runs_dir, uri)
     if is_server(store):
-        return without_password(store)
-    return f"python launch/dashboard.py --runs-dir {runs_dir}"
+        return public_uri(store)
+    return command_line("launch/dashboard.py", "--runs-dir", runs_dir)

@@ -11,9 +11,11 @@ from typing import Any
 
 from submitit import SlurmExecutor
 
-from launch.slurm.api.cli import SlurmError
+from launch.slurm.api.cli import SlurmError, cluster_name
+from launch.slurm.api.environment import only_for_commands
 from launch.slurm.records.submission import JobLayout, Submission, expect_no_job, next_number
 from launch.slurm.submit.code_copy import copy_code
+from launch.slurm.supervise.batch import lines_after, lines_before
 from launch.slurm.supervise.supervisor import supervise
 from pipeline.config.schema import Config
 from pipeline.runs.find import CANCELLED
@@ -30,8 +32,8 @@ def queue(config: Config, run_dir: Path, layout: JobLayout) -> Submission:
     submission = prepare(config, run_dir, layout)
     copy_code(submission.home)
     announce(submission)
-    with refusals():
-        job = executor_for(submission, config.name).submit(supervise, str(submission.run_dir))
+    with calling_sbatch():
+        job = executor_for(submission, config.title).submit(supervise, str(submission.run_dir))
     submission = replace(submission, job_id=job.job_id)
     submission.save()
     return submission
@@ -55,6 +57,7 @@ def prepare(config: Config, run_dir: Path, layout: JobLayout) -> Submission:
         directory=Path.cwd(),
         python=sys.executable,
         submitted_at=time.time(),
+        cluster=cluster_name(),
     )
 
 
@@ -92,7 +95,7 @@ def parameters(submission: Submission, name: str, log: Path) -> dict[str, Any]:
         "nodes": layout.nodes + layout.spare_nodes,
         "ntasks_per_node": layout.ranks_per_node,
         "cpus_per_task": layout.cpus_per_rank,
-        "gpus_per_node": layout.gpus_per_node or None,
+        "gpus_per_node": submission.gpus if layout.gpus_per_node else None,
         "partition": slurm.partition,
         "account": slurm.account,
         "qos": slurm.qos,
@@ -101,13 +104,14 @@ def parameters(submission: Submission, name: str, log: Path) -> dict[str, Any]:
         "mem": slurm.memory,
         "mail_user": slurm.mail_user,
         "mail_type": slurm.mail_type,
-        "signal_delay_s": slurm.stop_notice_seconds,
         "stderr_to_stdout": True,
         "use_srun": False,
         "setup": _setup(submission),
+        "teardown": lines_after(),
     }
     further: dict[str, Any] = {
         "requeue": True,
+        "signal": f"USR2@{slurm.stop_notice_seconds}",
         "output": str(log),
         "reservation": slurm.reservation,
         "no-kill": True if layout.spare_nodes else None,  # the job survives a lost node
@@ -130,14 +134,19 @@ def _setup(submission: Submission) -> list[str]:
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",  # or packages in the current folder would take precedence
         *submission.slurm.setup,
+        *lines_before(shlex.quote(submission.python)),
     ]
 
 
 @contextmanager
-def refusals() -> Generator[None]:
-    """Turn submitit's errors in the block into a `SlurmError`."""
+def calling_sbatch() -> Generator[None]:
+    """Keep other jobs' variables from sbatch, and so from the job; turn errors into `SlurmError`.
+
+    SBATCH_* are already part of the configuration: see `fill_from_shell`.
+    """
     try:
-        yield
+        with only_for_commands():
+            yield
     except Exception as error:
         said = getattr(error, "stderr", "") or str(error)
         raise SlurmError(f"sbatch refused the job: {said}".strip()) from error

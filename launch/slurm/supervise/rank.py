@@ -26,7 +26,10 @@ from pipeline.distributed.rendezvous import ADDRESS, RENDEZVOUS
 from pipeline.distributed.world import CORES
 from pipeline.runs.folder import CONFIG_FILE
 from pipeline.system.exit_codes import FAILURE, STOPPED, exit_code, report_error
+from pipeline.system.secrets import hide_secrets
 
+SETTLE_SECONDS = 5.0
+POLL_SECONDS = 0.1
 DISCARD_PORT = 9
 """Connecting a datagram socket sends nothing: it only asks the system for the route."""
 
@@ -49,6 +52,8 @@ def main(run_dir: Path, token: str) -> int:
         report_error(error, rank)
         sys.stderr.write(end.traceback)
         attempt.record_exit(end)
+        if end.code not in (0, STOPPED) and not end.traceback:  # all ranks may have this error
+            await_exits(attempt, int(os.environ["WORLD_SIZE"]))
         return 0 if end.code == STOPPED else end.code
     attempt.record_exit(RankExit(rank, host, time.time(), code=0))
     return 0
@@ -62,10 +67,20 @@ def rank_exit(error: BaseException, rank: int, host: str) -> RankExit:
         host,
         time.time(),
         code=FAILURE if code is None else code,
-        error="" if code == STOPPED else f"{type(error).__name__}: {error}",
+        error="" if code == STOPPED else hide_secrets(f"{type(error).__name__}: {error}"),
         notes="; ".join(getattr(error, "__notes__", [])),
-        traceback=traceback.format_exc() if code is None else "",
+        traceback=hide_secrets(traceback.format_exc()) if code is None else "",
     )
+
+
+def await_exits(attempt: Attempt, ranks: int) -> None:
+    """Wait a few seconds for the records of all ranks: srun ends the others once this one leaves.
+
+    Whether all of them report an error decides whether it is the fault of a node.
+    """
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while len(attempt.rank_exits()) < ranks and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
 
 
 def rank_variables() -> dict[str, str]:

@@ -35,9 +35,18 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """Give the nodes back and queue the job again."""
+    """Give the nodes back and queue the job again, if possible without some of them."""
 
     reason: str
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Avoid:
+    """Queue the job again without `node`; if it cannot do without it, give up."""
+
+    reason: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ class GiveUp:
     reason: str
 
 
-Decision = Done | Cancel | Restart | Requeue | GiveUp
+Decision = Done | Cancel | Restart | Requeue | Avoid | GiveUp
 
 
 def decide(history: Sequence[Outcome], limits: RestartLimits) -> Decision:
@@ -67,9 +76,27 @@ def decide(history: Sequence[Outcome], limits: RestartLimits) -> Decision:
         case "stopped":
             reason = _too_many(history, "stopped", "preemptions", limits.preemptions)
             return GiveUp(reason) if reason else Requeue(last.kind)
-        case "node lost" | "crashed":
-            reason = _repeated_error(history) or _stuck(history, limits)
-            return GiveUp(reason) if reason else Restart(last.error or last.kind)
+        case "node lost" | "bad node" | "crashed":
+            return _after_failure(history, limits)
+
+
+def bad_nodes(history: Sequence[Outcome], start: str) -> list[str]:
+    """Return the nodes that could not be used since `start`, JOB.RESTART of the job."""
+    bad = (each for each in history if each.kind == "bad node" and start_of(each) == start)
+    return list(dict.fromkeys(each.node for each in bad))
+
+
+def start_of(outcome: Outcome) -> str:
+    """Return JOB.RESTART of an attempt: since then, the job has had the same nodes."""
+    return outcome.token.rpartition(".")[0]
+
+
+def _after_failure(history: Sequence[Outcome], limits: RestartLimits) -> Decision:
+    reason = _repeated_error(history) or _stuck(history, limits)
+    if not reason:
+        return Restart(history[-1].error or history[-1].kind)
+    node = _node_to_blame(history, limits)
+    return Avoid(reason, node) if node else GiveUp(reason)
 
 
 def _too_many(history: Sequence[Outcome], what: str, setting: str, limit: int | None) -> str:
@@ -93,24 +120,45 @@ def _repeated_error(history: Sequence[Outcome]) -> str:
 
 def _stuck(history: Sequence[Outcome], limits: RestartLimits) -> str:
     """Return a reason if too many attempts in a row saved nothing new; else nothing."""
-    attempts, last = _without_progress(history), history[-1]
+    attempts, last = len(_without_progress(history)), history[-1]
     if attempts < limits.attempts_without_progress:
         return ""
+    remedy = ""
+    if last.kind == "time limit":
+        remedy = (
+            "; a job is too short to start and reach a checkpoint: raise slurm.time_limit, or save"
+            " more often with a lower checkpoint.every_steps"
+        )
     return (
         f"{plural(attempts, 'attempt')} in a row saved no new checkpoint; the last one ended with:"
-        f" {last.error or last.kind}\n{last.report}"
+        f" {last.error or last.kind}{remedy}\n{last.report}"
     )
 
 
-def _without_progress(history: Sequence[Outcome]) -> int:
-    """Count the attempts, from the last one back, that saved nothing beyond where they started.
+def _without_progress(history: Sequence[Outcome]) -> list[Outcome]:
+    """Return the attempts, from the last one back, that saved nothing beyond where they started.
 
-    Attempts that were asked to stop do not count: they may not have had the time.
+    Those that were asked to stop are left out: they may not have had the time. Bad nodes are found
+    before anything starts, so all of them since a start of the job are one attempt.
     """
     starts = [0, *(outcome.step for outcome in history[:-1])]
-    attempts = 0
+    attempts: dict[str, Outcome] = {}
     for outcome, step in zip(reversed(history), reversed(starts), strict=True):
         if outcome.step > step:
             break
-        attempts += outcome.kind != "stopped"
-    return attempts
+        if outcome.kind != "stopped":
+            key = start_of(outcome) if outcome.kind == "bad node" else outcome.token
+            attempts.setdefault(key, outcome)
+    return list(attempts.values())
+
+
+def _node_to_blame(history: Sequence[Outcome], limits: RestartLimits) -> str:
+    """Return the node on which all of the last attempts failed since the job started, if any.
+
+    Without a change of nodes, the same failure does not show whether the node causes it.
+    """
+    last = history[-1]
+    repeats = 2 if _repeated_error(history) else limits.attempts_without_progress
+    failures = [each for each in reversed(history) if each.kind != "stopped"][:repeats]
+    same = {(each.node, start_of(each)) for each in failures} == {(last.node, start_of(last))}
+    return last.node if same and len(failures) > 1 else ""

@@ -3,47 +3,80 @@
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from threading import Thread
 from types import TracebackType
+from typing import IO
 
+from launch.slurm.api.environment import for_steps
 from launch.slurm.records.attempt import Attempt
 from launch.slurm.records.submission import Submission
-from pipeline.config.schema import Container
+from pipeline.config.schema import Container, Slurm
 from pipeline.runs.fence import TOKEN
 
 WAIT_SECONDS = 60
 """Once a rank has ended without an error, the others have this long to end."""
 KILL_SECONDS = 30.0
+LAST_MESSAGES_SECONDS = 1.0
+"""Once srun has ended: time to read what it printed, if something else holds its pipes open."""
 
-INHERITED = ("SLURM_CPU_BIND", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES", "SLURM_NTASKS")
-"""Variables that describe the batch step; srun would read them as options."""
+OF_STEPS = {
+    *("acctg-freq", "distribution", "gpu-bind", "gpu-freq", "hint", "mem-bind", "network"),
+    *("overcommit", "profile", "threads-per-core"),
+}
+"""Options of `slurm.sbatch` that srun must be given, too."""
 
 
 class JobStep(AbstractContextManager["JobStep"]):
-    """The running ranks of an attempt; leaving the block ends those that still run."""
+    """Running tasks that srun started; leaving the block ends those that still run.
 
-    def __init__(self, submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> None:
+    srun's messages are passed on to standard error.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.output: list[str] = []
+        """The lines that the tasks printed so far, unless they go to files."""
+        self.messages: list[str] = []
+        """The lines that srun itself printed so far."""
         self._process = subprocess.Popen(
-            srun_command(submission, attempt, nodes),
+            command,
             stdin=subprocess.DEVNULL,
-            env=rank_environment(submission, attempt),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
             process_group=0,  # signals to the batch script must not reach srun
         )
+        self._readers = [
+            Thread(target=self._read, args=(stream, lines, copy), daemon=True)
+            for stream, lines, copy in (
+                (self._process.stdout, self.output, None),
+                (self._process.stderr, self.messages, sys.stderr),
+            )
+        ]
+        for reader in self._readers:
+            reader.start()
 
     def poll(self) -> int | None:
-        """Return the highest exit code of all ranks once they have ended."""
+        """Return the highest exit code of all tasks once they have ended."""
         code = self._process.poll()
-        return None if code is None else abs(code)
+        if code is None:
+            return None
+        for reader in self._readers:
+            reader.join(LAST_MESSAGES_SECONDS)
+        return abs(code)
 
-    def end(self) -> None:
-        """End all ranks: with SIGTERM, then with SIGKILL."""
+    def end(self, seconds: float = KILL_SECONDS) -> None:
+        """End all tasks: with SIGTERM, and `seconds` later with SIGKILL."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._process.poll() is not None:
                 return
             self._process.send_signal(number)
             try:
-                self._process.wait(KILL_SECONDS)
+                self._process.wait(seconds)
             except subprocess.TimeoutExpired:
                 continue
 
@@ -55,6 +88,15 @@ class JobStep(AbstractContextManager["JobStep"]):
     ) -> None:
         self.end()
 
+    @staticmethod
+    def _read(stream: IO[str], lines: list[str], copy: IO[str] | None) -> None:
+        with stream:
+            for line in stream:
+                lines.append(line.rstrip("\n"))
+                if copy is not None:
+                    copy.write(line)
+                    copy.flush()
+
 
 def srun_command(submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> list[str]:
     """Return the command that starts one task for each rank on `nodes`."""
@@ -62,30 +104,62 @@ def srun_command(submission: Submission, attempt: Attempt, nodes: Sequence[str])
     program = ["-P", "-u", "-m", "launch.slurm.supervise.rank", str(attempt.run_dir), attempt.token]
     container = submission.slurm.container
     return [
-        "srun",
-        "--overlap",  # the previous step holds its resources if it hangs on a lost node
-        "--mpi=none",
-        f"--nodes={len(nodes)}",
-        f"--nodelist={','.join(nodes)}",
-        f"--ntasks={len(nodes) * layout.ranks_per_node}",
-        f"--ntasks-per-node={layout.ranks_per_node}",
-        f"--cpus-per-task={layout.cpus_per_rank}",  # srun does not inherit it from sbatch
+        *_srun(nodes, layout.ranks_per_node, layout.cpus_per_rank),
+        *([f"--gpus-per-node={submission.gpus}"] if layout.gpus_per_node else []),
         "--kill-on-bad-exit=1",
         f"--wait={WAIT_SECONDS}",
-        "--export=ALL",
-        "--unbuffered",
         f"--job-name={attempt.token}",
         f"--output={attempt.logs}/rank-%t.log",
+        *_options_of_steps(submission.slurm),
         *submission.slurm.srun,
         *_in_container(container, submission, program),
     ]
 
 
+def check_command(
+    submission: Submission, nodes: Sequence[str], program: str, argument: str
+) -> list[str]:
+    """Return the command that runs the text of a Python program once on each of `nodes`."""
+    return [
+        *_srun(nodes, 1, 1),
+        "--kill-on-bad-exit=0",
+        "--label",
+        "--chdir=/",
+        "--job-name=node-check",
+        *(submission.python, "-P", "-u", "-c", program, argument),
+    ]
+
+
+def _srun(nodes: Sequence[str], tasks_per_node: int, cpus: int) -> list[str]:
+    return [
+        "srun",
+        "--overlap",  # the previous step holds its resources if it hangs on a lost node
+        "--mpi=none",
+        f"--nodes={len(nodes)}",
+        f"--nodelist={','.join(nodes)}",
+        f"--ntasks={len(nodes) * tasks_per_node}",
+        f"--ntasks-per-node={tasks_per_node}",
+        f"--cpus-per-task={cpus}",  # srun does not inherit it from sbatch
+        "--distribution=block",  # the ranks of a node follow each other
+        "--export=ALL",
+        "--unbuffered",
+    ]
+
+
 def rank_environment(submission: Submission, attempt: Attempt) -> dict[str, str]:
     """Return the environment variables of the ranks."""
-    kept = {name: value for name, value in os.environ.items() if name not in INHERITED}
     threads = {"OMP_NUM_THREADS": str(submission.layout.cpus_per_rank)}
-    return threads | kept | submission.environment | {TOKEN: attempt.token}
+    own = for_steps(os.environ) | submission.environment
+    return threads | own | {TOKEN: attempt.token}
+
+
+def _options_of_steps(slurm: Slurm) -> list[str]:
+    """Return the options of `slurm.sbatch` that a step does not take over from its job."""
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in slurm.sbatch.items()
+        if name in OF_STEPS and value is not False
+    ]
 
 
 def _in_container(

@@ -3,8 +3,11 @@
 It runs once in a job, on the job's first node, and decides from the files on disk.
 """
 
+import shlex
 import signal
 import time
+import traceback
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -14,11 +17,13 @@ from types import FrameType
 from launch.slurm.api.cli import SlurmError, retry
 from launch.slurm.api.current_job import CurrentJob
 from launch.slurm.api.nodes import JobNode, read_nodes
-from launch.slurm.records.attempt import Attempt
+from launch.slurm.records.attempt import Attempt, next_attempt
 from launch.slurm.records.history import Outcome, append_outcome, read_history
 from launch.slurm.records.submission import Submission, last_submission
+from launch.slurm.supervise.node_check import check_nodes
 from launch.slurm.supervise.outcome import Circumstances, outcome_of
 from launch.slurm.supervise.restart_policy import (
+    Avoid,
     Cancel,
     Decision,
     Done,
@@ -26,9 +31,13 @@ from launch.slurm.supervise.restart_policy import (
     Requeue,
     Restart,
     RestartLimits,
+    bad_nodes,
     decide,
 )
-from launch.slurm.supervise.srun import JobStep
+from launch.slurm.supervise.srun import JobStep, rank_environment, srun_command
+from launch.slurm.supervise.srun_messages import task_failures
+from pipeline.runs.find import saved_step
+from pipeline.system.exit_codes import FAILURE
 from pipeline.system.signals import STOPS
 
 POLL_SECONDS = 0.2
@@ -40,32 +49,70 @@ EARLY_SECONDS = 90.0
 """SLURM may send the notice of the time limit up to a minute early."""
 
 
-class RunFailed(RuntimeError):  # noqa: N818 - the last line of the job's log
+class RunFailed(RuntimeError):  # noqa: N818 - the user reads only its message
     """The run is given up; gives the reason, and the traceback of the rank that failed first."""
 
 
 def supervise(run_dir: str) -> str:
     """Train the run in `run_dir` in this job; return the outcome in words.
 
-    Raises `RunFailed` if it is given up.
+    If the run is given up, or this process fails, the last line of the job's log is a sentence
+    about it, and the process ends with exit code 1.
     """
-    submission = last_submission(Path(run_dir))
+    try:
+        job = CurrentJob.mine()
+        with noting_stops() as stops:
+            return carry_out(run_attempts(Path(run_dir), job, stops), job)
+    except RunFailed as failure:
+        reason, _, report = str(failure).partition("\n")
+        say(f"{reason}\n{report}")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with a sentence
+        traceback.print_exc()
+        reason = f"the supervisor failed with {type(error).__name__}: {error}"
+    say(f"the run is given up: {reason}; to resume it: {resume_command(run_dir)}")
+    raise SystemExit(FAILURE)  # after an exception, submitit would print a long traceback
+
+
+def run_attempts(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]) -> Decision:
+    """Start attempts on the nodes of `job` as long as that helps; return what to do then.
+
+    It also ends after an attempt during which a signal was added to `stops`.
+    """
+    submission = last_submission(run_dir)
     assert submission is not None, "a queued run has a submission"
-    job, layout = CurrentJob.mine(), submission.layout
-    with noting_stops() as stops:
-        for number in count():
-            nodes = choose_nodes(job, read_history(submission.folder), layout.nodes)
-            if len(nodes) < layout.nodes:
-                return carry_out(Requeue("too few nodes are left"), job)
-            attempt = Attempt(submission.run_dir, f"{job.id}.{job.restart}.{number}")
-            outcome = run_attempt(submission, job, attempt, nodes, stops)
+    wanted, start = submission.layout.nodes, f"{job.id}.{job.restart}"
+    for number in count(next_attempt(submission.run_dir, start)):
+        history = read_history(submission.folder)
+        bad = bad_nodes(history, start)
+        nodes = usable_nodes(job, without=bad)
+        if stops or len(nodes) < wanted:
+            why = "stopped" if stops else "too few nodes are left"
+            return Requeue(why, tuple(bad))
+        attempt = Attempt(submission.run_dir, f"{start}.{number}")
+        outcomes = find_bad_nodes(submission, attempt, [node.name for node in nodes])
+        if not outcomes:
+            chosen = choose_nodes(nodes, history, wanted)
+            outcomes = [run_attempt(submission, job, attempt, chosen, stops)]
+        for outcome in outcomes:
             append_outcome(submission.folder, outcome)
-            decision = decide(read_history(submission.folder), limits_of(submission))
             error = f": {outcome.error}" if outcome.error else ""
             say(f"attempt {attempt.token} {outcome.kind} at checkpoint {outcome.step}{error}")
-            if stops or not isinstance(decision, Restart):
-                return carry_out(decision, job)
+        decision = decide(read_history(submission.folder), limits_of(submission))
+        if stops or not isinstance(decision, Restart):
+            return decision
     raise AssertionError("the count is endless")
+
+
+def find_bad_nodes(submission: Submission, attempt: Attempt, names: list[str]) -> list[Outcome]:
+    """Check the nodes `names`; return an outcome of `attempt` for each that cannot be used."""
+    step = saved_step(submission.run_dir)
+    verdict = check_nodes(submission, attempt, names, trained=step > 0)
+    for warning in verdict.warnings:
+        say(f"warning: {warning}")
+    return [
+        Outcome(attempt.token, "bad node", step, error=f"{node}: {fault}", node=node)
+        for node, fault in verdict.faults.items()
+    ]
 
 
 def run_attempt(
@@ -79,7 +126,7 @@ def run_attempt(
     names, started = [node.name for node in nodes], time.monotonic()
     attempt.begin({node.name: node.address for node in nodes})
     say(f"attempt {attempt.token} on {', '.join(names)}; logs in {attempt.logs}")
-    code = retry(lambda: run_step(submission, job, attempt, names), START_SECONDS)
+    code, messages = retry(lambda: run_step(submission, job, attempt, names), START_SECONDS)
     notice = submission.slurm.stop_notice_seconds + EARLY_SECONDS
     circumstances = Circumstances(
         code=code,
@@ -87,30 +134,39 @@ def run_attempt(
         node_lost=any(node.is_lost for node in retry(lambda: read_nodes(names))),
         asked=bool(stops),
         at_limit=job.seconds_left() < notice,
+        messages=messages,
     )
     return outcome_of(attempt, submission.layout.world_size, circumstances)
 
 
-def run_step(submission: Submission, job: CurrentJob, attempt: Attempt, names: list[str]) -> int:
-    """Start all ranks, wait for them to end, and return the highest exit code.
+def run_step(
+    submission: Submission, job: CurrentJob, attempt: Attempt, names: list[str]
+) -> tuple[int, list[str]]:
+    """Start all ranks and wait for them to end; return the highest exit code and srun's messages.
 
     Raises `SlurmError` if none of them started.
     """
     job.record()  # waits for the controller
-    with JobStep(submission, attempt, names) as step:
+    command = srun_command(submission, attempt, names)
+    with JobStep(command, rank_environment(submission, attempt)) as step:
         code = await_end(step, names, has_spares=submission.layout.spare_nodes > 0)
     if code and not any(attempt.logs.iterdir()):
         raise SlurmError(
             f"srun could not start the ranks, exit code {code}; its messages are above"
         )
-    return code
+    return code, step.messages
 
 
 def await_end(step: JobStep, names: list[str], *, has_spares: bool) -> int:
-    """Wait for a step and return its exit code; with spare nodes, end it once a node is lost."""
+    """Wait for a step and return its exit code.
+
+    It is ended early if a task was not launched, or if a node is lost and there are spare nodes.
+    """
     looked = time.monotonic()
     while (code := step.poll()) is None:
         time.sleep(POLL_SECONDS)
+        if not all(each.launched for each in task_failures(step.messages)):
+            step.end()  # the other tasks would wait for it
         if has_spares and time.monotonic() - looked > LOOK_SECONDS:
             looked = time.monotonic()
             with suppress(SlurmError):  # the controller may be down for a while
@@ -119,13 +175,19 @@ def await_end(step: JobStep, names: list[str], *, has_spares: bool) -> int:
     return code
 
 
-def choose_nodes(job: CurrentJob, history: Sequence[Outcome], wanted: int) -> list[JobNode]:
-    """Return up to `wanted` usable nodes of the job; the node of the last failure is avoided."""
+def usable_nodes(job: CurrentJob, *, without: Sequence[str]) -> list[JobNode]:
+    """Return the nodes of the job that SLURM can use, except `without`."""
     nodes = retry(lambda: read_nodes(job.nodes))
-    usable = [node for node in nodes if node.is_usable]
-    failed = history[-1].node if history else ""
-    chosen = sorted(usable, key=lambda node: node.name == failed)[:wanted]
-    return sorted(chosen, key=lambda node: job.nodes.index(node.name))
+    return [node for node in nodes if node.is_usable and node.name not in without]
+
+
+def choose_nodes(
+    nodes: Sequence[JobNode], history: Sequence[Outcome], wanted: int
+) -> list[JobNode]:
+    """Return the `wanted` nodes on which the fewest attempts failed, in their order."""
+    failures = Counter(outcome.node for outcome in history)
+    chosen = sorted(nodes, key=lambda node: failures[node.name])[:wanted]
+    return [node for node in nodes if node in chosen]
 
 
 def carry_out(decision: Decision, job: CurrentJob) -> str:
@@ -139,11 +201,24 @@ def carry_out(decision: Decision, job: CurrentJob) -> str:
         case Cancel():
             job.cancel()
             return "cancelled"
-        case Requeue(reason) | Restart(reason):  # a stop signal turns a restart into a requeue
+        case Restart(reason):  # a stop signal turns it into a requeue
             job.requeue()
             return f"requeued: {reason}"
+        case Requeue(reason, without):
+            job.requeue(without)
+            return f"requeued: {reason}"
+        case Avoid(reason, node):
+            if not job.can_avoid([node]):
+                raise RunFailed(reason)
+            job.requeue([node])
+            return f"requeued without {node}: {reason}"
         case GiveUp(reason):
             raise RunFailed(reason)
+
+
+def resume_command(run_dir: str) -> str:
+    """Return the command that resumes the run, for a shell."""
+    return f"python launch/resume.py {shlex.quote(run_dir)}"
 
 
 def limits_of(submission: Submission) -> RestartLimits:

@@ -1,5 +1,6 @@
 """The watcher's actions on a job: pure functions of its state."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.slurm.api.jobs import QueuedJob
-from pipeline.system.command import plural
+from pipeline.system.command import command_line, plural
 
 DAY_SECONDS = 24 * 3600.0
 FAILED_LAUNCHES = ("launch failed requeued held", "JobHoldMaxRequeue")
 """Reasons for which SLURM itself holds a job, usually because a node could not start it."""
 HOLDS = ("held", "hold")
+RESUME = Path(__file__).resolve().parents[2] / "resume.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,18 @@ class WatchedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class LostRun:
+    """An unfinished run whose job ended without recording an outcome."""
+
+    run_dir: Path
+    job_id: str
+    step: int
+    """The step of its newest checkpoint."""
+    last_error: str
+    """From the log of the job; may be empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """An action to take and report, or only a report."""
 
@@ -56,7 +70,7 @@ class Action:
     """No two actions with the same key are taken."""
     message: str
     command: tuple[str, ...] = ()
-    """A command of SLURM; empty to only report."""
+    """A command of SLURM, or launch/resume.py; empty to only report."""
 
 
 def due_actions(
@@ -71,6 +85,28 @@ def due_actions(
         _report_stall(run, limits, now),
     ]
     return [each for each in possible if each is not None and each.key not in before]
+
+
+def recovery(run: LostRun, done: Iterable[str]) -> Action | None:
+    """Return the action for a lost run: resume it, but only once from each step."""
+    before = set(done)
+    name = f"job {run.job_id} of {run.run_dir.name}"
+    why = run.last_error or "no error in its log"
+    key = f"resume {run.run_dir} at step {run.step}"
+    action = Action(
+        key,
+        f"{name} ended without a report ({why}): resumed from step {run.step:,}",
+        (sys.executable, str(RESUME), str(run.run_dir)),
+    )
+    if f"{key}, job {run.job_id}" in before:
+        return None
+    if key in before:
+        action = Action(
+            f"{key}, job {run.job_id}",
+            f"{name} was lost again without a new checkpoint ({why}): see"
+            f" {command_line('launch/status.py', run.run_dir)}",
+        )
+    return action
 
 
 def failing_nodes(failures: Iterable[NodeFailure], limits: WatchLimits, now: float) -> list[str]:
@@ -137,7 +173,7 @@ def _report_stall(run: WatchedRun, limits: WatchLimits, now: float) -> Action | 
     return Action(
         f"stalled {run.job.id} {since:.0f}",
         f"{_name(run)} is running on {run.job.node_list}, but has written nothing for {minutes},"
-        f" since {clock}: see launch/status.py {run.run_dir}",
+        f" since {clock}: see {command_line('launch/status.py', run.run_dir)}",
     )
 
 

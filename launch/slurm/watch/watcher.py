@@ -2,26 +2,39 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch.slurm.api.cli import SlurmError, host_names, show, slurm
 from launch.slurm.api.jobs import QueuedJob, read_jobs
 from launch.slurm.records.attempt import LATEST, LOGS, Attempt
-from launch.slurm.records.history import all_outcomes
-from launch.slurm.records.submission import Submission, last_submission
+from launch.slurm.records.history import all_outcomes, last_outcome
+from launch.slurm.records.job_log import job_log, last_error, was_cancelled_by_hand
+from launch.slurm.records.submission import (
+    Submission,
+    last_submission,
+    other_cluster,
+    own_job,
+)
 from launch.slurm.watch.ledger import Ledger
 from launch.slurm.watch.rules import (
     Action,
+    LostRun,
     NodeFailure,
     WatchedRun,
     WatchLimits,
     due_actions,
     failing_nodes,
+    recovery,
 )
-from pipeline.runs.find import CANCELLED, find_runs
+from pipeline.runs.find import CANCELLED, find_runs, saved_step
 from pipeline.runs.folder import RESULT
+from pipeline.runs.holder import holder
 from pipeline.tracking.jsonl import METRICS
+
+COMMAND_SECONDS = 600.0
+"""launch/resume.py imports torch, and checks the run as at its first submission."""
 
 
 @dataclass
@@ -61,8 +74,10 @@ class Watcher:
         jobs = read_jobs(each.job_id for each in found.values() if is_unfinished(each.run_dir))
         failing = failing_nodes(failures, self.limits, time.time())
         for run_dir, submission in found.items():
-            if job := jobs.get(submission.job_id):
+            if job := own_job(submission, jobs):
                 self._look_after(run_dir, job, failing, before)
+            elif (lost := lost_run(submission)) and (action := recovery(lost, self.ledger.keys())):
+                self._take(action, before)
 
     def _look_after(
         self, run_dir: Path, job: QueuedJob, failing: Sequence[str], before: set[str]
@@ -79,7 +94,7 @@ class Watcher:
     def _take(self, action: Action, before: set[str]) -> None:
         if action.command:
             try:
-                slurm(*action.command)
+                slurm(*action.command, seconds=COMMAND_SECONDS)
             except SlurmError as error:  # tried again in the next round
                 self._report_trouble(f"{action.message}; but {error}", before)
                 return
@@ -96,6 +111,32 @@ class Watcher:
 def is_unfinished(run_dir: Path) -> bool:
     """Whether a run is neither finished nor cancelled."""
     return not (run_dir / RESULT).exists() and not (run_dir / CANCELLED).exists()
+
+
+def lost_run(submission: Submission) -> LostRun | None:
+    """Return the run of a submission without a job if it is lost: it should be resumed.
+
+    A run that somebody ended, or that trains on this machine, is left alone.
+    """
+    run_dir, log = submission.run_dir, job_log(submission.run_dir, submission.job_id)
+    if (
+        not is_unfinished(run_dir)
+        or last_outcome(submission) is not None
+        or holder(run_dir) is not None
+        or other_cluster(submission)
+        or was_cancelled(submission)
+    ):
+        return None
+    return LostRun(run_dir, submission.job_id, saved_step(run_dir), last_error(log))
+
+
+def was_cancelled(submission: Submission) -> bool:
+    """Whether somebody ended the job with scancel; SLURM itself remembers it for minutes only."""
+    with suppress(SlurmError):
+        for record in show("job", submission.job_id):
+            if record.get("JobState") == "CANCELLED":
+                return True
+    return was_cancelled_by_hand(job_log(submission.run_dir, submission.job_id))
 
 
 def inspect(run_dir: Path, job: QueuedJob) -> WatchedRun:

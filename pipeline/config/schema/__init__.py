@@ -33,7 +33,15 @@ from pipeline.config.schema.model import (
 from pipeline.config.schema.running import Checkpoint, Evaluate, Tracking
 from pipeline.config.schema.section import section
 from pipeline.config.schema.slurm import Container, Slurm
-from pipeline.config.schema.training import Cosine, Ema, Polynomial, Sgd, StepDecay, Train
+from pipeline.config.schema.training import (
+    Cosine,
+    Ema,
+    Polynomial,
+    Precision,
+    Sgd,
+    StepDecay,
+    Train,
+)
 
 __all__ = [
     "Checkpoint",
@@ -55,6 +63,7 @@ __all__ = [
     "PadCrop",
     "Polynomial",
     "PreactResNet",
+    "Precision",
     "RandomResizedCrop",
     "ResNet",
     "ResizeCenterCrop",
@@ -75,7 +84,7 @@ class Config:
     """The configuration of a run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
-    """Name of the recipe; its runs are called NAME-ID."""
+    """Name of the recipe; its runs are called NAME-ID, or NAME-VARIANT-ID."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides the initial weights, the order of the images and how each is augmented."""
     data: Data
@@ -102,12 +111,23 @@ class Config:
     """What a job requests from SLURM, and how often a run is restarted."""
     env: Environment = field(default_factory=dict[str, str])
     """Environment variables of each rank. Numbers are kept as written, and `null` removes a
-    variable from this list. They are saved and shown with the run: never put passwords here."""
+    variable from this list. Passwords and keys are refused, since the configuration is saved with
+    the run: export them where you start it."""
+    variant: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=80)] | None
+    ) = None
+    """What the command line changed of the recipe, in short, such as `resnet18_lr=0.2`. By default
+    each override that decides the result, unless one of them is `name`."""
     runs_dir: Path = Path("runs")
     """Folder that holds the run folders."""
     run_dir: Path | None = None
     """Folder of this run. By default the unfinished run in `runs_dir` whose configuration gives the
     same result is resumed, or else a new folder is made."""
+
+    @property
+    def title(self) -> str:
+        """The name of its runs, without their id."""
+        return f"{self.name}-{self.variant}" if self.variant else self.name
 
     @field_validator("engine")
     @classmethod

@@ -3,9 +3,10 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config.schema.section import section, without_nulls
+from pipeline.config.schema.store import usable_store
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OF_THE_LAUNCHER = {
@@ -29,6 +30,9 @@ class Launch:
     first step, and name slow ranks. Ranks that share the CPUs of a machine are not compared."""
     start_report: bool = True
     """Report devices, versions, network, cores, clock and free space of each node at the start."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """What a GPU costs for an hour, in any currency: the result and launch/status.py then show what
+    the run has cost."""
 
 
 def _variable(name: str) -> str:
@@ -48,7 +52,17 @@ def _passable(text: str) -> str:
     return text
 
 
+def _usable(variables: dict[str, str]) -> dict[str, str]:
+    if uri := variables.get("MLFLOW_TRACKING_URI"):
+        try:
+            usable_store(uri)
+        except ValueError as error:
+            raise ValueError(f"MLFLOW_TRACKING_URI {error}") from None
+    return variables
+
+
 Environment = Annotated[
     dict[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_passable)]],
+    AfterValidator(_usable),
     BeforeValidator(without_nulls, json_schema_input_type=dict[str, str | int | float | None]),
 ]

@@ -10,6 +10,7 @@ from pipeline.config.schema.section import Count, Line, one_line, section, witho
 
 TIME_LIMIT = re.compile(r"(?:([0-9]{1,7})-)?([0-9]{1,7}(?::[0-9]{1,7}){0,2})")
 MEMORY = re.compile(r"[0-9]+[KMGT]?")
+GPUS = re.compile(r"(?:([A-Za-z0-9_.-]+):)?([0-9]{1,4})")
 OPTION = re.compile(r"[a-z][a-z0-9-]+")
 OF_THE_LAUNCHER = {
     "array",
@@ -48,7 +49,7 @@ def minutes_of(time_limit: str) -> int:
     match = TIME_LIMIT.fullmatch(time_limit)
     if not match:
         raise ValueError(
-            'is not a SLURM time limit; write "90" (minutes), "12:00:00", "2-00" (days-hours) or'
+            'is not a SLURM time limit; write 90 (minutes), "12:00:00", "2-00" (days-hours) or'
             ' "2-12:30:00"'
         )
     days, clock = match.groups()
@@ -62,6 +63,11 @@ def minutes_of(time_limit: str) -> int:
     return -(-total // 60)
 
 
+def _as_text(value: Any) -> Any:
+    """Return a whole number as text: what it means is defined, and quotes add nothing."""
+    return str(value) if type(value) is int else value
+
+
 def _time_limit(text: str) -> str:
     minutes_of(text)
     return text
@@ -69,8 +75,21 @@ def _time_limit(text: str) -> str:
 
 def _memory(text: str) -> str:
     if not MEMORY.fullmatch(text):
-        raise ValueError('must be a number with K, M, G or T, such as 64G, or "0" for all')
+        raise ValueError("must be a number with K, M, G or T, such as 64G, or 0 for all")
     return text
+
+
+def _gpus(value: Any) -> int | str:
+    """Return a number, or text such as a100:4."""
+    match value:
+        case str() if found := GPUS.fullmatch(value):
+            return value if found[1] else int(value)
+        case int() if not isinstance(value, bool) and value < 0:
+            raise ValueError("must be greater than or equal to 0")
+        case int() if not isinstance(value, bool):
+            return value
+        case _:
+            raise ValueError('must be a whole number such as 4, or a type and a number: "a100:4"')
 
 
 def _option(name: str) -> str:
@@ -107,6 +126,7 @@ def _mount(text: str) -> str:
     return text
 
 
+WholeNumberToo = BeforeValidator(_as_text, json_schema_input_type=str | int)
 # Values are validated first: a union that fails would report a fault for each of its members.
 Options = Annotated[
     dict[
@@ -115,6 +135,9 @@ Options = Annotated[
     ],
     BeforeValidator(without_nulls, json_schema_input_type=dict[str, str | int | bool | None]),
 ]
+
+
+Gpus = Annotated[Annotated[int, Field(ge=0)] | str, BeforeValidator(_gpus)]
 
 
 @section
@@ -134,7 +157,8 @@ class Slurm:
     """What a job requests from SLURM, and how often a run is restarted."""
 
     partition: Line | None = None
-    """Partition (queue). By default the cluster's default partition."""
+    """Partition (queue), or several: "main,urgent" starts where there is room first. By default the
+    cluster's default partition."""
     account: Line | None = None
     """Account to charge."""
     qos: Line | None = None
@@ -149,18 +173,19 @@ class Slurm:
     """Address that mail is sent to. By default the user who submits."""
     mail_type: Line | None = None
     """Events that send mail, such as "END,FAIL"."""
-    time_limit: Annotated[Line, AfterValidator(_time_limit)] | None = None
-    """Time limit of one job: "90" or "90:00" is 90 minutes, "12:00:00" is 12 hours, "2-12:30" is 2
+    time_limit: Annotated[Line, WholeNumberToo, AfterValidator(_time_limit)] | None = None
+    """Time limit of one job: 90 or "90:00" is 90 minutes, "12:00:00" is 12 hours, "2-12:30" is 2
     days and 12.5 hours. By default the partition's limit. Keep the quotes: some YAML readers take
     12:00:00 for a number."""
-    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
-    """GPUs of each node. By default as many as the partition has per node."""
+    gpus_per_node: Gpus | None = None
+    """GPUs of each node: 8, or with their type, "a100:8". By default as many as the partition has
+    per node."""
     ranks_per_node: Count | None = None
     """Processes on each node. By default one per GPU, or 1 on nodes without GPUs."""
     cpus_per_rank: Count | None = None
     """CPUs of each rank. By default its share of the node's CPUs."""
-    memory: Annotated[Line, AfterValidator(_memory)] | None = None
-    """Memory of each node, in megabytes or with a unit, such as "64G"; "0" is all of it. By default
+    memory: Annotated[Line, WholeNumberToo, AfterValidator(_memory)] | None = None
+    """Memory of each node, in megabytes or with a unit, such as "64G"; 0 is all of it. By default
     the partition's setting."""
     spare_nodes: Annotated[int, Field(ge=0)] = 0
     """Extra nodes in the job. One of them replaces a node that fails, without queueing again."""
@@ -183,6 +208,16 @@ class Slurm:
     """The image that ranks run in. By default they run in the environment of the submission."""
     run_dir_is_shared: bool | None = None
     """Whether all nodes see the run folder. By default decided from its file system."""
+
+    @property
+    def gpu_type(self) -> str:
+        """The type of GPUs that is asked for; empty for any."""
+        return str(self.gpus_per_node or "").rpartition(":")[0]
+
+    @property
+    def gpu_count(self) -> int | None:
+        """The number of GPUs of each node; None is all."""
+        return None if self.gpus_per_node is None else int(str(self.gpus_per_node).split(":")[-1])
 
     @property
     def time_limit_minutes(self) -> int | None:

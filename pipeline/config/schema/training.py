@@ -13,6 +13,8 @@ from pipeline.config.schema.section import (
     section,
 )
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 @section
 class Ema:
@@ -36,9 +38,11 @@ class Train:
     """Images of one optimiser step, over all ranks. Each rank's micro batch is derived from it."""
     accumulation: Count = 1
     """Micro batches that each rank accumulates in one step."""
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    precision: Literal["auto", Precision] = "bf16"
     """Autocast dtype. Weights stay in fp32; fp16 scales the loss. On GPUs that have TF32, fp32
-    convolutions use it, which is PyTorch's default."""
+    convolutions use it, which is PyTorch's default. `auto` is decided when the run first starts and
+    kept when it resumes: bf16 where all devices have instructions for it (GPUs of compute
+    capability 8.0, CPUs with AVX512-BF16 or AMX), else fp16 on GPUs and fp32 on CPUs."""
     channels_last: bool = True
     """Store images and weights in NHWC order, which is faster on most GPUs."""
     compile: bool | None = False

@@ -1,6 +1,7 @@
 """Describes each node of a run: devices, versions, network, cores, clock and free space."""
 
 import ctypes
+import math
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -138,6 +139,17 @@ def network(*, gpu: bool) -> str:
 def node_lines(reports: Sequence[NodeReport]) -> list[str]:
     """Return two lines for each node: its setup, and its cores and free space."""
     return [line for report in reports for line in (_setup(report), _resources(report))]
+
+
+def clocks_ahead(reports: Sequence[NodeReport]) -> dict[str, float]:
+    """Return how many seconds each clock is certainly ahead of rank 0's; negative is behind."""
+    ahead: dict[str, float] = {}
+    for report in reports:
+        if report.clock is not None:
+            milliseconds, error = report.clock.milliseconds, report.clock.error_milliseconds
+            certain = max(0.0, abs(milliseconds) - error) / 1000
+            ahead[report.name] = math.copysign(certain, milliseconds)
+    return ahead
 
 
 def _setup(report: NodeReport) -> str:

@@ -22,7 +22,7 @@ reading.FEW_BYTES = progress.QUICK_BYTES = -1
 sys.exit(prepare.main(sys.argv[1:]))
 """
 BAR = r"reading .*/[\d.]+ [kM]?(B|bytes) +[\d.]+ [kM]?(B|bytes)/s +\d:\d\d:\d\d"
-LINE = r"reading: 0\.0 of 0\.0 GB, \d+ MB/s, \d:\d\d:\d\d left"
+LINE = r"reading: [\d.]+ of [1-9][\d.]* KB, [\d.]+ MB/s, \d:\d\d:\d\d left"
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pipeline.runs.find import CANCELLED
 from pipeline.runs.folder import RESULT
 from pipeline.system.exit_codes import HUNG, STOPPED
 
+NOT_FOUND = "slurmstepd-n2: error: execve(): /venv/bin/python: No such file or directory\n"
 USUAL = Circumstances(code=1, seconds=1.0, node_lost=False, asked=False, at_limit=False)
 
 
@@ -72,7 +73,7 @@ def test_a_rank_without_a_report_is_reported_with_the_end_of_its_log(attempt: At
         (replace(USUAL, code=137, node_lost=True), "node lost"),
         (replace(USUAL, code=137, asked=True), "stopped"),
         (replace(USUAL, code=HUNG), "crashed"),
-        (replace(USUAL, code=2), "mistake"),
+        (replace(USUAL, code=2), "crashed"),  # only one rank says so
     ],
 )
 def test_the_outcome_follows_from_codes_and_circumstances(
@@ -80,6 +81,74 @@ def test_the_outcome_follows_from_codes_and_circumstances(
 ) -> None:
     end(attempt, 0, STOPPED)
     assert outcome_of(attempt, 2, circumstances).kind == kind
+
+
+def test_it_is_a_mistake_if_all_ranks_say_so_and_the_run_never_trained(attempt: Attempt) -> None:
+    end(attempt, 0, 2, "ValueError: data.dir")
+    assert outcome_of(attempt, 2, replace(USUAL, code=2)).kind == "crashed"
+    end(attempt, 1, 2, "ValueError: data.dir")
+    outcome = outcome_of(attempt, 2, replace(USUAL, code=2))
+    assert (outcome.kind, outcome.node) == ("mistake", "")
+    (attempt.run_dir / "checkpoints" / "step-00000010").mkdir(parents=True)
+    assert outcome_of(attempt, 2, replace(USUAL, code=2)).kind == "crashed"
+
+
+@pytest.mark.parametrize(
+    ("ends", "node"),
+    [
+        ([(0, "KeyError: 'x'"), (1, "KeyError: 'x'")], ""),
+        ([(0, "RuntimeError: Connection closed by peer"), (1, "KeyError: 'x'")], "n2"),
+        ([(1, "KeyError: 'x'")], "n2"),
+    ],
+)
+def test_a_node_is_blamed_unless_all_ranks_failed(
+    attempt: Attempt, ends: list[tuple[int, str]], node: str
+) -> None:
+    for rank, error in ends:
+        end(attempt, rank, 1, error)
+    assert outcome_of(attempt, 2, USUAL).node == node
+
+
+@pytest.mark.parametrize(
+    ("message", "log", "kind", "why"),
+    [
+        ("n2: task 1: Exited with exit code 2", NOT_FOUND, "bad node", "No such file or directory"),
+        ("task 1 launch failed: Slurmd could not connect IO", "", "bad node", "connect IO"),
+        (
+            "Task launch for StepId=1.0 failed on node n2: Communication connection failure",
+            "",
+            "bad node",
+            "connection failure",
+        ),
+        ("n2: task 1: Killed", "", "crashed", "Killed"),
+    ],
+)
+def test_the_rank_that_srun_names_first_is_blamed(
+    attempt: Attempt, message: str, log: str, kind: str, why: str
+) -> None:
+    attempt.log(0).write_text("slurmstepd: error: *** STEP 1.0 ON n1 CANCELLED ***")
+    attempt.log(1).write_text(log)
+    messages = [f"srun: error: {message}", "srun: error: n1: task 0: Terminated"]
+    outcome = outcome_of(attempt, 2, replace(USUAL, code=STOPPED, messages=messages))
+    assert (outcome.kind, outcome.node) == (kind, "n2")
+    assert outcome.log == str(attempt.log(1))
+    assert why in outcome.report.splitlines()[0]
+    assert bool(outcome.error) == (kind == "bad node")
+
+
+def test_nodes_that_srun_names_together_are_not_blamed(attempt: Attempt) -> None:
+    messages = ["srun: error: n[1-2]: tasks 0-1: Exited with exit code 1"]
+    outcome = outcome_of(attempt, 2, replace(USUAL, messages=messages))
+    assert (outcome.kind, outcome.node) == ("crashed", "")
+
+
+def test_ranks_that_srun_ended_after_a_stop_were_stopped(attempt: Attempt) -> None:
+    messages = [
+        "srun: error: n1: task 0: Exited with exit code 75",
+        "srun: error: n2: task 1: Terminated",
+    ]
+    how = replace(USUAL, code=STOPPED, messages=messages)
+    assert outcome_of(attempt, 2, how).kind == "stopped"
 
 
 def test_a_result_or_a_cancellation_overrides_the_exit_codes(attempt: Attempt) -> None:

@@ -100,7 +100,7 @@ def test_a_named_partition_is_used() -> None:
 
 def test_an_unknown_partition_is_refused_with_the_known_ones() -> None:
     assert refusal(Slurm(partition="mian")).endswith("did you mean main? known: main")
-    assert "is more than one partition" in refusal(Slurm(partition="main,other"))
+    assert "unknown partition other;" in refusal(Slurm(partition="main,other"))
 
 
 def test_without_a_default_a_partition_must_be_named() -> None:
@@ -233,3 +233,46 @@ def test_limits_features_and_nodes_out_of_service_are_read() -> None:
     assert (main.max_minutes, main.default_minutes, main.max_nodes) == (None, None, None)
     assert (len(main.nodes), main.usable_nodes) == (4, 3)
     assert (main.cpus_per_node, main.memory_megabytes, main.gpus_per_node) == (4, 6000, 4)
+
+
+# -------------------------------------------------------- several partitions, and types of GPUs
+
+
+def test_of_several_partitions_each_must_serve_the_job_and_the_strictest_limits_hold() -> None:
+    small = partition(*machines(2, 3, gpus=4, cpus=30), name="small", max_minutes=60)
+    both = offered(partition(), small)
+    asked = Slurm(partition="main,small")
+    chosen, warnings = check_request(asked, both, nodes=2)
+    assert (chosen.name, chosen.max_minutes, warnings) == ("main,small", 60, [])
+    assert layout(asked, chosen) == JobLayout(2, 0, 4, 7, 4)
+    said = refusal(asked, partition(), small, nodes=3)
+    assert "partition small has 2;" in said
+    said = refusal(Slurm(partition="main,small", time_limit="2:00:00"), partition(), small)
+    assert "that partition small allows" in said
+
+
+def test_nodes_out_of_service_count_only_if_no_partition_has_enough() -> None:
+    away = partition(*machines(4, is_usable=False), name="away")
+    _, warnings = check_request(Slurm(partition="main,away"), offered(partition(), away), nodes=2)
+    assert warnings == []
+    _, (warning,) = check_request(Slurm(partition="away"), offered(away), nodes=2)
+    assert "only 0 of the suitable nodes of partition away" in warning
+
+
+def test_gpus_may_be_of_a_type() -> None:
+    mixed = partition(
+        *machines(2, resources="gpu:a100:8"), *machines(2, 3, resources="gpu:v100:8(S:0-1)")
+    )
+    chosen, _ = check_request(Slurm(gpus_per_node="a100:4"), offered(mixed), nodes=2)
+    assert layout(Slurm(gpus_per_node="a100:4"), chosen) == JobLayout(2, 0, 4, 8, 4)
+    assert "has at most 0 on 3 nodes" in refusal(Slurm(gpus_per_node="a100:4"), mixed, nodes=3)
+    assert refusal(Slurm(gpus_per_node="a10o:4"), mixed).endswith(
+        "has no GPUs of type a10o; did you mean a100? known: a100, v100"
+    )
+
+
+def test_a_limit_that_is_shorter_than_the_notice_is_refused() -> None:
+    assert "must be shorter than the 00:02:00 that" in refusal(
+        Slurm(), partition(max_minutes=2, default_minutes=None)
+    )
+    check_request(Slurm(stop_notice_seconds=30), offered(partition(max_minutes=2)), nodes=1)

@@ -1,12 +1,14 @@
 """Whether a run starts again follows from how its attempts ended."""
 
 from dataclasses import replace
+from itertools import count
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from launch.slurm.records.history import Outcome
 from launch.slurm.supervise.restart_policy import (
+    Avoid,
     Cancel,
     Decision,
     Done,
@@ -14,9 +16,11 @@ from launch.slurm.supervise.restart_policy import (
     Requeue,
     Restart,
     RestartLimits,
+    bad_nodes,
     decide,
 )
 
+NUMBERS = count()
 UNLIMITED = RestartLimits(attempts_without_progress=3, time_limits=None, preemptions=None)
 
 
@@ -64,7 +68,9 @@ def test_a_run_without_new_checkpoints_is_given_up() -> None:
     assert isinstance(decision, GiveUp)
     assert "3 attempts in a row saved no new checkpoint" in decision.reason
     assert isinstance(after(*[("crashed", 0)] * 3), GiveUp)
-    assert isinstance(after(*[("time limit", 0)] * 3), GiveUp)
+    too_short = after(*[("time limit", 0)] * 3)
+    assert isinstance(too_short, GiveUp)
+    assert "raise slurm.time_limit" in too_short.reason
 
 
 def test_a_stop_between_crashes_does_not_count_as_one() -> None:
@@ -79,6 +85,38 @@ def test_the_same_error_twice_at_the_same_step_is_given_up() -> None:
     assert isinstance(after(("crashed", 40, error), ("crashed", 40, "another")), Restart)
     assert isinstance(after(("crashed", 40, error), ("crashed", 50, error)), Restart)
     assert isinstance(after(("crashed", 40, ""), ("crashed", 40, "")), Restart)
+
+
+def on(node: str, kind: str = "crashed", start: str = "1.0", error: str = "E") -> Outcome:
+    return Outcome(f"{start}.{next(NUMBERS)}", kind, 0, error, node=node)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_failure_that_repeats_on_one_node_moves_the_job_away_from_it_once() -> None:
+    twice = [on("n2"), on("n2")]
+    decision = decide(twice, UNLIMITED)
+    assert isinstance(decision, Avoid)
+    assert decision.node == "n2"
+    assert isinstance(decide([*twice, on("n4", start="1.1")], UNLIMITED), GiveUp)
+    assert isinstance(decide([*twice, on("n2", start="1.1")], UNLIMITED), GiveUp)
+
+
+def test_failures_on_several_nodes_or_on_none_are_not_the_fault_of_a_node() -> None:
+    assert isinstance(decide([on("n1"), on("n2")], UNLIMITED), GiveUp)
+    assert isinstance(decide([on(""), on("")], UNLIMITED), GiveUp)
+    killed = [on(node, error="") for node in ("n2", "n2", "n2")]
+    assert isinstance(decide(killed, UNLIMITED), Avoid)
+    killed = [on(node, error="") for node in ("n1", "n2", "n2")]
+    assert isinstance(decide(killed, UNLIMITED), GiveUp)
+
+
+def test_bad_nodes_count_once_for_each_start_of_the_job() -> None:
+    first = [on("n2", "bad node"), on("n3", "bad node"), on("n4", "bad node")]
+    assert isinstance(decide(first, UNLIMITED), Restart)
+    assert bad_nodes(first, "1.0") == ["n2", "n3", "n4"]
+    assert bad_nodes(first, "1.1") == []
+    again = [*first, on("n2", "bad node", "1.1")]
+    assert isinstance(decide(again, UNLIMITED), Restart)
+    assert isinstance(decide([*again, on("n2", "bad node", "1.2")], UNLIMITED), GiveUp)
 
 
 @given(st.lists(st.sampled_from(["crashed", "node lost", "time limit"]), min_size=3))

@@ -1,16 +1,20 @@
 """What the watcher does about a job, and how often."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launch.slurm.api.jobs import QueuedJob, job_from
 from launch.slurm.watch.rules import (
+    RESUME,
+    LostRun,
     NodeFailure,
     WatchedRun,
     WatchLimits,
     due_actions,
     failing_nodes,
+    recovery,
 )
 
 LIMITS = WatchLimits(stalled_seconds=1800)
@@ -100,3 +104,19 @@ def test_each_stall_of_a_running_job_is_reported_once() -> None:
 def test_a_job_that_has_just_started_is_not_stalled() -> None:
     job = QueuedJob("7", "RUNNING", "1:00", 2, NOW - 60, "n[1-2]", "")
     assert commands(WatchedRun(Path("a"), job, active_at=0.0)) == []
+
+
+def test_a_lost_run_is_resumed_once_from_each_step_and_then_reported_once() -> None:
+    lost = LostRun(Path("runs/a"), "7", 20, "Killed")
+    resume = recovery(lost, ())
+    assert resume
+    assert resume.command[1:] == (str(RESUME), "runs/a")
+    assert RESUME.is_file()
+    assert "(Killed): resumed from step 20" in resume.message
+    assert recovery(replace(lost, job_id="8", step=30), (resume.key,)) != resume
+    again = replace(lost, job_id="8")
+    report = recovery(again, (resume.key,))
+    assert report
+    assert report.command == ()
+    assert "lost again without a new checkpoint" in report.message
+    assert recovery(again, (resume.key, report.key)) is None

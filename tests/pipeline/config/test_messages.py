@@ -75,12 +75,12 @@ def test_a_duration_replaces_the_files_in_the_other_unit(recipe: Path) -> None:
     assert (config.train.steps, config.train.epochs) == (3, None)
 
 
-def test_another_name_reports_the_keys_that_no_longer_fit(recipe: Path) -> None:
-    recipe.write_text(GOOD + "  end: 0.1\n")
-    assert faults(recipe, "schedule.name=step")[0] == (
-        "x.yaml:11:3: schedule.end: is a key of cosine only; remove it, or set all of "
-        "schedule: {name: ...}"
-    )
+def test_a_key_of_another_kind_names_the_kind(recipe: Path) -> None:
+    recipe.write_text(GOOD + "  factor: 0.1\n")
+    assert faults(recipe) == [
+        "x.yaml:11:3: schedule.factor: is a key of step only; remove it, or choose "
+        "schedule.name=step"
+    ]
 
 
 # -------------------------------------------------------------------------------- faults in a file

@@ -52,7 +52,10 @@ OVERRIDES: list[tuple[str, Any]] = [
     ("slurm.mail_type=END,FAIL", "END,FAIL"),
     ("slurm.time_limit=12:00:00", "12:00:00"),
     ("slurm.time_limit='90'", "90"),
+    ("slurm.time_limit=30", "30"),
+    ("slurm.memory=64000", "64000"),
     ("slurm.gpus_per_node=0", 0),
+    ("slurm.gpus_per_node=a100:4", "a100:4"),
     ("slurm.ranks_per_node=4", 4),
     ("slurm.cpus_per_rank=8", 8),
     ("slurm.memory=64G", "64G"),
@@ -74,6 +77,7 @@ OVERRIDES: list[tuple[str, Any]] = [
     ("env.NCCL_DEBUG=INFO", "INFO"),
     ("launch.preflight=false", False),
     ("launch.start_report=false", False),
+    ("launch.price_per_gpu_hour=2.5", 2.5),
 ]  # fmt: skip
 
 
@@ -177,7 +181,7 @@ def test_the_stop_notice_is_shorter_than_the_time_limit(recipe: Path) -> None:
 
 # ------------------------------------------------------------------------------------- faults
 
-NO_LIMIT = 'is not a SLURM time limit; write "90" (minutes), '
+NO_LIMIT = "is not a SLURM time limit; write 90 (minutes), "
 NO_LINE = "must be one line of text without whitespace at either end, found "
 
 
@@ -190,20 +194,24 @@ NO_LINE = "must be one line of text without whitespace at either end, found "
         ('slurm.qos="a\\nb"', f"{NO_LINE}'a"),
         ('slurm.reservation="a\\0b"', f"{NO_LINE}'a"),
         ("slurm.mail_user=3", "must be a valid string, found 3; put it in quotes"),
-        ("slurm.time_limit=43200", "must be a valid string, found 43200; put it in quotes"),
+        ("slurm.time_limit=1.5", "must be a valid string, found 1.5; put it in quotes"),
+        ("slurm.time_limit=-5", NO_LIMIT),
+        ("slurm.time_limit=0", "must be positive; null is the partition's limit"),
         ("slurm.time_limit=12h", NO_LIMIT),
         ("slurm.time_limit='1:2:3:4'", NO_LIMIT),
         ("slurm.time_limit='-5'", NO_LIMIT),
         ("slurm.time_limit='٣'", NO_LIMIT),
         ("slurm.time_limit=UNLIMITED", NO_LIMIT),
         ("slurm.time_limit='0-0'", "must be positive; null is the partition's limit"),
+        ("slurm.gpus_per_node=a100:", "must be a whole number such as 4, or a type and a number"),
+        ("slurm.gpus_per_node=true", "must be a whole number such as 4, or a type and a number"),
         ("slurm.gpus_per_node=-1", "must be greater than or equal to 0, found -1"),
         ("slurm.ranks_per_node=0", "must be greater than 0, found 0"),
         ("slurm.spare_nodes=-1", "must be greater than or equal to 0, found -1"),
         ("slurm.stop_notice_seconds=29", "must be greater than or equal to 30, found 29"),
         ("slurm.time_limits=0", "must be greater than 0, found 0"),
-        ("slurm.memory=64GB", 'must be a number with K, M, G or T, such as 64G, or "0" for all, '),
-        ("slurm.memory=0", "must be a valid string, found 0; put it in quotes"),
+        ("slurm.memory=64GB", 'must be a number with K, M, G or T, such as 64G, or 0 for all, '),
+        ("slurm.memory=-1", "must be a number with K, M, G or T, such as 64G, or 0 for all, "),
         ("slurm.sbatch.requeue=false", "'requeue' is set by the launcher; remove it"),
         ("slurm.sbatch.time=9", "'time' has its own field; set slurm.time_limit"),
         ("slurm.sbatch.--nice=9", "'--nice' is not an option; write it as for sbatch, witho"),

@@ -1,24 +1,27 @@
 """A run finds its folder again, and only one process at a time holds it."""
 
 import json
+import os
+import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.checkpoint import Snapshot, verify_checkpoint, write_checkpoint
-from pipeline.config.load import load
+from pipeline.config.load import dump, load
 from pipeline.config.schema import Tracking
 from pipeline.runs.folder import (
     CONFIG_FILE,
     LOCK,
     RESULT,
     hold_run_folder,
+    new_run_dir,
     read_result,
 )
 from pipeline.system.durable import write_whole
@@ -64,11 +67,15 @@ def test_a_finished_run_is_not_continued(tmp_path: Path) -> None:
     assert hold_once(config(tmp_path)) != finished
 
 
-def test_a_held_run_is_not_continued(tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        held = [stack.enter_context(hold_run_folder(config(tmp_path))) for _ in range(3)]
-        assert len(set(held)) == 3
-    assert hold_once(config(tmp_path)) in held
+def test_a_held_run_is_refused_with_its_process_and_not_started_again(tmp_path: Path) -> None:
+    here = f"process {os.getpid()} on {platform.node()}"
+    with hold_run_folder(config(tmp_path)) as held:
+        with pytest.raises(ValueError, match=f"{held} already trains .*, in {here}; .* --new"):
+            hold_once(config(tmp_path))
+        another = hold_once(config(tmp_path, run_dir=new_run_dir(config(tmp_path))))
+        assert another != held
+        hold_once(config(tmp_path, seed=1))
+    assert hold_once(config(tmp_path)) in (held, another)
 
 
 @pytest.mark.parametrize("kind", ["file", "empty folder", "incomplete folder", "cannot be locked"])
@@ -149,14 +156,17 @@ def test_a_checkpoint_is_refused_as_run_dir_and_stays_unchanged(tmp_path: Path) 
 HOLDER = """
 import sys
 from pathlib import Path
-from pipeline.config.load import load
+from pipeline.config.load import dump, load
 from pipeline.runs.folder import hold_run_folder
 
 settings = load(Path(sys.argv[1]))
 sys.stdin.readline()
-with hold_run_folder(settings) as folder:
-    print(folder, flush=True)
-    sys.stdin.readline()
+try:
+    with hold_run_folder(settings) as folder:
+        print(folder, flush=True)
+        sys.stdin.readline()
+except ValueError:
+    print("refused", flush=True)
 """
 
 
@@ -187,25 +197,29 @@ def start(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def folder_of(process: subprocess.Popen[str]) -> Path:
+def answer_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
-    return Path(process.stdout.readline().strip())
+    return process.stdout.readline().strip()
 
 
 @pytest.mark.process
-def test_two_processes_never_hold_the_same_folder(tmp_path: Path) -> None:
+def test_of_processes_that_start_together_one_makes_a_folder_and_the_others_are_refused(
+    tmp_path: Path,
+) -> None:
     """A killed process releases its folder."""
     mine = config(tmp_path / "runs")
-    recipe = hold_once(mine) / CONFIG_FILE
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump(mine))
     with holders(recipe, 4) as processes:
         for process in processes:
             start(process)
-        folders = [folder_of(process) for process in processes]
-        assert len(set(folders)) == 4
-        assert recipe.parent in folders
-        processes[2].send_signal(signal.SIGKILL)
-        processes[2].wait()
-        assert hold_once(mine) == folders[2]
+        answers = [answer_of(process) for process in processes]
+        assert sorted(answers)[1:] == ["refused"] * 3
+        (folder,) = mine.runs_dir.glob("test-*")
+        holder = processes[answers.index(str(folder))]
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert hold_once(mine) == folder
 
 
 # ---------------------------------------------------------------------------------- replaced files

@@ -1,6 +1,7 @@
 """A node's own copy of the images: complete, verified and made once."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -242,7 +243,7 @@ def test_progress_is_printed(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5
     for line in lines:
-        assert line.startswith("staging: 0.0 of 0.0 GB, ")
+        assert re.match(r"staging: [\d.]+ of [1-9][\d.]* KB, ", line)
         assert line.endswith(" left")
     assert lines[-1].endswith("0:00:00 left")
     staged(archives, stage)

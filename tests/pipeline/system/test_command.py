@@ -1,13 +1,15 @@
 """How a program ends: its exit code, and one message for a mistake."""
 
+import shlex
 import subprocess
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from pipeline.system.command import count, plural, run_command
+from pipeline.system.command import Parser, command_line, count, plural, run_command
 from pipeline.system.exit_codes import INTERRUPTED, USER_MISTAKE
 
 
@@ -114,3 +116,86 @@ def test_nouns_agree_with_their_number() -> None:
     assert plural(1, "rank") == "1 rank"
     assert plural(0, "rank") == "0 ranks"
     assert plural(1000, "class", "classes") == "1,000 classes"
+
+
+# ------------------------------------------------------------------------------- arguments
+
+
+def refused(parser: Parser, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the message for arguments that `parser` does not know."""
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(arguments)
+    assert end.value.code == USER_MISTAKE
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def example() -> Parser:
+    parser = Parser(prog="program", hint=lambda name: "write optim.lr=..." if name == "lr" else "")
+    parser.add_argument("--nodes")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("words", nargs="*")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("--nodess=3", "did you mean --nodes?"),
+        ("--dryrun", "did you mean --dry-run?"),
+        ("-nodes", "did you mean --nodes?"),
+        ("--lr", "write optim.lr=..."),
+    ],
+)
+def test_an_unknown_option_comes_with_a_suggestion(
+    capsys: pytest.CaptureFixture[str], argument: str, hint: str
+) -> None:
+    said = refused(example(), capsys, argument)
+    assert said == f"program: error: unrecognized arguments: {argument}; {hint}"
+
+
+def test_without_a_near_name_nothing_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(example(), capsys, "--zzz", "--\x1b[2J")
+    assert said == r"program: error: unrecognized arguments: --zzz --\x1b[2J"
+
+
+def test_a_subcommand_suggests_its_own_options_and_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = Parser(prog="program")
+    commands = parser.add_subparsers(required=True)
+    commands.add_parser("imagenet").add_argument("--devkit")
+    commands.add_parser("digits").add_argument("--out")
+    said = refused(parser, capsys, "imagenet", "--devkti=x", "--ou=y")
+    assert said.startswith("program imagenet: error: unrecognized arguments: --devkti=x --ou=y; ")
+    assert said.endswith("did you mean --devkit?")
+    assert refused(parser, capsys, "imagnet").endswith("; did you mean imagenet?")
+
+
+# -------------------------------------------------------------------------------- commands
+
+
+def test_a_command_works_where_it_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, own = Path(__file__).parents[3], Path(sys.executable)
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PATH", str(own.parent))
+    run = tmp_path / "my run's $HOME"
+    assert (
+        command_line("launch/status.py", run) == f"python launch/status.py {shlex.quote(str(run))}"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(command_line("launch/status.py", run, "--json"))
+    assert words == ["python", str(root / "launch/status.py"), str(run), "--json"]
+
+
+def test_the_interpreter_is_named_if_python_is_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert shlex.split(command_line("launch/status.py"))[0] == sys.executable
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+    monkeypatch.chdir(tmp_path)
+    assert shlex.split(command_line("launch/status.py"))[0] == "bin/python"

@@ -1,0 +1,137 @@
+"""Training in an allocation that the user already has, such as that of salloc: no second job."""
+
+import os
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from types import FrameType
+
+from launch.local.preflight import Preflight, check
+from launch.slurm.api.current_job import CurrentJob
+from launch.slurm.follow import GrowingLog, print_new
+from launch.slurm.records.attempt import LATEST, LOGS
+from launch.slurm.records.submission import JobLayout, expect_no_job
+from launch.slurm.submit.code_copy import copy_code
+from launch.slurm.submit.sbatch import announce, prepare
+from launch.slurm.supervise.restart_policy import Avoid, Cancel, Done, GiveUp, Requeue, Restart
+from launch.slurm.supervise.supervisor import run_attempts
+from pipeline.config.schema import Config
+from pipeline.runs.folder import hold_run_folder, own_runs
+from pipeline.system.command import plural
+from pipeline.system.exit_codes import FAILURE, STOPPED
+
+READ_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class AllocationRequest:
+    """A configuration that fits the allocation of this process."""
+
+    config: Config
+    job: CurrentJob
+    layout: JobLayout
+    preflight: Preflight
+
+    @classmethod
+    def check(cls, config: Config, *, nodes: int) -> "AllocationRequest":
+        """Return the request for `nodes` nodes of the allocation; its other nodes are spare.
+
+        Raises `ValueError` for the first mistake.
+        """
+        if "SLURM_JOB_ID" not in os.environ or "SLURM_JOB_NODELIST" not in os.environ:
+            raise ValueError(
+                "--in-allocation trains in an allocation of SLURM, but this shell has none; run it"
+                " in the shell of salloc, or without --in-allocation to queue a job"
+            )
+        for run_dir in own_runs(config):
+            expect_no_job(run_dir)
+        job = CurrentJob.mine()
+        spare = len(job.nodes) - nodes
+        if spare < 0:
+            have = plural(len(job.nodes), "node")
+            raise ValueError(f"--nodes {nodes}: job {job.id} has {have}; use at most that many")
+        layout = _layout(config, nodes, spare)
+        return cls(config, job, layout, check(config, ranks=layout.world_size))
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the summary to print before training, as (name, value)."""
+        each = f"each with {plural(self.layout.ranks_per_node, 'rank')}"
+        nodes = f"{self.layout.nodes} and {self.layout.spare_nodes} spare, {each}"
+        return [*self.preflight.lines(), ("job", self.job.id), ("nodes", nodes)]
+
+    def train(self) -> int:
+        """Train until the run is finished or cannot go on here; return the exit code.
+
+        SIGINT and SIGTERM end the ranks, which save first.
+        """
+        with hold_run_folder(self.config) as folder:
+            run_dir = Path(folder)
+            expect_no_job(run_dir)
+            submission = prepare(self.config, run_dir, self.layout)
+            copy_code(submission.home)
+            announce(submission)
+        paths = (str(submission.code), os.environ.get("PYTHONPATH"))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        os.environ["PYTHONSAFEPATH"] = (
+            "1"  # or packages in the current folder would take precedence
+        )
+        print(f"run: {submission.run_dir}", flush=True)
+        with showing_rank_0(submission.run_dir), interrupted_by(signal.SIGTERM, signal.SIGHUP):
+            decision = run_attempts(submission.run_dir, self.job, ())
+        match decision:
+            case Done():
+                return 0
+            case Cancel():
+                return STOPPED
+            case GiveUp(reason) | Avoid(reason):
+                print(f"the run is given up: {reason}")
+                return FAILURE
+            case Requeue(reason) | Restart(reason):
+                print(f"stopped: {reason}; the same command resumes the run")
+                return STOPPED
+
+
+def _layout(config: Config, nodes: int, spare: int) -> JobLayout:
+    """Return the ranks on each node: by default one for each GPU that the job has there."""
+    gpus = int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
+    gpus = gpus if config.slurm.gpu_count is None else config.slurm.gpu_count
+    ranks = config.slurm.ranks_per_node or max(1, gpus)
+    cpus = int(os.environ.get("SLURM_CPUS_ON_NODE", "1")) // ranks
+    return JobLayout(nodes, spare, ranks, config.slurm.cpus_per_rank or max(1, cpus), gpus)
+
+
+@contextmanager
+def showing_rank_0(run_dir: Path) -> Generator[None]:
+    """Print the output of rank 0 during the block."""
+    log, ended = GrowingLog(run_dir / LOGS / LATEST / "rank-0.log"), Event()
+
+    def show() -> None:
+        while not ended.wait(READ_SECONDS):
+            print_new([log])
+
+    reader = Thread(target=show, name="rank-0-log", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        reader.join()
+        print_new([log])
+
+
+@contextmanager
+def interrupted_by(*numbers: signal.Signals) -> Generator[None]:
+    """Raise `KeyboardInterrupt` in the block when one of these signals arrives."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
