@@ -225,5 +225,8 @@ def _readable(contents: list[Content | OSError]) -> list[Content]:
 
 
 def _is_about_images(error: RuntimeError) -> bool:
-    """Whether DALI says that the error occurred in an image decoder."""
-    return "fn.decoders" in str(error)
+    """Whether DALI says that the error occurred in decoding an image or cropping it.
+
+    A crop fails if the image does not have the size in the index.
+    """
+    return any(operator in str(error) for operator in ("fn.decoders", "fn.slice"))
