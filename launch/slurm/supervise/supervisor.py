@@ -38,6 +38,8 @@ from launch.slurm.supervise.srun import JobStep, rank_environment, srun_command
 from launch.slurm.supervise.srun_messages import TaskFailure, task_failures
 from pipeline.runs.find import saved_step
 from pipeline.system.exit_codes import FAILURE
+from pipeline.system.output import lasting_output
+from pipeline.system.patience import patiently
 from pipeline.system.signals import STOPS
 
 POLL_SECONDS = 0.2
@@ -61,17 +63,18 @@ def supervise(run_dir: str) -> str:
     If the run is given up, or this process fails, the last line of the job's log is a sentence
     about it, and the process ends with exit code 1.
     """
-    try:
-        job = CurrentJob.mine()
-        with noting_stops() as stops:
-            return carry_out(run_attempts(Path(run_dir), job, stops), job)
-    except RunFailed as failure:
-        reason, _, report = str(failure).partition("\n")
-        say(f"{reason}\n{report}")
-    except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with a sentence
-        traceback.print_exc()
-        reason = f"the supervisor failed with {type(error).__name__}: {error}"
-    say(f"the run is given up: {reason}; to resume it: {resume_command(run_dir)}")
+    with lasting_output():
+        try:
+            job = CurrentJob.mine()
+            with noting_stops() as stops:
+                return carry_out(run_attempts(Path(run_dir), job, stops), job)
+        except RunFailed as failure:
+            reason, _, report = str(failure).partition("\n")
+            say(f"{reason}\n{report}")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with a sentence
+            traceback.print_exc()
+            reason = f"the supervisor failed with {type(error).__name__}: {error}"
+        say(f"the run is given up: {reason}; to resume it: {resume_command(run_dir)}")
     raise SystemExit(FAILURE)  # after an exception, submitit would print a long traceback
 
 
@@ -138,7 +141,8 @@ def run_attempt(
         at_limit=job.seconds_left() < notice,
         failures=failures,
     )
-    return outcome_of(attempt, submission.layout.world_size, circumstances)
+    world_size = submission.layout.world_size
+    return patiently(lambda: outcome_of(attempt, world_size, circumstances))
 
 
 def run_step(
