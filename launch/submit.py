@@ -63,9 +63,11 @@ def _train_in_allocation(config: Config, options: argparse.Namespace) -> int:
         raise ValueError("--in-allocation does not work with --local, --executor or --watch")
     if options.ranks:
         config = replace(config, slurm=replace(config.slurm, ranks_per_node=options.ranks))
-    request = AllocationRequest.check(config, nodes=options.nodes)
-    if options.dry_run:
-        show(config, request.lines())
+    with _expecting_cluster():
+        request = AllocationRequest.check(config, nodes=options.nodes)
+    if options.dry_run:  # else the training itself warns
+        _warn(request.preflight.warnings(gpus=request.layout.gpus_per_node, elsewhere=True))
+        show(config, request.lines(), full=options.full)
         return 0
     return _run(request.train)
 

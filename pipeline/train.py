@@ -18,14 +18,11 @@ import math
 import os
 import signal
 import sys
-import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from pipeline.checkpoint import DATASET_FILE, Checkpoints, Progress, describe_dataset
 from pipeline.config.foreign import option_hint
@@ -46,7 +43,7 @@ from pipeline.job import (
 )
 from pipeline.loaders import Loader
 from pipeline.loop import COLLECTIVE_EXTRA_MINUTES, Run, fit, resume_newest
-from pipeline.meter import Meter
+from pipeline.meter import Meter, process_seconds
 from pipeline.models import count_parameters
 from pipeline.optim.ema import WeightAverage
 from pipeline.plan import make_plan
@@ -248,7 +245,7 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
             params=flatten(job.config),
             tags=tags,
             gpus=job.world.size if job.world.device.type == "cuda" else 0,
-            setup_seconds=time.time() - psutil.Process().create_time(),
+            setup_seconds=process_seconds(),
         )
     )
 

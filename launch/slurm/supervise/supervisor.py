@@ -3,7 +3,6 @@
 It runs once in a job, on the job's first node, and decides from the files on disk.
 """
 
-import shlex
 import signal
 import time
 import traceback
@@ -37,6 +36,7 @@ from launch.slurm.supervise.restart_policy import (
 from launch.slurm.supervise.srun import JobStep, rank_environment, srun_command
 from launch.slurm.supervise.srun_messages import TaskFailure, task_failures
 from pipeline.runs.find import saved_step
+from pipeline.system.command import command_line
 from pipeline.system.exit_codes import FAILURE
 from pipeline.system.output import lasting_output
 from pipeline.system.patience import patiently
@@ -234,7 +234,7 @@ def carry_out(decision: Decision, job: CurrentJob) -> str:
 
 def resume_command(run_dir: str) -> str:
     """Return the command that resumes the run, for a shell."""
-    return f"python launch/resume.py {shlex.quote(run_dir)}"
+    return command_line("launch/resume.py", run_dir)
 
 
 def limits_of(submission: Submission) -> RestartLimits:
