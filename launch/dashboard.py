@@ -5,7 +5,6 @@ Events that earlier runs could not send to the store are sent now.
 """
 
 import argparse
-import os
 import signal
 import socket
 import subprocess
@@ -26,13 +25,18 @@ from pipeline.tracking.server import (
     free_port,
     is_any,
     is_loopback,
-    is_server,
     running,
     server_command,
-    wait_until_ready,
+    why_not_ready,
 )
-from pipeline.tracking.sidecar import unshipped_runs
-from pipeline.tracking.store_uri import default_uri, sqlite_file, without_password
+from pipeline.tracking.sidecar import LOG, shipping_environment, unshipped_runs
+from pipeline.tracking.store_uri import (
+    is_server,
+    public_uri,
+    requested_uri,
+    sqlite_file,
+    without_password,
+)
 
 TAIL_BYTES = 2000
 
@@ -45,9 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show_store(options: argparse.Namespace) -> int:
     """Link to the store if it is a server, else serve it; return the exit code."""
-    uri = default_uri(options.runs_dir, options.uri)
+    uri = requested_uri(options.runs_dir, options.uri)
     if is_server(uri):
-        show(uri.rstrip("/"), browser=options.browser)
+        ship_the_rest(options.runs_dir, uri)
+        show(public_uri(uri).rstrip("/"), browser=options.browser, ask=uri)
         return 0
     expect_installed("mlflow", needed_by="the dashboard")
     check_store(uri, options.runs_dir)
@@ -67,11 +72,11 @@ def serve(uri: str, options: argparse.Namespace, port: int) -> int:
     command = server_command(uri, options.runs_dir, host, port)
     try:
         with tempfile.TemporaryFile() as log, running(command, uri, log) as server:
-            print(f"Starting MLflow on {without_password(uri)} ...", flush=True)
-            if not wait_until_ready(server, local):
+            print(f"Starting MLflow on {public_uri(uri)} ...", flush=True)
+            if trouble := why_not_ready(server, local):
                 log.seek(0)
-                tail = log.read().decode(errors="replace")[-TAIL_BYTES:]
-                print(f"dashboard.py: the MLflow server did not start:\n{tail}", file=sys.stderr)
+                tail = without_password(log.read().decode(errors="replace"))[-TAIL_BYTES:]
+                print(f"dashboard.py: the MLflow server {trouble}:\n{tail}", file=sys.stderr)
                 return FAILURE
             ship_the_rest(options.runs_dir, uri)
             show(address, browser=options.browser, ask=local)
@@ -97,20 +102,26 @@ def check_store(uri: str, runs_dir: Path) -> None:
 def ship_the_rest(runs_dir: Path, uri: str) -> None:
     """Send, in the background, events that earlier runs could not send."""
     behind = unshipped_runs(runs_dir, uri)
-    if behind:
-        print(f"Sending the rest of {plural(len(behind), 'run')} ...")
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "pipeline.tracking.ship", *map(str, behind)],
-            env=os.environ | {"MLFLOW_TRACKING_URI": uri},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    if not behind:
+        return
+    path = runs_dir / LOG
+    try:
+        with path.open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "pipeline.tracking.ship", *map(str, behind)],
+                env=shipping_environment(uri),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        print(f"Sending the rest of {plural(len(behind), 'run')}; see {path}")
+    except OSError as error:  # a reader of somebody else's runs
+        print(f"dashboard.py: the rest is not sent: {error}", file=sys.stderr)
 
 
 def show(address: str, *, browser: bool, ask: str | None = None) -> None:
-    """Print the link to the charts, and open it; `ask` is the server's address from here."""
+    """Print the link to the charts, and open it; `ask` is the server's URI from here."""
     link = chart_link(address, experiment_ids(ask or address))
     print(f"Dashboard: {link}", flush=True)
     if browser:

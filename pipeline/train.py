@@ -52,7 +52,7 @@ from pipeline.plan import make_plan
 from pipeline.runs.fence import Fence, FencedOut
 from pipeline.runs.folder import CONFIG_FILE, RESULT, hold_run_folder, read_result
 from pipeline.runs.precision import settle_precision
-from pipeline.runs.provenance import describe_run
+from pipeline.runs.provenance import describe_problem, describe_run
 from pipeline.runs.result import Result, cost_of
 from pipeline.runs.summary import read_metrics
 from pipeline.storage.errors import ImageError
@@ -60,11 +60,12 @@ from pipeline.storage.staging import stage_on_each_node
 from pipeline.system.command import Parser, note
 from pipeline.system.durable import write_whole
 from pipeline.system.exit_codes import LocalError, Stopped, exit_code, report_error
+from pipeline.system.secrets import hide_secrets
 from pipeline.system.signals import StopSignals
 from pipeline.system.watchdog import Watchdog
 from pipeline.tracking import events
 from pipeline.tracking.console import show_result
-from pipeline.tracking.tracker import Tracker, open_tracker
+from pipeline.tracking.tracker import Tracker, expect_usable_store, open_tracker
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def train(config: Config) -> dict[str, Any]:
         watchdog = stack.enter_context(Watchdog(config.train.watchdog_minutes))
         world = stack.enter_context(join_world())
         watchdog.expect_other()
+        expect_usable_store(config.tracking)
         set_up_torch(deterministic=config.train.deterministic, world=world)
         split = open_split(config.data)
         plan = make_plan(config, samples=len(split.train), world_size=world.size)
@@ -136,7 +138,7 @@ def reporting_end(job: Job, tracker: Tracker) -> Generator[None]:
     except FencedOut:  # another attempt owns the run now, and its reports
         raise
     except BaseException as error:
-        why = str(error) or type(error).__name__
+        why = hide_secrets(str(error) or type(error).__name__)
         if job.signals.heard and isinstance(error, Exception):  # another rank left first
             tracker.emit(events.RunEnded("interrupted", f"asked to stop; meanwhile: {why}"))
             raise Stopped(why) from error
@@ -209,6 +211,8 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
     """Describe the run to the trackers, and in the documents of its checkpoints."""
     text = dump(job.config)
     tags = describe_run(text, job.dataset.fingerprint)
+    if problem := describe_problem(tags):
+        tracker.warn(problem)
     run.documents = {
         CONFIG_FILE: text,
         DATASET_FILE: describe_dataset(job.dataset),

@@ -1,13 +1,13 @@
 """The speed of loading: DALI, and torchvision with torch's DataLoader."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from itertools import islice
 from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from launch.benchmarks.turns import Side
 from pipeline.config.schema import Config, PadCrop, RandomResizedCrop
@@ -17,6 +17,9 @@ from pipeline.distributed.world import World
 from pipeline.loaders import open_loader
 from pipeline.models.input import Normalized
 from pipeline.system.command import plural
+
+ENDLESS = 10**9
+"""Images of one epoch of the peer: at the end of an epoch its workers would run out of work."""
 
 
 class PlainImages(Dataset[Any]):
@@ -50,7 +53,7 @@ def loader_sides(config: Config, world: World, workers: int, *, as_bytes: bool) 
     )
     stream = iter(ours.train(range(1, 1_000_000)).__enter__())
     normalize = Normalized(torch.nn.Identity(), mean=mean, std=std).to(world.device)
-    plain = _endless(_plain_loader(config, split.train, workers, as_bytes=as_bytes))
+    plain = iter(_plain_loader(config, split.train, workers, as_bytes=as_bytes))
 
     def run_ours(batches: int) -> None:
         for batch in islice(stream, batches):
@@ -76,16 +79,10 @@ def _plain_loader(config: Config, index: Index, workers: int, *, as_bytes: bool)
     floats = [transforms.ToTensor(), normalize]
     deliver = [transforms.PILToTensor()] if as_bytes else floats
     transform = transforms.Compose([crop, transforms.RandomHorizontalFlip(), *deliver])
+    images = PlainImages(index, transform)
     return DataLoader(
-        PlainImages(index, transform),
+        images,
         batch_size=config.train.global_batch,
-        shuffle=True,
-        drop_last=True,
+        sampler=RandomSampler(images, num_samples=ENDLESS),
         num_workers=workers,
-        persistent_workers=workers > 0,
     )
-
-
-def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
-    while True:
-        yield from loader

@@ -36,7 +36,7 @@ def _our_loop(config: Config, split: Split, world: World) -> Side:
     job = Job(config, world, split, plan)
     loader = open_images(job)
     nowhere = Checkpoints(Path(), keep_last=1, keep_best=False, saved=print, warn=print)
-    run = assemble(job, loader, nowhere, Tracker([], None, ""))
+    run = assemble(job, loader, nowhere, Tracker([]))
     stream = loader.train(range(1, 1_000_000)).__enter__()
     steps = itertools.count(1)
 

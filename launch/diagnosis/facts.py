@@ -14,6 +14,7 @@ from typing import Literal
 from launch.diagnosis.machine_rules import SHARED_MEMORY, Machine
 from launch.diagnosis.place_rules import Folder, TrackingStore
 from pipeline.config.schema import Container
+from pipeline.config.schema.store import usable_store
 from pipeline.system.locks import lock_file
 from pipeline.system.mounts import shared
 from pipeline.tracking.server import why_silent
@@ -61,6 +62,10 @@ def inspect_folder(
 def inspect_store(uri: str) -> TrackingStore:
     """Return the facts about MLflow's store."""
     shown, file = without_password(uri), sqlite_file(uri)
+    try:
+        usable_store(uri)
+    except ValueError as error:
+        return TrackingStore(shown, refusal=str(error))
     if file is not None:
         return TrackingStore(shown, shared_file=shared(file)[0] is True)
     return TrackingStore(shown, error=why_silent(uri))

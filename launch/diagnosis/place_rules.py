@@ -91,9 +91,14 @@ class TrackingStore:
     """Why the server does not answer; empty if it does, or if the store is a file."""
     shared_file: bool = False
     """Whether it is a database file on a network file system."""
+    refusal: str = ""
+    """Why MLflow would refuse it for good."""
 
 
 def tracking(store: TrackingStore) -> Finding:
+    if store.refusal:
+        meaning, _, remedy = store.refusal.partition("; ")
+        return costs_work("tracking.uri", store.uri, f"it {meaning}: no run starts", remedy)
     if store.error:
         meaning = f"it does not answer ({store.error}); runs train without it and are shown later"
         return costs_time("tracking.uri", store.uri, meaning, "start it, or set tracking.uri")

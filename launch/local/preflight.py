@@ -16,6 +16,7 @@ from pipeline.runs.precision import slow_precision
 from pipeline.storage.staging import stage_root, staged_bytes
 from pipeline.system.command import plural
 from pipeline.system.text import size
+from pipeline.tracking.tracker import expect_usable_store
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -83,6 +84,7 @@ def check(config: Config, *, ranks: int, like: Preflight | None = None) -> Prefl
 
     Raises `ValueError` for the first mistake.
     """
+    expect_usable_store(config.tracking)
     known = like.split if like and like.config.data == config.data else None
     split = known or open_split(config.data)
     plan = make_plan(config, samples=len(split.train), world_size=ranks)

@@ -13,7 +13,7 @@ from launch.slurm.api.jobs import QueuedJob
 from launch.slurm.records.attempt import LATEST, LOGS
 from launch.slurm.records.history import Outcome, all_outcomes, to_record
 from launch.slurm.records.submission import Submission, own_job
-from pipeline.config.load import ConfigError, load
+from pipeline.config.load import ConfigError, load_saved
 from pipeline.config.schema import Config
 from pipeline.runs.folder import CONFIG_FILE
 from pipeline.runs.result import cost_of
@@ -136,7 +136,7 @@ def next_commands(run: RunState, log: Path | None) -> list[str]:
 def _read_config(run_dir: Path) -> tuple[Config | None, str]:
     """Return the configuration of a run, or why it cannot be read."""
     try:
-        return load(run_dir / CONFIG_FILE), ""
+        return load_saved(run_dir / CONFIG_FILE), ""
     except ConfigError as error:
         return None, f"no longer valid: {str(error).splitlines()[0]}"
 

@@ -21,6 +21,7 @@ from pipeline.config.variant import short_keys
 from pipeline.runs.find import SWEEP
 from pipeline.runs.folder import RESULT
 from pipeline.system.durable import write_whole
+from pipeline.system.secrets import hide_secret
 
 OURS = ("name", "runs_dir", "run_dir", "tracking.group")
 """Settings that the sweep sets itself, or that are the same for all points."""
@@ -224,7 +225,7 @@ def _title(config: Path, overrides: Sequence[str], first: Config) -> str:
 
 def _labels(axis: Axis) -> list[str]:
     """Return a different word for each value."""
-    words = [_word(value) for value in axis.values]
+    words = [_word(hide_secret(axis.key, value)) for value in axis.values]
     return [
         word if word and words.count(word) == 1 else f"{word}-{place}"
         for place, word in enumerate(words)

@@ -17,6 +17,7 @@ from pipeline.config.identity import result_identity
 from pipeline.config.kinds import drop_unfitting
 from pipeline.config.messages import explain
 from pipeline.config.schema import Config, Dali, Ddp, RandomResizedCrop, Shuffled
+from pipeline.config.secrets import secret_faults
 from pipeline.config.variant import describe_variant
 from pipeline.config.yaml_document import FLOAT, INTEGER, TAG, Document, Fault, Place, show
 
@@ -30,6 +31,8 @@ DEFAULT_KINDS = {
     "engine": Ddp().name,
 }
 """Unions whose settings may be given without a name, and the kind that is then used."""
+BESIDE_TRAINING = ("tracking", "launch", "slurm", "env")
+"""Sections that change neither the weights nor how a checkpoint is read."""
 
 
 class ConfigError(ValueError):
@@ -55,6 +58,7 @@ def load(
         for argument in overrides:
             document.override(argument)
         dropped = drop_unfitting(document)
+        faults += secret_faults(document)
         reported = {fault.place for fault in faults}
         config = _validate(document)
         if isinstance(config, Config) and not faults:
@@ -65,6 +69,18 @@ def load(
             faults += [fault for fault in config if fault.place not in reported]
     faults.sort(key=lambda fault: (fault.place.line == 0, fault.place.line, fault.place.column))
     raise ConfigError("\n".join(map(str, faults)))
+
+
+def load_saved(path: Path) -> Config:
+    """Read the configuration of a run or checkpoint, which an earlier version may have written.
+
+    If it is no longer valid, its sections beside the training get their default values. Raises
+    `ConfigError` if the rest is not valid.
+    """
+    try:
+        return load(path)
+    except ConfigError:
+        return load(path, [f"{section}={{}}" for section in BESIDE_TRAINING])
 
 
 def dump(config: Config) -> str:

@@ -15,6 +15,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
 from pipeline.config.renamed import former_name, present_name
+from pipeline.system.secrets import hide_secrets
 
 Data: TypeAlias = "dict[str, Data] | list[Data] | str | int | float | bool | None"
 Loc = tuple[str | int, ...]
@@ -278,8 +279,8 @@ def dotted(loc: Loc) -> str:
 
 
 def show(word: str, longest: int = 120) -> str:
-    """Return `word` on one line in printable characters, shortened if it is long."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in word)
+    """Return `word` on one line in printable characters, without passwords, shortened if long."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in hide_secrets(word))
     return line if len(line) <= longest else f"{line[:longest]}..."
 
 

@@ -5,6 +5,7 @@ passed to DALI as inputs. DALI has no random state and no position, so a stream 
 step.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pipeline.augment.crops import Views, evaluation_views, training_views
+from pipeline.augment.crops import Integers, Views, evaluation_views, training_views
 from pipeline.config.schema import (
     Dali,
     Data,
@@ -28,6 +29,7 @@ from pipeline.dataset.order import BatchIndices, evaluation_places, training_pla
 from pipeline.dataset.split import Split
 from pipeline.dataset.windows import WindowedOrder, storage_places
 from pipeline.distributed.world import World
+from pipeline.loaders.resizing import Interpolation, Resizer
 from pipeline.loaders.stream import (
     Decode,
     Encoded,
@@ -37,6 +39,9 @@ from pipeline.loaders.stream import (
 )
 from pipeline.storage.errors import ImageError
 from pipeline.storage.window_reader import WindowReader, share_of_lane
+
+IN_PIXELS = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
+"""How DALI's slices read their windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,9 @@ class DaliDecoder:
     prefetch_batches: int
     fill: tuple[float, float, float]
     """Colour of padding outside an image, from 0 to 255."""
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
+    exact: bool = False
+    """Resize on the CPU exactly as Pillow does."""
     size: int = 224
     """Side of the finished square in pixels."""
     stages: tuple[str, ...] = ()
@@ -69,22 +76,41 @@ class DaliDecoder:
             prefetch_queue_depth=prefetch_batches,
         )
 
+        inside, after = self._stages_inside(), deque[dict[str, Integers]]()
+
         def pull() -> list[Any]:
             encoded = feed()
-            arrays = (encoded.geometry[name] for name in self.stages)
+            rest = (name for name in self.stages if name not in inside)
+            after.append({name: encoded.geometry[name] for name in rest})
+            arrays = (encoded.geometry[name] for name in inside)
             # DALI requires anchors and shapes of the same type.
             return [encoded.contents, *(array.astype(np.int32) for array in arrays)]
 
         with pipe:
-            inputs = dali.fn.external_source(pull, num_outputs=1 + len(self.stages), batch=True)
-            geometry = dict(zip(self.stages, inputs[1:], strict=True))
-            pipe.set_outputs(self._graph(dali.fn, dali.types, inputs[0], geometry))
+            inputs = dali.fn.external_source(pull, num_outputs=1 + len(inside), batch=True)
+            geometry = dict(zip(inside, inputs[1:], strict=True))
+            images = self._decoded(dali.fn, dali.types, inputs[0], geometry)
+            pipe.set_outputs(self._finished(dali.fn, dali.types, images, geometry))
         pipe.build()
-        return partial(_next_batch, pipe, self.device)
+        if inside == self.stages:
+            return partial(_next_batch, pipe, self.device)
+        resizer = Resizer(
+            size=self.size,
+            interpolation=self.interpolation,
+            exact=self.exact,
+            fill=self.fill,
+            threads=self.threads,
+        )
+        return partial(_next_resized, pipe, resizer, after)
 
-    def _graph(self, fn: Any, types: Any, encoded: Any, geometry: dict[str, Any]) -> Any:
-        """Build the graph: bytes -> decode -> region -> resize -> crop -> flip -> uint8 NHWC."""
-        pixels = {"axis_names": "HW", "normalized_anchor": False, "normalized_shape": False}
+    def _stages_inside(self) -> tuple[str, ...]:
+        """Return the stages inside DALI's graph; on a CPU torch does those from the resize on."""
+        if self.device.type == "cpu" and "resized" in self.stages:
+            return self.stages[: self.stages.index("resized")]
+        return self.stages
+
+    def _decoded(self, fn: Any, types: Any, encoded: Any, geometry: dict[str, Any]) -> Any:
+        """Build the first part of the graph: bytes -> decode -> region."""
         decode = {
             "device": self.decode,
             "output_type": types.RGB,
@@ -92,12 +118,15 @@ class DaliDecoder:
         }
         if "region_start" in geometry and self.region_decode:
             window = geometry["region_start"], geometry["region_shape"]
-            images = fn.decoders.image_slice(encoded, *window, **decode, **pixels)
-        else:
-            images = fn.decoders.image(encoded, **decode)
-            if "region_start" in geometry:
-                window = geometry["region_start"], geometry["region_shape"]
-                images = fn.slice(images, *window, **pixels)
+            return fn.decoders.image_slice(encoded, *window, **decode, **IN_PIXELS)
+        images = fn.decoders.image(encoded, **decode)
+        if "region_start" in geometry:
+            window = geometry["region_start"], geometry["region_shape"]
+            images = fn.slice(images, *window, **IN_PIXELS)
+        return images
+
+    def _finished(self, fn: Any, types: Any, images: Any, geometry: dict[str, Any]) -> Any:
+        """Build the rest of the graph: resize -> crop -> flip -> uint8 NHWC."""
         if "resized" in geometry:
             # Triangular is bilinear with antialiasing, which PIL and torchvision call bilinear.
             filters = {"bilinear": types.INTERP_TRIANGULAR, "bicubic": types.INTERP_CUBIC}
@@ -106,7 +135,7 @@ class DaliDecoder:
         if "crop_start" in geometry:
             outside = {"out_of_bounds_policy": "pad", "fill_values": list(self.fill)}
             images = fn.slice(
-                images, geometry["crop_start"], [self.size, self.size], **pixels, **outside
+                images, geometry["crop_start"], [self.size, self.size], **IN_PIXELS, **outside
             )
         if "flip" in geometry:
             images = fn.flip(images, horizontal=geometry["flip"])
@@ -120,6 +149,12 @@ def _next_batch(pipe: Any, device: torch.device) -> torch.Tensor:
         return torch.from_dlpack(pipe.run()[0].as_tensor())
     # Bound to this stream, the batch's memory is not reused until the stream has finished with it.
     return torch.from_dlpack(pipe.run(torch.cuda.current_stream(device))[0].as_tensor())
+
+
+def _next_resized(pipe: Any, resizer: Resizer, after: deque[dict[str, Integers]]) -> torch.Tensor:
+    decoded = pipe.run()[0]
+    images = [torch.from_dlpack(decoded[at]) for at in range(len(decoded))]
+    return resizer(images, after.popleft())
 
 
 class DaliLoader:
@@ -218,6 +253,7 @@ class DaliLoader:
                 size=crop.size,
                 stages=_stages(make_views),
                 interpolation=crop.interpolation,
+                exact=True,
             ),
             batch=self._batch_per_rank,
             policy=policy,

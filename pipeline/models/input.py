@@ -33,13 +33,18 @@ class Normalized(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         assert images.dtype == torch.uint8, f"images are {images.dtype}"
         assert images.shape[-1] == 3, f"images are of shape {tuple(images.shape)}"
-        pixels = images.permute(0, 3, 1, 2)
         if not self.channels_last:
-            pixels = pixels.contiguous()
-        # In place, which on a CPU is six times faster than `(pixels - mean) / std`; autocast does
-        # not change the dtype of float32 subtraction and division.
-        logits = self.network(pixels.float().sub_(self.mean).div_(self.std))
-        return logits.float()
+            pixels = images.permute(0, 3, 1, 2).contiguous().float()
+            return self._logits(pixels.sub_(self.mean).div_(self.std))
+        # As rows of width x 3, with mean and deviation repeated, a CPU can use its vectors.
+        n, high, wide, _ = images.shape
+        mean, std = self.mean.flatten().repeat(wide), self.std.flatten().repeat(wide)
+        rows = images.reshape(n, high, wide * 3).float().sub_(mean).div_(std)
+        return self._logits(rows.view(n, high, wide, 3).permute(0, 3, 1, 2))
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        # Autocast does not change the dtype of float32 subtraction and division.
+        return self.network(pixels).float()
 
 
 def _per_channel(values: tuple[float, float, float]) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.config.identity import result_identity
-from pipeline.config.load import ConfigError, dump, flatten, load
+from pipeline.config.load import ConfigError, dump, flatten, load_saved
 from pipeline.config.schema import Config
 from pipeline.runs.fence import Fence
 from pipeline.system.command import command_line
@@ -67,7 +67,7 @@ def with_choices_of(config: Config, theirs: Config) -> Config:
 
 def _as_begun(config: Config, folder: Path) -> Config:
     path = folder / CONFIG_FILE
-    return with_choices_of(config, load(path)) if path.exists() else config
+    return with_choices_of(config, load_saved(path)) if path.exists() else config
 
 
 def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
@@ -158,7 +158,7 @@ def _is_checkpoint(folder: Path) -> bool:
 def _difference(folder: Path, config: Config) -> str:
     """Return the settings in which the run in `folder` differs from `config`, or ""."""
     try:
-        stored = load(folder / CONFIG_FILE)
+        stored = load_saved(folder / CONFIG_FILE)
     except ConfigError as error:
         return f"its {CONFIG_FILE} is no longer valid: {str(error).splitlines()[0]}"
     theirs = flatten(result_identity(stored))

@@ -3,12 +3,17 @@
 import hashlib
 import json
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipeline.runs.repository import Repository, RepositoryError
+from pipeline.system.secrets import hide_secrets
+
 COMMIT = "commit.json"
 LIBRARIES = ("torch", "torchvision", "nvidia-dali-cuda130", "numpy")
+UNKNOWN = "unknown"
+PROBLEM = "git_problem"
+"""The tag that says why another one is unknown."""
 
 
 def describe_run(config_text: str, fingerprint: str) -> dict[str, str]:
@@ -24,41 +29,34 @@ def describe_run(config_text: str, fingerprint: str) -> dict[str, str]:
 
 
 def describe_code() -> dict[str, str]:
-    """Return git_commit, git_branch and git_dirty of the running code; empty without git.
+    """Return git_commit, git_branch and git_dirty ("true" or "false") of the running code.
 
-    The copy of the code that a queued job uses has them in its file commit.json.
+    What cannot be found out is "unknown", and git_problem says why. The copy of the code that a
+    queued job uses, and an image, have them in the file commit.json.
     """
     root = Path(__file__).resolve().parents[2]
-    if (root / COMMIT).exists():
-        return json.loads((root / COMMIT).read_bytes())
-    # An installed copy may be inside the repository of another project.
-    commit = _git("rev-parse", "HEAD") if (root / "pyproject.toml").exists() else ""
-    if not commit:
-        return {}
-    return {
-        "git_commit": commit,
-        "git_branch": _git("rev-parse", "--abbrev-ref", "HEAD"),
-        "git_dirty": str(bool(_git("status", "--porcelain"))).lower(),
-    }
+    unknown = dict.fromkeys(("git_commit", "git_branch", "git_dirty"), UNKNOWN)
+    try:
+        if (root / COMMIT).exists():
+            return unknown | json.loads((root / COMMIT).read_bytes())
+        repository = Repository.around(root, str(Path(__file__).resolve().relative_to(root)))
+        unknown |= {"git_commit": repository.commit, "git_branch": repository.branch()}
+        return unknown | {"git_dirty": str(repository.is_dirty()).lower()}
+    except (RepositoryError, OSError, ValueError, TypeError) as error:
+        return unknown | {PROBLEM: hide_secrets(str(error))}
+
+
+def describe_problem(tags: dict[str, str]) -> str:
+    """Return a warning if git could not describe the code, else ""."""
+    if PROBLEM not in tags:
+        return ""
+    unknown = [name for name in ("git_commit", "git_dirty") if tags.get(name) == UNKNOWN]
+    verb = "is" if len(unknown) == 1 else "are"
+    return f"{' and '.join(unknown)} {verb} recorded as unknown: {tags[PROBLEM]}"
 
 
 def _version(library: str) -> str:
     try:
         return version(library)
     except PackageNotFoundError:
-        return "unknown"
-
-
-def _git(*command: str) -> str:
-    """Return git's output about the running code; empty without git or a repository."""
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), *command],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+        return UNKNOWN

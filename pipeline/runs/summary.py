@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from pipeline.system.secrets import hide_secrets
 from pipeline.tracking.events import RunStarted, StepReport
 from pipeline.tracking.jsonl import METRICS
 
@@ -64,7 +65,7 @@ def read_metrics(run_dir: Path) -> Metrics:
 
 
 def tail(log: Path, lines: int) -> str:
-    """Return the last lines of a log; empty if it cannot be read."""
+    """Return the last lines of a log, without passwords; empty if it cannot be read."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
@@ -72,7 +73,7 @@ def tail(log: Path, lines: int) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(text.splitlines()[-lines:])
+    return hide_secrets("\n".join(text.splitlines()[-lines:]))
 
 
 def _count_gpus(metrics: Metrics, last: dict[str, Any]) -> None:
@@ -102,4 +103,7 @@ def _parse(line: bytes) -> dict[str, Any]:
         record: Any = json.loads(line)
     except ValueError:
         return {}
-    return cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    event = cast("dict[str, Any]", record) if isinstance(record, dict) else {}
+    return {
+        key: hide_secrets(each) if isinstance(each, str) else each for key, each in event.items()
+    }

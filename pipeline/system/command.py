@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.system.exit_codes import INTERRUPTED, USER_MISTAKE
+from pipeline.system.secrets import hide_secrets
 from pipeline.system.text import printable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,5 +136,5 @@ def plural(number: int, noun: str, several: str = "") -> str:
 
 
 def _refuse(message: str) -> int:
-    print(printable(message), file=sys.stderr)
+    print(printable(hide_secrets(message)), file=sys.stderr)
     return USER_MISTAKE

@@ -3,6 +3,8 @@
 import os
 import sys
 
+from pipeline.system.secrets import hide_secrets
+
 USER_MISTAKE, FAILURE = 2, 1
 STOPPED = os.EX_TEMPFAIL
 """75, "try again later": the run was asked to stop; the same command resumes it."""
@@ -43,8 +45,8 @@ def report_error(error: BaseException, rank: int) -> None:
     """Print the message of an error that has an exit code, on a single rank."""
     match error:
         case LocalError() if rank:
-            print(f"[rank {rank}] {error}", file=sys.stderr)
+            print(f"[rank {rank}] {hide_secrets(str(error))}", file=sys.stderr)
         case ValueError() | LossError() if rank == 0:  # raised on all ranks
-            print(error, file=sys.stderr)
+            print(hide_secrets(str(error)), file=sys.stderr)
         case _:
             pass

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+from pipeline.system.secrets import hide_secrets
 from pipeline.tracking.events import Event
 
 METRICS = "metrics.jsonl"
@@ -131,6 +132,8 @@ def _finite(value: object) -> object:
         return {str(key): _finite(entry) for key, entry in entries.items()}
     if isinstance(value, list | tuple):
         return [_finite(entry) for entry in cast("list[object]", value)]
+    if isinstance(value, str):
+        return hide_secrets(value)
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.system.locks import lock_file
 from pipeline.tracking.spool import Item, MetricPoint, Param, Tag
-from pipeline.tracking.store_uri import ARTIFACTS_DIR, sqlite_file
+from pipeline.tracking.store_uri import ARTIFACTS_DIR, is_server, split_credentials, sqlite_file
 
 
 def client_environment(uri: str) -> dict[str, str]:
@@ -26,6 +26,10 @@ def client_environment(uri: str) -> dict[str, str]:
     }
     if database := sqlite_file(uri):  # otherwise artifacts go to the working directory
         settings["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(database.parent / ARTIFACTS_DIR)
+    if is_server(uri):  # messages of MLflow contain the URI that it was given
+        _, user, password = split_credentials(uri)
+        names = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+        settings |= dict(zip(names, (user, password), strict=True)) if password else {}
     return settings
 
 
@@ -52,7 +56,8 @@ class TrackingClient:
         database = sqlite_file(uri)
         lock = locked(database.with_name(f"{database.name}.lock")) if database else None
         with lock or contextlib.nullcontext():
-            self.client: Any = tracking.MlflowClient(tracking_uri=uri)
+            address = split_credentials(uri)[0] if is_server(uri) else uri
+            self.client: Any = tracking.MlflowClient(tracking_uri=address)
             self.client.search_experiments(max_results=1)
 
     def experiment(self, name: str) -> str:

@@ -1,6 +1,9 @@
 """MLflow's own server: started on a store, and asked over HTTP without importing MLflow."""
 
+import base64
+import configparser
 import contextlib
+import http.client
 import ipaddress
 import json
 import os
@@ -9,17 +12,21 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Generator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.tracking.store_uri import ARTIFACTS_DIR, sqlite_file
+from pipeline.tracking.store_uri import ARTIFACTS_DIR, is_server, split_credentials, sqlite_file
 
 ANSWER_SECONDS = 5.0
 READY_SECONDS = 180.0
 END_SECONDS = 10.0
 PORTS_TRIED = 20
+EXPERIMENTS = "/api/2.0/mlflow/experiments/search?max_results=100"
+PASSWORD_REMEDY = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"  # noqa: S105 - names
 PRIVATE_NETWORKS = ("10.*", "192.168.*", *(f"172.{second}.*" for second in range(16, 32)))
 ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # for language models; takes 1 GB of memory
@@ -28,31 +35,60 @@ ENVIRONMENT = {
 }
 
 
-def is_server(uri: str) -> bool:
-    """Whether a store is a server."""
-    return uri.startswith(("http://", "https://"))
-
-
 def why_silent(uri: str) -> str:
     """Return why the server at `uri` does not answer; empty if it does or is not a server."""
     if not is_server(uri):
         return ""
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS):  # noqa: S310
-            return ""
+        ask(uri, "/health")
+        ask(uri, EXPERIMENTS)  # only this needs the password
+    except urllib.error.HTTPError as error:
+        wants_password = error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+        return f"{error}; {PASSWORD_REMEDY}" if wants_password else str(error)
     except (OSError, ValueError) as error:
         return str(error)
+    return ""
 
 
-def experiment_ids(address: str) -> list[str]:
+def experiment_ids(uri: str) -> list[str]:
     """Return a server's experiments, without MLflow's empty default; [] if it does not answer."""
-    request = f"{address}/api/2.0/mlflow/experiments/search?max_results=100"
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as reply:  # noqa: S310
-            found: list[dict[str, Any]] = json.load(reply).get("experiments", [])
+        found: list[dict[str, Any]] = json.loads(ask(uri, EXPERIMENTS)).get("experiments", [])
     except (OSError, ValueError):
         return []
     return [each["experiment_id"] for each in found if each["experiment_id"] != "0"]
+
+
+def ask(uri: str, path: str) -> bytes:
+    """Return the server's answer, asked with the same user and password as MLflow would.
+
+    Raises OSError or `ValueError` if it has none; their messages do not contain the password.
+    """
+    address, user, password = split_credentials(uri)
+    request = urllib.request.Request(f"{address.rstrip('/')}{path}")  # noqa: S310 - http or https
+    if header := _authorization(user, password):
+        request.add_unredirected_header("Authorization", header)
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as reply:  # noqa: S310
+            return reply.read()
+    except http.client.HTTPException as error:  # something else listens there
+        raise OSError(f"its answer is not HTTP: {type(error).__name__}") from error
+
+
+def _authorization(user: str, password: str) -> str:
+    """Return the header that MLflow sends: from the URI, the environment or MLflow's own file."""
+    if not user:
+        file = configparser.ConfigParser(interpolation=None)
+        with contextlib.suppress(OSError, ValueError, RuntimeError, configparser.Error):
+            file.read(Path.home() / ".mlflow" / "credentials")
+        user, password = (
+            os.environ.get(name) or file.get("mlflow", name.lower(), fallback="")
+            for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+        )
+    if user and password:
+        return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return f"Bearer {token}" if token else ""
 
 
 def chart_link(address: str, experiments: Sequence[str]) -> str:
@@ -116,14 +152,18 @@ def running(command: list[str], uri: str, log: IO[bytes]) -> Generator["subproce
         server.wait()
 
 
-def wait_until_ready(server: "subprocess.Popen[bytes]", address: str) -> bool:
-    """Wait until `address` answers; return False if the server ends first or takes too long."""
-    deadline = time.monotonic() + READY_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
+def why_not_ready(
+    server: "subprocess.Popen[bytes]", address: str, seconds: float = READY_SECONDS
+) -> str:
+    """Wait until `address` answers, and return ""; else return what happened instead."""
+    start = time.monotonic()
+    while server.poll() is None:
         if not why_silent(address):
-            return True
+            return ""
+        if time.monotonic() - start >= seconds:
+            return f"did not answer within {seconds:g} seconds"
         time.sleep(0.2)
-    return False
+    return f"ended with exit code {server.returncode} after {time.monotonic() - start:.0f} seconds"
 
 
 def is_loopback(host: str) -> bool:

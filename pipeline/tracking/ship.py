@@ -15,9 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.system.secrets import HIDDEN
 from pipeline.tracking.mlflow_client import locked
 from pipeline.tracking.spool import Shipped, clean_text
-from pipeline.tracking.store_uri import default_uri, without_password
+from pipeline.tracking.store_uri import (
+    VARIABLE,
+    default_uri,
+    expect_usable,
+    public_uri,
+    requested_uri,
+)
 from pipeline.tracking.uploader import EVENTS_PER_REQUEST, Uploader, log
 
 POLL_SECONDS = 0.5
@@ -99,9 +106,11 @@ def ship_run(run_dir: Path, options: argparse.Namespace, trainer: Trainer) -> bo
         old = Shipped.load(run_dir)
         uri = _uri(run_dir, options, old)
         experiment = options.experiment or (old.experiment if old else "imagenet-pipeline")
-        new = Shipped(without_password(uri), experiment, options.run_key or "")
+        new = Shipped(public_uri(uri), experiment, options.run_key or "")
         same = old is not None and (old.uri, old.experiment) == (new.uri, new.experiment)
         uploader = Uploader(run_dir, uri, old if old and same else new)
+        if old is None:
+            uploader.record_store()
         done = follow(uploader, trainer, options.give_up_seconds)
     if not done:
         log(f"giving up; to ship the rest: python -m pipeline.tracking.ship {run_dir}")
@@ -110,15 +119,16 @@ def ship_run(run_dir: Path, options: argparse.Namespace, trainer: Trainer) -> bo
 
 def _uri(run_dir: Path, options: argparse.Namespace, old: Shipped | None) -> str:
     # A trainer sets the store in the environment; by hand, a run stays in its store.
-    if options.uri:
-        return default_uri(run_dir.parent, options.uri)
+    if options.uri or options.attended or old is None:
+        return requested_uri(run_dir.parent, options.uri)
     default = default_uri(run_dir.parent)
-    if options.attended or old is None or old.uri == without_password(default):
+    if old.uri == public_uri(default):
         return default
-    if ":***@" in old.uri:
+    if HIDDEN in old.uri:
         raise ValueError(
-            f"{run_dir}: its store needs a password; add --uri {old.uri} with the password"
+            f"{run_dir}: its store {old.uri} needs a password; put all of it into {VARIABLE}"
         )
+    expect_usable(old.uri)
     return old.uri
 
 
@@ -156,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         parser.error(f"{missing[0]} is not a folder")
     try:
+        if options.uri:
+            requested_uri(Path(), options.uri)  # refuses it before anything is written
         done = [ship_run(folder.resolve(), options, trainer) for folder in options.run_dirs]
     except ValueError as error:
         parser.error(str(error))

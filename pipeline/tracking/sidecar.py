@@ -13,11 +13,13 @@ from typing import Self
 import pipeline
 from pipeline.tracking.events import Event
 from pipeline.tracking.spool import Shipped, unshipped_bytes
-from pipeline.tracking.store_uri import without_password
+from pipeline.tracking.store_uri import VARIABLE, public_uri
 
 LOG = "mlflow.log"
 POLL_SECONDS = 0.1
 RESTART_SECONDS = 60.0
+GIVE_UP_SECONDS = 600.0
+"""How long it retries after the trainer has ended."""
 
 
 class Sidecar:
@@ -36,7 +38,7 @@ class Sidecar:
 
     @staticmethod
     def start(
-        run_dir: Path, *, uri: str, experiment: str, give_up_seconds: float = 600.0
+        run_dir: Path, *, uri: str, experiment: str, give_up_seconds: float = GIVE_UP_SECONDS
     ) -> "Sidecar":
         """Start shipping the run in `run_dir` to the store at `uri`; the log is mlflow.log."""
         command = [sys.executable, "-P", "-m", "pipeline.tracking.ship", str(run_dir.resolve())]
@@ -100,19 +102,10 @@ class Sidecar:
 
     def _state(self) -> Shipped | None:
         state = Shipped.load(self._run_dir)
-        return state if state and state.uri == without_password(self._uri) else None
+        return state if state and state.uri == public_uri(self._uri) else None
 
     def _launch(self) -> None:
         self._launched = time.monotonic()
-        root = str(Path(pipeline.__path__[0]).parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        # In the environment: the URI may contain a password, and all users see command lines.
-        environment = os.environ | {
-            "MLFLOW_TRACKING_URI": self._uri,
-            "PYTHONPATH": path,
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-        }
         if self._process is not None:
             _release(self._process)
             self._process = None
@@ -122,9 +115,20 @@ class Sidecar:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=shipping_environment(self._uri),
                 start_new_session=True,  # Ctrl-C is for the trainer alone
             )
+
+
+def shipping_environment(uri: str) -> dict[str, str]:
+    """Return the environment of a process that ships to the store at `uri`, also uninstalled."""
+    root = str(Path(pipeline.__path__[0]).parent)
+    return os.environ | {
+        VARIABLE: uri,  # it may contain a password, and all users see command lines
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
 
 
 def unshipped_runs(runs_dir: Path, uri: str) -> list[Path]:
@@ -134,7 +138,7 @@ def unshipped_runs(runs_dir: Path, uri: str) -> list[Path]:
         [*runs_dir.glob("*/"), *runs_dir.glob("*/*/")]
     ):  # including runs of sweeps
         state = Shipped.load(folder)
-        if state and state.uri == without_password(uri):
+        if state and state.uri == public_uri(uri):
             behind = unshipped_bytes(folder, state.offset) > 0
             found += [folder] if behind else []
     return found

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipeline.system.durable import write_whole
+from pipeline.system.secrets import hide_secret
 from pipeline.tracking.jsonl import METRICS, read_events, read_lines
-from pipeline.tracking.store_uri import without_password
+from pipeline.tracking.store_uri import public_uri, without_password
 
 STATE = "mlflow.json"
 TEXT_CHARACTERS = 5000
@@ -94,8 +95,9 @@ class Shipped:
     def load(run_dir: Path) -> "Shipped | None":
         """Return the state in the run folder, or None if it is missing or damaged."""
         try:
-            return Shipped(**json.loads((run_dir / STATE).read_text()))
-        except (OSError, ValueError, TypeError):
+            state = Shipped(**json.loads((run_dir / STATE).read_text()))
+            return replace(state, uri=public_uri(state.uri))  # earlier versions kept the user
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
 
     def restarted(self) -> "Shipped":
@@ -209,9 +211,13 @@ def _points(event: dict[str, Any], fields: dict[str, str]) -> list[Item]:
 def _start(event: dict[str, Any]) -> list[Item]:
     params = cast("dict[str, object]", event["params"])
     tags = cast("dict[str, object]", event["tags"])
-    found: list[Item] = [Param(str(key), clean_text(value)) for key, value in params.items()]
+    found: list[Item] = [
+        Param(str(key), clean_text(hide_secret(str(key), str(value))))
+        for key, value in params.items()
+    ]
     found += [Tag(str(key), clean_text(value)) for key, value in tags.items()]
-    found += [Tag(_TAGS[key], clean_text(value)) for key, value in tags.items() if key in _TAGS]
+    known = {key: value for key, value in tags.items() if key in _TAGS and value != "unknown"}
+    found += [Tag(_TAGS[key], clean_text(value)) for key, value in known.items()]
     found += [
         Tag("world_size", clean_text(event["world_size"])),
         Tag("first_step", clean_text(event["first_step"])),

@@ -23,6 +23,7 @@ from pipeline.tracking.spool import (
     run_key,
     unshipped_bytes,
 )
+from pipeline.tracking.store_uri import without_password
 
 EVENTS_PER_REQUEST = 150
 """At 6 points per event below MLflow's limit of 1000 per request."""
@@ -42,6 +43,10 @@ class Uploader:
     events_per_request: int = EVENTS_PER_REQUEST
     _connection: TrackingClient | None = None
     _faults: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    def record_store(self) -> None:
+        """Save which store the run belongs to: it may not answer before this process ends."""
+        self._save(self.shipped)
 
     def upload_next(self) -> bool:
         """Upload the next events; return False if there are none.
@@ -100,7 +105,8 @@ class Uploader:
                 parts += items(event, state)
                 state = state.after(event)
             except (LookupError, ValueError, TypeError, OverflowError, AttributeError) as error:
-                self._faults.append({"reason": clean_text(error), "event": event})
+                shown = clean_text(json.dumps(event, default=str))
+                self._faults.append({"reason": clean_text(error), "event": shown})
         match events[0]["event"]:
             case "run_started":
                 self._start(events[0], parts)
@@ -133,8 +139,9 @@ class Uploader:
         client.set_terminated(run_id, status, milliseconds(event))
         for name in ARTIFACTS:
             if (self.run_dir / name).exists():
-                try:
-                    client.log_artifact(run_id, str(self.run_dir / name))
+                try:  # earlier versions kept passwords in the configuration
+                    text = without_password((self.run_dir / name).read_text())
+                    client.log_text(run_id, text, name)
                 except Exception as error:  # noqa: BLE001 - the file stays in the run folder
                     log(f"{name} was not copied to MLflow: {clean_text(error)}")
 
@@ -151,7 +158,8 @@ class Uploader:
             if not refused or not self._mlflow().is_active(self.shipped.run_id):
                 raise
             if len(parts) == 1:
-                self._faults.append({"reason": clean_text(error), "item": repr(parts[0])})
+                shown = clean_text(repr(parts[0]))
+                self._faults.append({"reason": clean_text(error), "item": shown})
                 return
             half = len(parts) // 2
             self._send(parts[:half])

@@ -14,7 +14,7 @@ from pipeline.checkpoint import (
     read_checkpoint,
     trained_on,
 )
-from pipeline.config.load import ConfigError, load
+from pipeline.config.load import ConfigError, load, load_saved
 from pipeline.config.schema import Config
 from pipeline.models import build
 from pipeline.runs.folder import CONFIG_FILE
@@ -85,7 +85,7 @@ def open_stored(path: Path, config: Path | None = None) -> StoredCheckpoint:
     for file in files:
         if file.exists():
             try:
-                return StoredCheckpoint(path, snapshot, load(file))
+                return StoredCheckpoint(path, snapshot, load_saved(file))
             except ConfigError as error:
                 reason = f"its configuration is no longer valid ({str(error).splitlines()[0]})"
                 return StoredCheckpoint(path, snapshot, None, reason)

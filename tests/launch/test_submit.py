@@ -266,6 +266,26 @@ def test_with_slurm(recipe: Path, no_slurm: Path, capsys: pytest.CaptureFixture[
     assert main(["--local", "--dry-run", str(recipe)]) == 0
 
 
+def test_a_password(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for setting in ("tracking.uri=http://me:s3cr3t@host", "env.HF_TOKEN=s3cr3t"):
+        for options in ([], ["--dry-run"]):
+            said = refusal(capsys, recipe, setting, *options)
+            assert "has a password or key" in said
+            assert "s3cr3t" not in said
+    Path("../mine.yaml").write_text(recipe.read_text() + "env: {HF_TOKEN: s3cr3t}\n")
+    assert ": env.HF_TOKEN: has a password or key, which" in refusal(capsys, "../mine.yaml")
+
+
+def test_a_store_that_mlflow_refuses_for_good(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+    for options in ([], ["--dry-run"]):
+        said = refusal(capsys, recipe, "tracking.mlflow=true", *options)
+        assert said.startswith("MLFLOW_TRACKING_URI=file:./mlruns is a folder")
+    assert main(["--dry-run", str(recipe), "tracking.mlflow=false"]) == 0
+
+
 def test_decoding_on_a_gpu_needs_one(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ranks = torch.cuda.device_count() + 1  # more ranks than GPUs run on the CPU
     batch = f"train.global_batch={16 * ranks}"

@@ -85,6 +85,16 @@ def submit(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_store_that_mlflow_refuses_for_good_is_a_mistake(
+    recipe: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+    code, said = train(recipe, *QUICK, f"runs_dir={tmp_path / 'runs'}", "tracking.mlflow=true")
+    assert code == 2
+    assert said.startswith("MLFLOW_TRACKING_URI=file:./mlruns is a folder")
+    assert list(tmp_path.iterdir()) == []
+
+
 # ------------------------------------------------------------------------------------ run folder
 
 

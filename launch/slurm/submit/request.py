@@ -20,8 +20,8 @@ from pipeline.config.schema import Config
 from pipeline.runs.find import runs_dir_of
 from pipeline.runs.folder import hold_run_folder, own_runs
 from pipeline.system.command import command_line, plural
-from pipeline.tracking.server import is_server, why_silent
-from pipeline.tracking.store_uri import default_uri, without_password
+from pipeline.tracking.server import why_silent
+from pipeline.tracking.store_uri import default_uri, is_server, public_uri, without_password
 
 
 @dataclass(frozen=True)
@@ -138,5 +138,5 @@ def dashboard(uri: str | None, runs_dir: Path) -> str:
     """Return the link to the tracking server, or the command that starts one."""
     store = default_uri(runs_dir, uri)
     if is_server(store):
-        return without_password(store)
+        return public_uri(store)
     return command_line("launch/dashboard.py", "--runs-dir", runs_dir)

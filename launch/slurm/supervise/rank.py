@@ -26,6 +26,7 @@ from pipeline.distributed.rendezvous import ADDRESS, RENDEZVOUS
 from pipeline.distributed.world import CORES
 from pipeline.runs.folder import CONFIG_FILE
 from pipeline.system.exit_codes import FAILURE, STOPPED, exit_code, report_error
+from pipeline.system.secrets import hide_secrets
 
 SETTLE_SECONDS = 5.0
 POLL_SECONDS = 0.1
@@ -66,9 +67,9 @@ def rank_exit(error: BaseException, rank: int, host: str) -> RankExit:
         host,
         time.time(),
         code=FAILURE if code is None else code,
-        error="" if code == STOPPED else f"{type(error).__name__}: {error}",
+        error="" if code == STOPPED else hide_secrets(f"{type(error).__name__}: {error}"),
         notes="; ".join(getattr(error, "__notes__", [])),
-        traceback=traceback.format_exc() if code is None else "",
+        traceback=hide_secrets(traceback.format_exc()) if code is None else "",
     )
 
 

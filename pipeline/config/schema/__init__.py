@@ -111,7 +111,8 @@ class Config:
     """What a job requests from SLURM, and how often a run is restarted."""
     env: Environment = field(default_factory=dict[str, str])
     """Environment variables of each rank. Numbers are kept as written, and `null` removes a
-    variable from this list. They are saved and shown with the run: never put passwords here."""
+    variable from this list. Passwords and keys are refused, since the configuration is saved with
+    the run: export them where you start it."""
     variant: (
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=80)] | None
     ) = None

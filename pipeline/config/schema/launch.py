@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config.schema.section import section, without_nulls
+from pipeline.config.schema.store import usable_store
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OF_THE_LAUNCHER = {
@@ -51,7 +52,17 @@ def _passable(text: str) -> str:
     return text
 
 
+def _usable(variables: dict[str, str]) -> dict[str, str]:
+    if uri := variables.get("MLFLOW_TRACKING_URI"):
+        try:
+            usable_store(uri)
+        except ValueError as error:
+            raise ValueError(f"MLFLOW_TRACKING_URI {error}") from None
+    return variables
+
+
 Environment = Annotated[
     dict[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_passable)]],
+    AfterValidator(_usable),
     BeforeValidator(without_nulls, json_schema_input_type=dict[str, str | int | float | None]),
 ]

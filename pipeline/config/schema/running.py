@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from pipeline.config.schema.section import Count, Positive, at_most_one, section
+from pipeline.config.schema.section import Count, Line, Positive, at_most_one, section
+from pipeline.config.schema.store import usable_store
 
 
 @section
@@ -51,9 +52,9 @@ class Tracking:
 
     mlflow: bool = True
     """Send the run to MLflow, from a separate process."""
-    uri: str | None = None
-    """Address of the MLflow server. By default $MLFLOW_TRACKING_URI, else the SQLite file mlflow.db
-    beside `runs_dir`."""
+    uri: Annotated[Line, AfterValidator(usable_store)] | None = None
+    """Address of the MLflow server or database, without a password. By default
+    $MLFLOW_TRACKING_URI, else the SQLite file mlflow.db beside `runs_dir`."""
     experiment: str = "imagenet-pipeline"
     """The experiment in MLflow that the run belongs to."""
     group: Annotated[str, Field(pattern=r"^[\w.=,+-]+$", max_length=200)] | None = None

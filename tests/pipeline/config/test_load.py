@@ -139,13 +139,13 @@ schedules = st.one_of(
 
 
 @pytest.mark.slow
-@given(name=words, uri=st.none() | texts, folder=texts, lr=positive, schedule=schedules)
+@given(name=words, experiment=texts, folder=texts, lr=positive, schedule=schedules)
 @settings(max_examples=150, deadline=None)
 def test_load_of_dump_is_equal(
     tmp_path_factory: pytest.TempPathFactory,
     *,
     name: str,
-    uri: str | None,
+    experiment: str,
     folder: str,
     lr: float,
     schedule: Any,
@@ -158,7 +158,7 @@ def test_load_of_dump_is_equal(
         name=name,
         runs_dir=Path(folder),
         optim=_with(config.optim, lr=lr),
-        tracking=_with(config.tracking, uri=uri),
+        tracking=_with(config.tracking, experiment=experiment),
         schedule=schedule,
     )
     path.write_text(dump(config))

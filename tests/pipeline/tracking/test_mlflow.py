@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from pipeline.tracking.events import Evaluated, Event, RunEnded, RunStarted, Ste
 from pipeline.tracking.jsonl import METRICS, Jsonl
 from pipeline.tracking.server import chart_link, experiment_ids, server_command
 from pipeline.tracking.server import free_port as next_free_port
-from pipeline.tracking.sidecar import Sidecar
+from pipeline.tracking.sidecar import Sidecar, unshipped_runs
 from pipeline.tracking.spool import Shipped, unshipped_bytes
 
 pytestmark = pytest.mark.process
@@ -346,6 +348,33 @@ def test_the_sidecar_survives_a_signal_to_the_job_but_not_its_trainer(place: Pat
     until(lambda: not Path(f"/proc/{pid}").exists(), 10)
 
 
+def test_an_earlier_run_with_passwords_is_shipped_without_them(place: Path) -> None:
+    store, folder = place / "mlflow.db", place / "runs/with-passwords"
+    folder.mkdir()
+    secrets = {"tracking.uri": "http://me:s3cr3t@tracking", "env.WANDB_API_KEY": "s3cr3t"}
+    start: dict[str, Any] = asdict(started()) | {"event": "run_started", "time": 1.0}
+    lines = [
+        start | {"params": PARAMS | secrets, "tags": TAGS | {"command": "http://a:s3cr3t@b"}},
+        {"event": "warned", "time": 2.0, "message": "no http://me:s3cr3t@tracking"},
+        {"event": "progress", "time": 3.0, "step": 1, "note": "http://me:s3cr3t@tracking"},
+        {"event": "run_ended", "time": 4.0, "status": "failed", "message": "http://a:s3cr3t@b"},
+    ]
+    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "config.yaml").write_text(
+        "tracking:\n  uri: http://me:s3cr3t@tracking\nenv:\n  WANDB_API_KEY: s3cr3t\n"
+    )
+    assert ship(store, folder) == 0
+    found = params(store, folder)
+    assert found["tracking.uri"] == "http://me:***@tracking"
+    assert found["env.WANDB_API_KEY"] == "***"
+    assert "s3cr3t" not in str(tags(store, folder))
+    assert "s3cr3t" not in (folder / "mlflow_quarantine.jsonl").read_text()
+    (artifact,) = (place / "mlartifacts").glob(f"*/{run_id(folder)}/artifacts/config.yaml")
+    assert artifact.read_text() == (
+        "tracking:\n  uri: http://me:***@tracking\nenv:\n  WANDB_API_KEY: ***\n"
+    )
+
+
 @contextmanager
 def serving(place: Path, port: int) -> Iterator["subprocess.Popen[str]"]:
     """The dashboard, started as by a user."""
@@ -407,6 +436,63 @@ def test_a_remote_server_is_only_linked_to(capsys: pytest.CaptureFixture[str]) -
     uri = f"http://127.0.0.1:{free_port()}"
     assert dashboard.main(["--uri", f"{uri}/", "--no-browser"]) == 0
     assert capsys.readouterr().out == f"Dashboard: {uri}/#/experiments\n"
+
+
+def test_a_run_that_never_reached_its_store_is_sent_later(tmp_path: Path) -> None:
+    folder, uri = tmp_path / "runs" / "unreached", f"http://127.0.0.1:{free_port()}"
+    write(folder, [started(), progress(1)])
+    with Sidecar.start(folder, uri=uri, experiment=EXPERIMENT, give_up_seconds=0) as sidecar:
+        assert sidecar.await_run_id(1) is None
+        until(lambda: Shipped.load(folder))
+    assert unshipped_runs(folder.parent, uri) == [folder]
+
+
+def test_the_dashboard_of_a_checkout_that_is_not_installed_sends_the_rest(tmp_path: Path) -> None:
+    code, runs, uri = tmp_path / "code", tmp_path / "runs", f"http://127.0.0.1:{free_port()}"
+    for package in ("pipeline", "launch"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / package, code / package, ignore=ignored)
+    (code / "pipeline" / "tracking" / "ship.py").write_text(
+        "import os, sys\nprint(__file__, sys.argv[1:], os.environ['MLFLOW_TRACKING_URI'])\n"
+    )
+    write(runs / "behind", [started()])
+    Shipped(uri, EXPERIMENT, "key").save(runs / "behind")
+    done = subprocess.run(
+        [sys.executable, code / "launch" / "dashboard.py", "--no-browser", "--runs-dir", runs],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": "", "MLFLOW_TRACKING_URI": uri},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert f"Sending the rest of 1 run; see {runs}/mlflow.log\n" in done.stdout
+    until(lambda: "\n" in (runs / "mlflow.log").read_text())
+    ours = code / "pipeline" / "tracking" / "ship.py"
+    assert (runs / "mlflow.log").read_text() == f"{ours} ['{runs}/behind'] {uri}\n"
+
+
+@pytest.mark.parametrize(
+    "program", [["-m", "pipeline.tracking.ship", "."], [ROOT / "launch" / "dashboard.py"]]
+)
+def test_addresses_that_cannot_be_used_are_refused(program: list[Any], tmp_path: Path) -> None:
+    for uri, said in {
+        "ftp://host/x": "--uri ftp://host/x starts with ftp:, and MLflow has no such store",
+        "file:./mlruns": "--uri file:./mlruns is a folder",
+        "http://me:s3cr3t@host": "--uri http://me:***@host has a password",
+    }.items():
+        done = subprocess.run(
+            [sys.executable, *program, "--uri", uri],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "s3cr3t" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_used_port_is_replaced_by_the_next_free_one() -> None:

@@ -25,6 +25,7 @@ from pipeline.tracking.jsonl import METRICS, Jsonl, read_events, read_lines
 from pipeline.tracking.sidecar import Sidecar, unshipped_runs
 from pipeline.tracking.spool import MetricPoint, Shipped, items, next_events, run_key
 from pipeline.tracking.store_uri import default_uri, sqlite_file, without_password
+from pipeline.tracking.tracker import Tracker
 
 STARTED = RunStarted("r50", "runs/r50-1", 1, 100, 2.0, 8, {"optim.lr": 0.1}, {"git_commit": "abc"})
 RESULT = {
@@ -333,6 +334,32 @@ def test_passwords_are_hidden() -> None:
 def test_the_trainer_does_not_import_mlflow() -> None:
     code = "import sys, pipeline.tracking.tracker; assert 'mlflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unsent_events_are_reported_with_the_command_that_sends_them(tmp_path: Path) -> None:
+    uri = "http://localhost:9"
+    with (
+        Jsonl(tmp_path / METRICS) as file,
+        Sidecar.start(tmp_path / "absent", uri=uri, experiment="e") as sidecar,
+    ):
+        Tracker([file], sidecar=sidecar, store=uri, run_dir=tmp_path).drain(0.1)
+    (warning,) = (event["message"] for event in read_events(tmp_path / METRICS))
+    assert warning == (
+        f"MLflow at {uri} does not have all events yet; metrics.jsonl has them. The rest is sent in"
+        " the background for up to 10 minutes, and later by `python -m pipeline.tracking.ship"
+        f" {tmp_path}` or launch/dashboard.py"
+    )
+
+
+def test_events_are_recorded_without_passwords(tmp_path: Path) -> None:
+    path = tmp_path / METRICS
+    params: dict[str, str | int | float | bool] = {"optim.lr": 0.1, "a": "http://me:s3cr3t@host"}
+    start = RunStarted("r50", "runs/r50-1", 1, 100, 2.0, 8, params, {"b": "WANDB_KEY=s3cr3t"})
+    write(path, [start, Warned("http://me:s3cr3t@host does not answer")])
+    first, second = read_events(path)
+    assert first["params"] == {"optim.lr": 0.1, "a": "http://me:***@host"}
+    assert first["tags"] == {"b": "WANDB_KEY=***"}
+    assert second["message"] == "http://me:***@host does not answer"
 
 
 def test_a_sidecar_that_cannot_start_raises_nothing(tmp_path: Path) -> None:
