@@ -102,7 +102,7 @@ def layout_in(slurm: Slurm, record: Mapping[str, str], *, nodes: int, spare: int
     By default there is one for each GPU that the job has on a node, and they share its CPUs.
     """
     allocated = nodes + spare
-    gpus = slurm.gpus_per_node
+    gpus = slurm.gpu_count
     if gpus is None:
         of_node, of_job = (_gpus(record.get(f"TresPer{what}", "")) for what in ("Node", "Job"))
         gpus = of_node or of_job // allocated
