@@ -69,6 +69,8 @@ class DaliDecoder:
     """Side of the finished square in pixels."""
     stages: tuple[str, ...] = ()
     """The stages of the graph, named as the fields of `Views`."""
+    hw_decoder_load: float = 0.0
+    """Share of the images that the hardware decoder of a GPU decodes."""
     measures: bool = False
     """Return the shapes of the decoded images, int64 (n, 3), in place of their pixels."""
 
@@ -124,6 +126,8 @@ class DaliDecoder:
             "output_type": types.RGB,
             "adjust_orientation": False,  # as in PIL and torchvision
         }
+        if self.decode == "mixed":
+            decode["hw_decoder_load"] = self.hw_decoder_load
         if "region_start" in geometry and self.region_decode:
             window = geometry["region_start"], geometry["region_shape"]
             return fn.decoders.image_slice(encoded, *window, **decode, **IN_PIXELS)
@@ -157,7 +161,7 @@ class DaliDecoder:
 def _next_batch(pipe: Any, device: torch.device) -> torch.Tensor:
     if device.type == "cpu":
         return torch.from_dlpack(pipe.run()[0].as_tensor())
-    # Bound to this stream, the batch's memory is not reused until the stream has finished with it.
+    # The stream waits for the batch; that the batch waits for the stream is up to `HeldBatches`.
     return torch.from_dlpack(pipe.run(torch.cuda.current_stream(device))[0].as_tensor())
 
 
@@ -291,6 +295,7 @@ def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) 
         threads=spec.threads or world.cpu_threads,
         read_threads=spec.read_threads,
         prefetch_batches=spec.prefetch_batches,
+        hw_decoder_load=spec.hw_decoder_load,
         fill=(round(mean[0] * 255), round(mean[1] * 255), round(mean[2] * 255)),
     )
 
