@@ -121,7 +121,7 @@ def run_attempts(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]
 
 def find_bad_nodes(submission: Submission, attempt: Attempt, names: list[str]) -> list[Outcome]:
     """Check the nodes `names`; return an outcome of `attempt` for each that cannot be used."""
-    step = saved_step(submission.run_dir)
+    step = patiently(lambda: saved_step(submission.run_dir))
     verdict = check_nodes(submission, attempt, names, trained=step > 0)
     for warning in verdict.warnings:
         say(f"warning: {warning}")
