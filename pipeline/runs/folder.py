@@ -37,18 +37,25 @@ def hold_run_folder(config: Config) -> Generator[Path]:
     releases the lock when the process ends. Raises `ValueError` if another process has the run, or
     if `run_dir` is a checkpoint or belongs to another configuration.
     """
-    if config.run_dir:
-        folder, lock = _claim(config.run_dir, config)
-    else:
-        folder, lock = _find_or_make(config)
-    try:
+    with ExitStack() as stack:
+        if config.run_dir:
+            folder = stack.enter_context(_held(*_claim(config.run_dir, config), config))
+        else:
+            # Until the configuration is written: another process would not find the folder.
+            with _one_at_a_time(config.runs_dir):
+                folder = stack.enter_context(_held(*_find_or_make(config), config))
+        yield folder
+
+
+@contextmanager
+def _held(folder: Path, lock: IO[str], config: Config) -> Generator[Path]:
+    """Yield the folder, with the configuration in it; release its lock after the block."""
+    with lock:
         Fence.around(folder).expect_mine()
         make_folder(folder / "checkpoints")
         if not (folder / RESULT).exists():
             write_whole(folder / CONFIG_FILE, dump(_as_begun(config, folder)).encode())
         yield folder
-    finally:
-        lock.close()
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -116,18 +123,17 @@ def new_run_dir(config: Config) -> Path:
 
 
 def _find_or_make(config: Config) -> tuple[Path, IO[str]]:
-    with _one_at_a_time(config.runs_dir):
-        for folder in own_runs(config):
-            try:
-                lock = _lock(folder)
-            except OSError:  # another user's folder
-                continue
-            if lock is None:
-                raise ValueError(_taken(folder))
-            if not (folder / RESULT).exists():  # a run writes it while it has the lock
-                return folder, lock
-            lock.close()
-        return _claim(new_run_dir(config), config)
+    for folder in own_runs(config):
+        try:
+            lock = _lock(folder)
+        except OSError:  # another user's folder
+            continue
+        if lock is None:
+            raise ValueError(_taken(folder))
+        if not (folder / RESULT).exists():  # a run writes it while it has the lock
+            return folder, lock
+        lock.close()
+    return _claim(new_run_dir(config), config)
 
 
 def _taken(folder: Path) -> str:
