@@ -105,7 +105,7 @@ def srun_command(submission: Submission, attempt: Attempt, nodes: Sequence[str])
     container = submission.slurm.container
     return [
         *_srun(nodes, layout.ranks_per_node, layout.cpus_per_rank),
-        *([f"--gpus-per-node={submission.gpus}"] if layout.gpus_per_node else []),
+        *_gpus(submission),
         "--kill-on-bad-exit=1",
         f"--wait={WAIT_SECONDS}",
         f"--job-name={attempt.token}",
@@ -122,6 +122,7 @@ def check_command(
     """Return the command that runs the text of a Python program once on each of `nodes`."""
     return [
         *_srun(nodes, 1, 1),
+        *_gpus(submission),
         "--kill-on-bad-exit=0",
         "--label",
         "--chdir=/",
@@ -144,6 +145,10 @@ def _srun(nodes: Sequence[str], tasks_per_node: int, cpus: int) -> list[str]:
         "--export=ALL",
         "--unbuffered",
     ]
+
+
+def _gpus(submission: Submission) -> list[str]:
+    return [f"--gpus-per-node={submission.gpus}"] if submission.layout.gpus_per_node else []
 
 
 def rank_environment(submission: Submission, attempt: Attempt) -> dict[str, str]:
