@@ -126,22 +126,22 @@ def _evidence(
     jobs: Mapping[str, QueuedJob] | None,
     metrics: Metrics,
 ) -> Evidence:
-    queued = submission is not None and bool(submission.job_id)
-    outcome = last_outcome(submission) if submission else None
     finished = (run_dir / RESULT).exists()
-    asks = queued and not finished and jobs is not None
+    job = own_job(submission, jobs or {}) if submission else None
+    outcome = last_outcome(submission) if submission else None
+    gone = submission if submission and submission.job_id and not (finished or job) else None
     return Evidence(
         finished=finished,
         cancelled=(run_dir / CANCELLED).exists(),
-        job=own_job(submission, jobs or {}) if submission else None,
-        queued=queued,
+        job=job,
+        queued=submission is not None and bool(submission.job_id),
         slurm_answers=jobs is not None,
         held=holder(run_dir) is not None,
         last_outcome=outcome,
         metrics=metrics,
         now=time.time(),
-        last_error=last_error(job_log(run_dir, submission.job_id)) if submission else "",
-        elsewhere=other_cluster(submission) if submission and asks else "",
+        last_error=last_error(job_log(run_dir, gone.job_id)) if gone and not outcome else "",
+        elsewhere=other_cluster(gone) if gone and jobs is not None else "",
     )
 
 

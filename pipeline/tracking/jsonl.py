@@ -130,15 +130,15 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 def _line(event: Event, now: float) -> bytes:
     record = {"event": event.kind, "time": round(now, 6)}
     record |= {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
-    return json.dumps(_finite(record), allow_nan=False, default=str).encode() + b"\n"
+    return json.dumps(_json_value(record), allow_nan=False, default=str).encode() + b"\n"
 
 
-def _finite(value: object) -> object:
+def _json_value(value: object) -> object:
     if isinstance(value, dict):
         entries = cast("dict[object, object]", value)
-        return {str(key): _finite(entry) for key, entry in entries.items()}
+        return {str(key): _json_value(entry) for key, entry in entries.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in cast("list[object]", value)]
+        return [_json_value(entry) for entry in cast("list[object]", value)]
     if isinstance(value, str):
         return hide_secrets(value)
     if isinstance(value, float) and not math.isfinite(value):

@@ -132,6 +132,17 @@ def test_an_orientation_changes_neither_sizes_nor_pixels(name: str, tmp_path: Pa
     assert all(image.equal(images[0]) for image in images)
 
 
+def test_indexes_with_swapped_sizes_are_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Earlier versions swapped the sides of a TIFF that its tag turns by a quarter."""
+    swapped = Picture("turned", turned("TIFF", 6), TURNED_SIZE[::-1], 0)
+    packed(tmp_path, {"a.tar": [*pictures(5, 1), swapped], "v.tar": pictures(6, 3)})
+    sample = in_file(tmp_path, "a.tar")[5]
+    assert outcome(tmp_path, "--decode").faults == {("train", sample, "wrong-size")}
+    assert "; prepare the dataset again, with --replace, or leave" in capsys.readouterr().out
+
+
 def test_an_image_of_another_size_than_its_header_says_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,10 @@ def test_the_same_command_is_refused_while_the_run_has_a_job(
         assert code == 2
         assert f"{run} already has job {found.job_id} (PENDING)" in errors
         assert "--new" in errors
+    replace(found, job_id="").save()  # as if it was interrupted before it could record the number
+    code, _, errors = submit(*arguments)
+    assert code == 2
+    assert f"{run} already has job {found.job_id} (PENDING)" in errors
     code, shown, errors = submit("--new", *arguments)
     assert code == 0, errors
     assert str(run) not in shown

@@ -157,9 +157,12 @@ def test_a_killed_batch_side_is_reported_and_the_watcher_resumes_the_run(
         assert process
         process.kill()
     training.wait_for_end("FAILED")
+    (log,) = training.run_dir.glob("logs/job-*.log")
+    with log.open("a") as file:  # slurmstepd writes this where control groups limit the memory
+        file.write("slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch.\n")
     shown = json.loads(run_program("status.py", "--json", training.run_dir, cluster=cluster).stdout)
     assert shown["state"] == "lost"
-    assert "Killed" in shown["reason"]
+    assert shown["reason"].startswith("slurmstepd: error: Detected 1 oom_kill event")
     done = run_program("watch.py", "--once", training.run_dir, cluster=cluster)
     assert done.returncode == 0, done.stderr
     assert "ended without a report" in done.stdout

@@ -1,5 +1,6 @@
 """Jobs in SLURM's queue."""
 
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,19 +41,21 @@ def read_jobs(job_ids: Iterable[str]) -> dict[str, QueuedJob]:
     if not wanted:
         return {}
     try:
-        answer = slurm(
-            "squeue",
-            "--all",  # hidden partitions as well
-            "--noheader",
-            "--array",
-            f"--jobs={','.join(wanted)}",
-            f"--format={FIELDS}",
-        )
+        return _ask(f"--jobs={','.join(wanted)}")
     except SlurmError as error:
         if "Invalid job id" in str(error):  # SLURM has forgotten the job
             return {}
         raise
-    jobs = map(job_from, answer.splitlines())
+
+
+def read_users_jobs() -> dict[str, QueuedJob]:
+    """Return the jobs of this user that have not ended, by id."""
+    return _ask(f"--user={os.getuid()}")
+
+
+def _ask(which: str) -> dict[str, QueuedJob]:
+    options = ("--all", "--noheader", "--array", which, f"--format={FIELDS}")
+    jobs = map(job_from, slurm("squeue", *options).splitlines())  # --all: in hidden partitions, too
     return {job.id: job for job in jobs}
 
 

@@ -13,7 +13,7 @@ ERROR = re.compile(
 )
 CONSEQUENCE = re.compile(r"Job step aborted|Exited with exit code|STEP \S+ ON|^\s|^Traceback")
 """Lines that report a consequence, or belong to a traceback."""
-CANCELLED_BY_HAND = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*")
+ENDED_BY_SLURM = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT (?!.*DUE TO TIME LIMIT)")
 PREFIX = re.compile(r"^\S*(?:slurm_script|submission_file\S*): line [0-9]+: +[0-9]+ ")
 """The shell's own words before the reason and the command of a program that a signal ended."""
 COMMAND = re.compile(r" {2,}\S.*$")
@@ -34,6 +34,6 @@ def last_error(log: Path) -> str:
     return COMMAND.sub("", PREFIX.sub("", line)) if PREFIX.search(line) else line
 
 
-def was_cancelled_by_hand(log: Path) -> bool:
-    """Whether somebody ended the job with scancel, as its log says."""
-    return CANCELLED_BY_HAND.search(tail(log, LINES)) is not None
+def was_ended_by_slurm(log: Path) -> bool:
+    """Whether SLURM ended the job: for scancel, or to requeue it; not at its time limit."""
+    return ENDED_BY_SLURM.search(tail(log, LINES)) is not None

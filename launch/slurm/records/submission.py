@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from launch.slurm.api.cli import SlurmError, cluster_name
-from launch.slurm.api.jobs import QueuedJob, read_jobs
+from launch.slurm.api.jobs import QueuedJob, read_jobs, read_users_jobs
 from pipeline.config.schema import Slurm
 from pipeline.system.command import command_line
 from pipeline.system.durable import write_whole
@@ -106,9 +106,11 @@ def job_of(run_dir: Path) -> QueuedJob | None:
     Raises `SlurmError` if SLURM does not answer.
     """
     submission = last_submission(run_dir)
-    if submission is None or not submission.job_id:
+    if submission is None:
         return None
-    return own_job(submission, read_jobs([submission.job_id]))
+    if submission.job_id:
+        return own_job(submission, read_jobs([submission.job_id]))
+    return _unrecorded_job(submission)
 
 
 def own_job(submission: Submission, jobs: Mapping[str, QueuedJob]) -> QueuedJob | None:
@@ -121,8 +123,20 @@ def own_job(submission: Submission, jobs: Mapping[str, QueuedJob]) -> QueuedJob 
     if job is None:
         return None
     if job.script:
-        return job if Path(job.script).is_relative_to(submission.home) else None
+        return job if _is_script_of(submission, job) else None
     return job if _is_as_old(submission, job) else None
+
+
+def _unrecorded_job(submission: Submission) -> QueuedJob | None:
+    """Return the job of a submission that was interrupted before it could record the number."""
+    if submission.shared:  # the script of a sweep does not tell its points apart
+        return None
+    jobs = read_users_jobs().values()
+    return next((job for job in jobs if _is_script_of(submission, job)), None)
+
+
+def _is_script_of(submission: Submission, job: QueuedJob) -> bool:
+    return Path(job.script).is_relative_to(submission.home)
 
 
 def _is_as_old(submission: Submission, job: QueuedJob) -> bool:

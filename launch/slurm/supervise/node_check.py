@@ -143,6 +143,7 @@ def judge_nodes(
     warnings = [
         f"{name}: {warning}"
         for name, report in answers.reports.items()
+        if name not in faults
         for warning in report.warnings
     ]
     ahead = answers.clocks_ahead

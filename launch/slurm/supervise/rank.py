@@ -29,7 +29,7 @@ from pipeline.system.exit_codes import FAILURE, STOPPED, Stopped, exit_code, rep
 from pipeline.system.output import lasting_output
 from pipeline.system.secrets import hide_secrets
 
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 15.0
 POLL_SECONDS = 0.1
 DISCARD_PORT = 9
 """Connecting a datagram socket sends nothing: it only asks the system for the route."""
@@ -77,7 +77,7 @@ def rank_exit(error: BaseException, rank: int, host: str) -> RankExit:
 
 
 def await_exits(attempt: Attempt, ranks: int) -> None:
-    """Wait a few seconds for the records of all ranks: srun ends the others once this one leaves.
+    """Wait for the records of all ranks, for a while: srun ends the others once this one leaves.
 
     Whether all of them report an error decides whether it is the fault of a node.
     """

@@ -3,6 +3,7 @@
 It runs once in a job, on the job's first node, and decides from the files on disk.
 """
 
+import os
 import signal
 import time
 import traceback
@@ -67,15 +68,25 @@ def supervise(run_dir: str) -> str:
         try:
             job = CurrentJob.mine()
             with noting_stops() as stops:
-                return carry_out(run_attempts(Path(run_dir), job, stops), job)
+                return carry_out(decide_here(Path(run_dir), job, stops), job)
         except RunFailed as failure:
             reason, _, report = str(failure).partition("\n")
-            say(f"{reason}\n{report}")
+            say(report)
         except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with a sentence
             traceback.print_exc()
             reason = f"the supervisor failed with {type(error).__name__}: {error}"
         say(f"the run is given up: {reason}; to resume it: {resume_command(run_dir)}")
     raise SystemExit(FAILURE)  # after an exception, submitit would print a long traceback
+
+
+def decide_here(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]) -> Decision:
+    """Return the decision of `run_attempts`; if files fail here, leave this node."""
+    try:
+        return run_attempts(run_dir, job, stops)
+    except OSError as error:
+        say(traceback.format_exc())
+        reason = f"the supervisor failed with {type(error).__name__}: {error}"
+        return Avoid(reason, os.environ["SLURMD_NODENAME"])
 
 
 def run_attempts(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]) -> Decision:
@@ -110,7 +121,7 @@ def run_attempts(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]
 
 def find_bad_nodes(submission: Submission, attempt: Attempt, names: list[str]) -> list[Outcome]:
     """Check the nodes `names`; return an outcome of `attempt` for each that cannot be used."""
-    step = saved_step(submission.run_dir)
+    step = patiently(lambda: saved_step(submission.run_dir))
     verdict = check_nodes(submission, attempt, names, trained=step > 0)
     for warning in verdict.warnings:
         say(f"warning: {warning}")
@@ -263,5 +274,6 @@ def noting_stops() -> Generator[list[signal.Signals]]:
 
 
 def say(message: str) -> None:
-    """Print a line with the time to the job's log."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", flush=True)
+    """Print a line with the time to the job's log, unless its disk fails."""
+    with suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", flush=True)

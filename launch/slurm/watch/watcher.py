@@ -10,7 +10,7 @@ from launch.slurm.api.cli import SlurmError, host_names, show, slurm
 from launch.slurm.api.jobs import QueuedJob, read_jobs
 from launch.slurm.records.attempt import LATEST, LOGS, Attempt
 from launch.slurm.records.history import all_outcomes, last_outcome
-from launch.slurm.records.job_log import job_log, last_error, was_cancelled_by_hand
+from launch.slurm.records.job_log import job_log, last_error, was_ended_by_slurm
 from launch.slurm.records.submission import (
     Submission,
     last_submission,
@@ -19,6 +19,7 @@ from launch.slurm.records.submission import (
 )
 from launch.slurm.watch.ledger import Ledger
 from launch.slurm.watch.rules import (
+    DAY_SECONDS,
     Action,
     LostRun,
     NodeFailure,
@@ -76,8 +77,15 @@ class Watcher:
         for run_dir, submission in found.items():
             if job := own_job(submission, jobs):
                 self._look_after(run_dir, job, failing, before)
-            elif (lost := lost_run(submission)) and (action := recovery(lost, self.ledger.keys())):
-                self._take(action, before)
+            elif lost := lost_run(submission):
+                self._recover(lost, before)
+
+    def _recover(self, lost: LostRun, before: set[str]) -> None:
+        action = recovery(lost, self.ledger.keys())
+        if action is not None and was_cancelled(lost.run_dir, lost.job_id):
+            self.ledger.add(action.key)  # SLURM need not be asked again
+        elif action is not None:
+            self._take(action, before)
 
     def _look_after(
         self, run_dir: Path, job: QueuedJob, failing: Sequence[str], before: set[str]
@@ -114,29 +122,30 @@ def is_unfinished(run_dir: Path) -> bool:
 
 
 def lost_run(submission: Submission) -> LostRun | None:
-    """Return the run of a submission without a job if it is lost: it should be resumed.
+    """Return the run of a submission without a job if its job started and left no outcome.
 
-    A run that somebody ended, or that trains on this machine, is left alone.
+    A run that trains on this machine, or was active more than a day ago, is left alone.
     """
     run_dir, log = submission.run_dir, job_log(submission.run_dir, submission.job_id)
     if (
         not is_unfinished(run_dir)
+        or not log.exists()
+        or time.time() - last_activity(run_dir) > DAY_SECONDS
         or last_outcome(submission) is not None
         or holder(run_dir) is not None
         or other_cluster(submission)
-        or was_cancelled(submission)
     ):
         return None
     return LostRun(run_dir, submission.job_id, saved_step(run_dir), last_error(log))
 
 
-def was_cancelled(submission: Submission) -> bool:
-    """Whether somebody ended the job with scancel; SLURM itself remembers it for minutes only."""
+def was_cancelled(run_dir: Path, job_id: str) -> bool:
+    """Whether somebody ended a job with scancel; SLURM itself remembers it for minutes only."""
     with suppress(SlurmError):
-        for record in show("job", submission.job_id):
+        for record in show("job", job_id):
             if record.get("JobState") == "CANCELLED":
                 return True
-    return was_cancelled_by_hand(job_log(submission.run_dir, submission.job_id))
+    return was_ended_by_slurm(job_log(run_dir, job_id))
 
 
 def inspect(run_dir: Path, job: QueuedJob) -> WatchedRun:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.slurm.records.job_log import last_error, was_cancelled_by_hand
+from launch.slurm.records.job_log import last_error, was_ended_by_slurm
 
 KILLED = """\
 2026-11-28 22:10:01 attempt 12.0.0 on n1; logs in runs/a/logs/12.0.0
@@ -44,15 +44,14 @@ def test_the_last_error_is_quoted(text: str, expected: str, tmp_path: Path) -> N
     assert last_error(log) == expected
 
 
-def test_a_job_that_somebody_cancelled_is_known_by_its_log(tmp_path: Path) -> None:
+def test_a_job_that_slurm_ended_is_known_by_its_log(tmp_path: Path) -> None:
     log = tmp_path / "job-12.log"
+    job = "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-28T22:12:25"
     for text, expected in (
-        ("slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-28T22:12:25 ***", True),
+        (f"{job} ***", True),
+        (f"{job} DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***", True),
+        (f"{job} DUE TO TIME LIMIT ***", False),
         ("slurmstepd: error: *** STEP 12.0 ON n1 CANCELLED AT 2026-11-28T22:12:25 ***", False),
-        (
-            "slurmstepd: error: *** JOB 12 ON n1 CANCELLED AT 2026-11-28 DUE TO TIME LIMIT ***",
-            False,
-        ),
     ):
         log.write_text(text)
-        assert was_cancelled_by_hand(log) == expected
+        assert was_ended_by_slurm(log) == expected

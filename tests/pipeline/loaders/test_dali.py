@@ -142,7 +142,7 @@ def test_the_hardware_decoder_is_off_unless_asked_for(
     loader = dali(folder, spec=spec, device=torch.device("cuda", 0))
     assert isinstance(loader, DaliLoader)
     decoders = SimpleNamespace(image=lambda _, **options: options)
-    graph = loader._decoder._graph(
+    graph = loader._decoder._decoded(
         SimpleNamespace(decoders=decoders), SimpleNamespace(RGB=0), None, {}
     )
     assert (graph["device"], graph["hw_decoder_load"]) == ("mixed", load)
