@@ -29,6 +29,7 @@ from pipeline.distributed.launchers import expect_ranks
 from pipeline.runs.folder import new_run_dir, own_runs
 from pipeline.system.command import Parser, command_line, count, note, run_command
 from pipeline.system.exit_codes import FAILURE
+from pipeline.system.output import lasting_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,7 +183,8 @@ def _expect_no_jobs(config: Config) -> None:
 def _run(training: Callable[[], int]) -> int:
     """Return the exit code of a training; its own `OSError` is a failure, not a user's mistake."""
     try:
-        return training()
+        with lasting_output():
+            return training()
     except OSError:
         traceback.print_exc()
         return FAILURE

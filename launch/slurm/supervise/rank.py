@@ -25,7 +25,8 @@ from pipeline.config.load import load
 from pipeline.distributed.rendezvous import ADDRESS, RENDEZVOUS
 from pipeline.distributed.world import CORES
 from pipeline.runs.folder import CONFIG_FILE
-from pipeline.system.exit_codes import FAILURE, STOPPED, exit_code, report_error
+from pipeline.system.exit_codes import FAILURE, STOPPED, Stopped, exit_code, report_error
+from pipeline.system.output import lasting_output
 from pipeline.system.secrets import hide_secrets
 
 SETTLE_SECONDS = 15.0
@@ -62,7 +63,8 @@ def main(run_dir: Path, token: str) -> int:
 
 def rank_exit(error: BaseException, rank: int, host: str) -> RankExit:
     """Return the record of a rank that ends with `error`."""
-    code = exit_code(error)
+    # A scheduler may send any signal, SIGINT too.
+    code = STOPPED if isinstance(error, Stopped) else exit_code(error)
     return RankExit(
         rank,
         host,
@@ -128,4 +130,5 @@ def interface_of(address: str) -> str | None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]), sys.argv[2]))
+    with lasting_output():
+        raise SystemExit(main(Path(sys.argv[1]), sys.argv[2]))

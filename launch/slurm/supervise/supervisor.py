@@ -39,6 +39,8 @@ from launch.slurm.supervise.srun import JobStep, rank_environment, srun_command
 from launch.slurm.supervise.srun_messages import TaskFailure, task_failures
 from pipeline.runs.find import saved_step
 from pipeline.system.exit_codes import FAILURE
+from pipeline.system.output import lasting_output
+from pipeline.system.patience import FULL, patiently
 from pipeline.system.signals import STOPS
 
 POLL_SECONDS = 0.2
@@ -62,26 +64,29 @@ def supervise(run_dir: str) -> str:
     If the run is given up, or this process fails, the last line of the job's log is a sentence
     about it, and the process ends with exit code 1.
     """
-    try:
-        job = CurrentJob.mine()
-        with noting_stops() as stops:
-            return carry_out(decide_here(Path(run_dir), job, stops), job)
-    except RunFailed as failure:
-        reason, _, report = str(failure).partition("\n")
-        say(report)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with a sentence
-        say(traceback.format_exc())
-        reason = f"the supervisor failed with {type(error).__name__}: {error}"
-    say(f"the run is given up: {reason}; to resume it: {resume_command(run_dir)}")
+    with lasting_output():
+        try:
+            job = CurrentJob.mine()
+            with noting_stops() as stops:
+                return carry_out(decide_here(Path(run_dir), job, stops), job)
+        except RunFailed as failure:
+            reason, _, report = str(failure).partition("\n")
+            say(report)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with a sentence
+            traceback.print_exc()
+            reason = f"the supervisor failed with {type(error).__name__}: {error}"
+        say(f"the run is given up: {reason}; to resume it: {resume_command(run_dir)}")
     raise SystemExit(FAILURE)  # after an exception, submitit would print a long traceback
 
 
 def decide_here(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]) -> Decision:
-    """Return the decision of `run_attempts`; if files fail here, leave this node."""
+    """Return the decision of `run_attempts`; leave this node if it cannot reach the files."""
     try:
         return run_attempts(run_dir, job, stops)
     except OSError as error:
-        say(traceback.format_exc())
+        if error.errno in FULL:  # as it would be on any node
+            raise
+        traceback.print_exc()
         reason = f"the supervisor failed with {type(error).__name__}: {error}"
         return Avoid(reason, os.environ["SLURMD_NODENAME"])
 
@@ -149,7 +154,8 @@ def run_attempt(
         at_limit=job.seconds_left() < notice,
         failures=failures,
     )
-    return outcome_of(attempt, submission.layout.world_size, circumstances)
+    world_size = submission.layout.world_size
+    return patiently(lambda: outcome_of(attempt, world_size, circumstances))
 
 
 def run_step(
@@ -270,6 +276,5 @@ def noting_stops() -> Generator[list[signal.Signals]]:
 
 
 def say(message: str) -> None:
-    """Print a line with the time to the job's log, unless its disk fails."""
-    with suppress(OSError):
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", flush=True)
+    """Print a line with the time to the job's log."""
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", flush=True)

@@ -16,6 +16,7 @@ from pipeline.runs.fence import OWNER
 from pipeline.runs.find import CANCELLED
 from pipeline.runs.folder import RESULT
 from pipeline.system.exit_codes import HUNG, STOPPED
+from tests.support.small_disk import small_disk
 
 NOT_FOUND = "slurmstepd-n2: error: execve(): /venv/bin/python: No such file or directory\n"
 USUAL = Circumstances(code=1, seconds=1.0, node_lost=False, asked=False, at_limit=False)
@@ -188,6 +189,24 @@ def test_a_torn_line_does_not_damage_the_history(tmp_path: Path) -> None:
     assert read_history(tmp_path) == outcomes
     append_outcome(tmp_path, outcomes[0])
     assert read_history(tmp_path) == [*outcomes, outcomes[0]]
+
+
+@pytest.mark.process
+def test_a_disk_that_is_full_for_a_while_loses_no_record(tmp_path: Path) -> None:
+    outcome = Outcome("5.0.1", "crashed", 10, "E", "report" * 1000)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        attempt = Attempt(disk.folder, "5.0.1")
+        with disk.full_for(0.7):
+            attempt.begin({"n1": "10.0.0.1"})
+        with disk.full_for(0.7):
+            attempt.record_exit(RankExit(0, "n1", 1.0, 1, "E", traceback="x" * 5000))
+        append_outcome(disk.folder, outcome)
+        with disk.full_for(0.7):
+            append_outcome(disk.folder, outcome)
+        assert attempt.addresses() == {"n1": "10.0.0.1"}
+        assert [end.error for end in attempt.rank_exits()] == ["E"]
+        assert read_history(disk.folder) == [outcome, outcome]
+        assert len((disk.folder / HISTORY).read_bytes().splitlines()) == 2
 
 
 def test_a_line_of_the_history_keeps_its_format(tmp_path: Path) -> None:
