@@ -118,8 +118,8 @@ def failing_nodes(failures: Iterable[NodeFailure], limits: WatchLimits, now: flo
 def _start(run: WatchedRun) -> Action | None:
     """Start a requeued job, which SLURM would delay by two minutes, in two seconds.
 
-    In the second in which it ended, its node would take its credential for the old, revoked one, and
-    the job would fail.
+    In the second in which it ended, its node would take its credential for the old, revoked one,
+    and the job would fail.
 
     A job that never ran waits for a begin time that its owner chose.
     """
