@@ -18,6 +18,7 @@ from pipeline.system.text import printable
 
 ROOT = Path(__file__).resolve().parents[2]
 UNRECOGNIZED = "unrecognized arguments: "
+REQUIRED = "the following arguments are required: "
 INVALID_CHOICE = re.compile(r"invalid choice: '(?P<word>.*)' \(choose from (?P<choices>.*)\)")
 
 
@@ -60,6 +61,14 @@ class Parser(argparse.ArgumentParser):
         """`hint` returns advice for an unknown option, given without its dashes; or ""."""
         super().__init__(**settings)
         self._hint = hint
+        self._words: Sequence[str] = ()
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """See argparse; the arguments are kept for the suggestions."""
+        self._words = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
 
     def add_subparsers(self, **settings: Any) -> Any:
         """See argparse; each subparser reports what it does not know itself."""
@@ -68,9 +77,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and `message` with suggestions; exit with code 2."""
         hints: list[str] = []
-        if message.startswith(UNRECOGNIZED):
-            words = message.removeprefix(UNRECOGNIZED).split()
-            hints = [hint for word in words if (hint := self._suggestion(word))]
+        if message.startswith((UNRECOGNIZED, REQUIRED)):  # a wrong name may be what is missing
+            hints = [hint for word in self._words if (hint := self._suggestion(word))]
         elif invalid := INVALID_CHOICE.search(message):
             near = get_close_matches(
                 invalid["word"], re.findall(r"[\w-]+", invalid["choices"]), n=1
@@ -79,12 +87,11 @@ class Parser(argparse.ArgumentParser):
         super().error(printable("; ".join([message, *dict.fromkeys(hints)])))
 
     def _suggestion(self, word: str) -> str:
-        if not word.startswith("-"):
+        option, known = word.partition("=")[0], list(self._option_string_actions)
+        if not word.startswith("-") or any(each.startswith(option) for each in known):
             return ""
-        option = word.partition("=")[0]
         if advice := self._hint(word.lstrip("-")):
             return advice
-        known = list(self._option_string_actions)
         near = get_close_matches(option, known, n=1) or get_close_matches(f"-{option}", known, n=1)
         return f"did you mean {near[0]}?" if near else ""
 
@@ -93,6 +100,7 @@ class _Subparser(Parser):
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
+        """Like argparse's, but unknown arguments are an error."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(UNRECOGNIZED + " ".join(unknown))

@@ -171,6 +171,17 @@ def test_a_subcommand_suggests_its_own_options_and_its_name(
     assert refused(parser, capsys, "imagnet").endswith("; did you mean imagenet?")
 
 
+def test_a_wrong_name_of_a_required_option_is_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = Parser(prog="program")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--workers")
+    said = refused(parser, capsys, "--outt", "x", "--workers", "3")
+    assert said.endswith("are required: --out; did you mean --out?")
+    assert refused(parser, capsys, "--workers", "3").endswith("are required: --out")
+
+
 # -------------------------------------------------------------------------------- commands
 
 
