@@ -9,14 +9,18 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the project need not be installed
 
+from data.checking.new_dataset import without_unusable
 from data.indexing.journal import forget_journal
 from data.indexing.listing import Listing
 from data.indexing.paths import require_folder
 from data.indexing.reading import ReadingOptions, read_listing, request_of
+from data.indexing.remarks import remarks
 from data.indexing.source import Source
 from data.sources import (
     cifar10,
@@ -28,9 +32,13 @@ from data.sources import (
     shards,
     webdataset,
 )
-from pipeline.dataset.index import Index, Manifest, read_manifest
-from pipeline.dataset.writing import Dataset, write_dataset
+from pipeline.dataset.index import Index, Manifest, find_manifest
+from pipeline.dataset.writing import Dataset, another_dataset, write_dataset
 from pipeline.system.command import Parser, command_line, plural, run_command
+from pipeline.system.text import size
+
+HOW = {"chosen", "decode", "out", "partial", "replace", "skip_bad", "workers"}
+"""Arguments that do not decide which dataset is meant."""
 
 SOURCES = (
     imagenet.SOURCE,
@@ -64,6 +72,11 @@ def _parser() -> ArgumentParser:
         command.add_argument(
             "--out", type=Path, required=True, metavar="DIR", help="the folder of the dataset"
         )
+        command.add_argument(
+            "--replace",
+            action="store_true",
+            help="replace another dataset in DIR, or prepare a complete one again",
+        )
         command.set_defaults(chosen=source)
     return parser
 
@@ -91,36 +104,59 @@ def _prepare(source: Source, arguments: Namespace, out: Path) -> str:
     """Prepare the dataset; return what to print about it."""
     started = time.monotonic()
     require_folder("--out", out)
-    before = _valid_manifest(out)
+    before, asked = find_manifest(out), _asked(source, arguments)
+    is_known = before is not None and before.asked == asked
+    arguments.may_replace = arguments.replace or is_known
     dataset = source.prepare(arguments)
     if isinstance(dataset, Listing):
         options = ReadingOptions.of(arguments)
-        if before and before.request == request_of(dataset, options):
-            forget_journal(out)
-            return f"nothing to do: {out} is complete\n{_next(out)}"
+        if before and not arguments.replace:
+            if (before.name, before.root) != (dataset.name, dataset.root):
+                raise another_dataset(out, before)
+            if before.request == request_of(dataset, options) and _is_intact(out, before):
+                forget_journal(out)
+                return f"nothing to do: {out} is complete\n{_next(out)}"
         dataset = read_listing(dataset, options, out=out)
-    manifest = write_dataset(out, dataset)
+    if _decodes(arguments):
+        dataset = without_unusable(dataset, ReadingOptions.of(arguments), out=out)
+    dataset = replace(dataset, asked=asked)
+    manifest = write_dataset(out, dataset, replace=arguments.may_replace)
     forget_journal(out)
     lines = [
-        *(f"note: {note}" for note in dataset.notes),
+        *(f"note: {note}" for note in (*dataset.notes, *remarks(dataset))),
         *_counts(dataset),
         f"fingerprint {manifest.fingerprint}{_changed(before, manifest)}",
         f"index in {out}, images in {(out / dataset.root).resolve()},"
         f" {time.monotonic() - started:.1f} s",
+        *([_not_decoded(out)] if _decodes(arguments) is False else []),
         _next(out),
     ]
     return "\n".join(lines)
 
 
-def _valid_manifest(out: Path) -> Manifest | None:
-    """Return the manifest of the dataset in `out`, if there is one and it is intact."""
+def _decodes(arguments: Namespace) -> bool | None:
+    """Return whether images are decoded; None for a source that encodes them itself."""
+    return getattr(arguments, "decode", None)
+
+
+def _asked(source: Source, arguments: Namespace) -> dict[str, Any]:
+    """Return what the user asked for as data, without how it is read and where it is written."""
+    given = {name: value for name, value in vars(arguments).items() if name not in HOW}
+    asked = {name: _plain(value) for name, value in sorted(given.items())}
+    return {"kind": source.name, **asked}
+
+
+def _plain(value: Any) -> Any:
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _is_intact(out: Path, manifest: Manifest) -> bool:
     try:
-        manifest = read_manifest(out)
         for split in manifest.samples:
             Index.open(out, split)
     except ValueError:
-        return None
-    return manifest
+        return False
+    return True
 
 
 def _counts(dataset: Dataset) -> list[str]:
@@ -128,8 +164,8 @@ def _counts(dataset: Dataset) -> list[str]:
     number = plural(len(classes), "class", "classes")
     lines = [f"{dataset.name}: {number}, {classes[0]} .. {classes[-1]}"]
     for split, samples in dataset.splits.items():
-        size = int(samples.columns["size"].sum())
-        lines.append(f"  {split:<6} {len(samples):>10,} images {size:>16,} bytes")
+        stored = size(int(samples.columns["size"].sum()))
+        lines.append(f"  {split:<6} {len(samples):>10,} images {stored:>10}")
     return lines
 
 
@@ -137,6 +173,11 @@ def _changed(before: Manifest | None, now: Manifest) -> str:
     if before is None:
         return ""
     return " (as before)" if before.fingerprint == now.fingerprint else " (changed)"
+
+
+def _not_decoded(out: Path) -> str:
+    command = command_line("data/verify.py", out, "--decode")
+    return f"truncated images were not looked for; to find them: {command}"
 
 
 def _next(out: Path) -> str:

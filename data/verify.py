@@ -50,6 +50,9 @@ def _parser() -> ArgumentParser:
         "--exclude", type=Path, metavar="OUT", help="write a dataset without the faulty images"
     )
     parser.add_argument(
+        "--replace", action="store_true", help="let --exclude replace another dataset in OUT"
+    )
+    parser.add_argument(
         "--exclude-also",
         type=_findings,
         default=frozenset(),
@@ -106,7 +109,9 @@ def _exclude(arguments: Namespace, report: VerifyReport) -> None:
     made_from = {"dataset": str(report.folder.absolute()), "decoded": report.decoded}
     out: Path = arguments.exclude
     also: frozenset[str] = arguments.exclude_also
-    made = write_without(out, report.verdicts, also=also, made_from=made_from)
+    made = write_without(
+        out, report.verdicts, also=also, made_from=made_from, replace=arguments.replace
+    )
     left_out = {split: report.manifest.samples[split] - n for split, n in made.samples.items()}
     counts = ", ".join(f"{n:,} from {split}" for split, n in left_out.items())
     print(f"{out}: dataset written, images left out: {counts}; fingerprint {made.fingerprint}")
@@ -115,7 +120,9 @@ def _exclude(arguments: Namespace, report: VerifyReport) -> None:
 def _check(arguments: Namespace) -> None:
     """Raises `ValueError` for options that would only fail after hours of reading."""
     if arguments.exclude:
-        require_place(arguments.exclude, arguments.folder)
+        require_place(arguments.exclude, arguments.folder, replace=arguments.replace)
+    if arguments.replace and not arguments.exclude:
+        raise ValueError("--replace needs --exclude OUT")
     if arguments.exclude_also and not (arguments.exclude and arguments.decode):
         raise ValueError("--exclude-also needs --exclude OUT, and --decode to find such images")
     if arguments.report:

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pipeline.checkpoint import CheckpointError, Progress, TrainedOn, read_checkpoint
 from pipeline.config.schema import Config
+from pipeline.runs.find import lost_final_checkpoint, saved_checkpoint
 from pipeline.system.command import Parser, count, plural, run_command
 from pipeline.system.exit_codes import FAILURE
 from pipeline.system.extras import expect_installed
@@ -29,7 +30,7 @@ from pipeline.weights.inspection_report import to_json, to_text
 from pipeline.weights.stored import StoredCheckpoint, open_stored
 
 DAMAGED = FAILURE
-EXIT_CODES = "exit codes: 0 done, 1 damage found by verify, 2 user's mistake, 130 Ctrl-C"
+EXIT_CODES = "exit codes: 0 done, 1 damage or loss found by verify, 2 user's mistake, 130 Ctrl-C"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,20 +49,26 @@ def _inspect(options: Namespace) -> int:
 
 
 def _verify(options: Namespace) -> int:
-    paths = find_all(options.place)
     if options.step is not None or options.best:
-        paths = [find_one(options.place, step=options.step, best=options.best, warn=_warn)]
-    damaged = 0
-    for path in paths:
-        try:
-            read_checkpoint(path)
-        except CheckpointError as error:
-            damaged += 1
-            _print(f"{path}: damaged ({_one_line(str(error.__cause__))})")
-        else:
-            sizes = [file.stat().st_size for file in path.iterdir()]
-            _print(f"{path}: whole, {plural(len(sizes), 'file')} of {sum(sizes):,} bytes")
-    return DAMAGED if damaged else 0
+        return DAMAGED if _damaged(_path(options)) else 0
+    lost = lost_final_checkpoint(options.place)
+    paths = [] if lost and saved_checkpoint(options.place) is None else find_all(options.place)
+    damaged = [path for path in paths if _damaged(path)]
+    if lost:
+        _print(lost)
+    return DAMAGED if damaged or lost else 0
+
+
+def _damaged(path: Path) -> bool:
+    """Print whether a checkpoint is damaged, and return it."""
+    try:
+        read_checkpoint(path)
+    except CheckpointError as error:
+        _print(f"{path}: damaged ({_one_line(str(error.__cause__))})")
+        return True
+    sizes = [file.stat().st_size for file in path.iterdir()]
+    _print(f"{path}: whole, {plural(len(sizes), 'file')} of {sum(sizes):,} bytes")
+    return False
 
 
 def _convert(options: Namespace) -> int:
@@ -107,8 +114,11 @@ def _last(places: list[Path], wanted: int) -> list[Path]:
 
 
 def _chosen(options: Namespace) -> StoredCheckpoint:
-    path = find_one(options.place, step=options.step, best=options.best, warn=_warn)
-    return open_stored(path, options.config)
+    return open_stored(_path(options), options.config)
+
+
+def _path(options: Namespace) -> Path:
+    return find_one(options.place, step=options.step, best=options.best, warn=_warn)
 
 
 def _events(run: Path | None) -> Iterator[dict[str, object]]:

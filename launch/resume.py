@@ -7,6 +7,7 @@ setting that does not decide the result.
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -26,6 +27,9 @@ from pipeline.runs.find import expect_run, runs_dir_of
 from pipeline.runs.folder import CONFIG_FILE, RESULT
 from pipeline.runs.holder import holder
 from pipeline.system.command import Parser, command_line, count, note, run_command
+
+PLAIN = re.compile(r"/[\w/.+@,= -]*")
+"""A path that YAML reads as it is."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +90,10 @@ def local_command(config: Config, run_dir: Path, overrides: Sequence[str]) -> st
 
     Relative paths in its configuration start there, and `runs_dir` is one of them.
     """
-    settings = [f"run_dir={json.dumps(str(run_dir), ensure_ascii=False)}", *overrides]
+    place = str(run_dir)
+    if not PLAIN.fullmatch(place):
+        place = json.dumps(place, ensure_ascii=False)
+    settings = [f"run_dir={place}", *overrides]
     folder, runs_dir = runs_dir_of(run_dir), config.runs_dir
     start = Path(*folder.parts[: -len(runs_dir.parts)]) if runs_dir.parts else folder
     is_start = not runs_dir.is_absolute() and start / runs_dir == folder

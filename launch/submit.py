@@ -29,6 +29,7 @@ from pipeline.distributed.launchers import expect_ranks
 from pipeline.runs.folder import new_run_dir, own_runs
 from pipeline.system.command import Parser, command_line, count, note, run_command
 from pipeline.system.exit_codes import FAILURE
+from pipeline.system.output import lasting_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,9 +63,11 @@ def _train_in_allocation(config: Config, options: argparse.Namespace) -> int:
         raise ValueError("--in-allocation does not work with --local, --executor or --watch")
     if options.ranks:
         config = replace(config, slurm=replace(config.slurm, ranks_per_node=options.ranks))
-    request = AllocationRequest.check(config, nodes=options.nodes)
-    if options.dry_run:
-        show(config, request.lines())
+    with _expecting_cluster():
+        request = AllocationRequest.check(config, nodes=options.nodes)
+    if options.dry_run:  # else the training itself warns
+        _warn(request.preflight.warnings(gpus=request.layout.gpus_per_node, elsewhere=True))
+        show(config, request.lines(), full=options.full)
         return 0
     return _run(request.train)
 
@@ -182,7 +185,8 @@ def _expect_no_jobs(config: Config) -> None:
 def _run(training: Callable[[], int]) -> int:
     """Return the exit code of a training; its own `OSError` is a failure, not a user's mistake."""
     try:
-        return training()
+        with lasting_output():
+            return training()
     except OSError:
         traceback.print_exc()
         return FAILURE

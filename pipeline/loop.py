@@ -141,7 +141,8 @@ def evaluate_and_save(run: Run, step: int) -> Counts | None:
     if stop or step in run.plan.save or (improved and run.checkpoints.keep_best):
         save(run)
     if stop:
-        raise Stopped(f"stopped after step {step:,}; run the same command again to continue")
+        message = f"stopped after step {step:,}; run the same command again to continue"
+        raise run.stopping.stopped(message)
     return counts
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+import psutil
 import torch
 
 from pipeline.distributed.world import World
@@ -21,6 +22,11 @@ class Reading:
     loss: float
     images_per_second: float
     data_wait_percent: float
+
+
+def process_seconds() -> float:
+    """Return the seconds since this process started."""
+    return time.time() - psutil.Process().create_time()
 
 
 class Meter:

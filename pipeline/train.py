@@ -16,15 +16,13 @@ if __name__ == "__main__":
 import json
 import math
 import os
+import signal
 import sys
-import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from pipeline.checkpoint import DATASET_FILE, Checkpoints, Progress, describe_dataset
 from pipeline.config.foreign import option_hint
@@ -44,13 +42,14 @@ from pipeline.job import (
     open_job_engine,
 )
 from pipeline.loaders import Loader
-from pipeline.loop import Run, fit, resume_newest
-from pipeline.meter import Meter
+from pipeline.loop import COLLECTIVE_EXTRA_MINUTES, Run, fit, resume_newest
+from pipeline.meter import Meter, process_seconds
 from pipeline.models import count_parameters
 from pipeline.optim.ema import WeightAverage
 from pipeline.plan import make_plan
 from pipeline.runs.fence import Fence, FencedOut
-from pipeline.runs.folder import CONFIG_FILE, RESULT, hold_run_folder, read_result
+from pipeline.runs.find import lost_final_checkpoint
+from pipeline.runs.folder import CONFIG_FILE, REMEDY, RESULT, hold_run_folder, read_result
 from pipeline.runs.precision import settle_precision
 from pipeline.runs.provenance import describe_problem, describe_run
 from pipeline.runs.result import Result, cost_of
@@ -59,7 +58,16 @@ from pipeline.storage.errors import ImageError
 from pipeline.storage.staging import stage_on_each_node
 from pipeline.system.command import Parser, note
 from pipeline.system.durable import write_whole
-from pipeline.system.exit_codes import LocalError, Stopped, exit_code, report_error
+from pipeline.system.exit_codes import (
+    Interrupted,
+    LocalError,
+    NotSaved,
+    Stopped,
+    exit_code,
+    report_error,
+)
+from pipeline.system.output import lasting_output, print_warning
+from pipeline.system.patience import patiently
 from pipeline.system.secrets import hide_secrets
 from pipeline.system.signals import StopSignals
 from pipeline.system.watchdog import Watchdog
@@ -71,8 +79,8 @@ from pipeline.tracking.tracker import Tracker, expect_usable_store, open_tracker
 def train(config: Config) -> dict[str, Any]:
     """Train as `config` says, from the newest checkpoint of its run; return the result.
 
-    Raises `ValueError` for what the user can fix (configuration, dataset, images, run folder), and
-    `Stopped` if it was asked to stop.
+    Raises `ValueError` for what the user can fix (configuration, dataset, images, run folder),
+    `Stopped` if it was asked to stop, and `NotSaved` if the last weights cannot be written.
     """
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
@@ -95,6 +103,8 @@ def train(config: Config) -> dict[str, Any]:
             return run_job(replace(job, config=settled, split=staged, fence=fence), folder)
         if world.is_main:
             show_result(result)
+            if lost := lost_final_checkpoint(folder):
+                print_warning(lost)
         return result
 
 
@@ -120,6 +130,7 @@ def run_job(job: Job, folder: Path) -> dict[str, Any]:
                 if job.world.is_main:
                     announce(job, run, folder, tracker)
                 counts = fit_or_fail(run)
+                expect_last_weights(job, checkpoints)
             return finish(job, run, counts, folder, tracker)
 
 
@@ -128,9 +139,6 @@ def reporting_end(job: Job, tracker: Tracker) -> Generator[None]:
     """Report to the trackers why the block ends, if an exception ends it."""
     try:
         yield
-    except KeyboardInterrupt:
-        tracker.emit(events.RunEnded("interrupted", "run the same command again to continue"))
-        raise
     except Stopped as stop:
         tracker.emit(events.RunEnded("interrupted", str(stop)))
         await_others(job.world)
@@ -141,7 +149,8 @@ def reporting_end(job: Job, tracker: Tracker) -> Generator[None]:
         why = hide_secrets(str(error) or type(error).__name__)
         if job.signals.heard and isinstance(error, Exception):  # another rank left first
             tracker.emit(events.RunEnded("interrupted", f"asked to stop; meanwhile: {why}"))
-            raise Stopped(why) from error
+            by_user = job.signals.heard == signal.SIGINT
+            raise (Interrupted(why) if by_user else Stopped(why)) from error
         tracker.emit(events.RunEnded("failed", why))
         raise
 
@@ -165,6 +174,13 @@ def fit_or_fail(run: Run) -> Counts:
         raise RuntimeError(f"the training failed: {error}") from error
     finally:
         run.watchdog.expect_other()
+
+
+def expect_last_weights(job: Job, checkpoints: Checkpoints) -> None:
+    """Wait until the last weights are on disk; raise `NotSaved`, on all ranks, if they are not."""
+    patience = job.watchdog.other_minutes + COLLECTIVE_EXTRA_MINUTES
+    job.world.expect_answers_within(patience)
+    job.world.broadcast_from_main(lambda: checkpoints.expect_saved(job.plan.last_step))
 
 
 @contextmanager
@@ -229,22 +245,31 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
             params=flatten(job.config),
             tags=tags,
             gpus=job.world.size if job.world.device.type == "cuda" else 0,
-            setup_seconds=time.time() - psutil.Process().create_time(),
+            setup_seconds=process_seconds(),
         )
     )
 
 
 def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -> dict[str, Any]:
-    """Write result.json, and report the end to the trackers; return the result."""
+    """Write result.json, and report the end to the trackers; return the result. A collective."""
     timeout = job.config.tracking.drain_timeout_seconds
     run_id = tracker.mlflow_run_id(timeout)
     result = asdict(describe_result(job, run, counts, folder=folder, mlflow_run_id=run_id))
-    if job.world.is_main:
-        job.fence.expect_mine()
-        write_whole(folder / RESULT, json.dumps(result, indent=2).encode() + b"\n")
+    job.world.broadcast_from_main(lambda: write_result(job, folder, result))
     tracker.emit(events.RunEnded("finished", result=result))
     tracker.drain(timeout)
     return result
+
+
+def write_result(job: Job, folder: Path, result: dict[str, Any]) -> None:
+    """Write result.json, which makes the run a finished one; raise `NotSaved` if that fails."""
+    job.fence.expect_mine()
+    path, content = folder / RESULT, json.dumps(result, indent=2).encode() + b"\n"
+    try:
+        patiently(lambda: write_whole(path, content))
+    except OSError as error:
+        why = f"the last checkpoint is on disk, but {path} could not be written ({error})"
+        raise NotSaved(f"{why}; {REMEDY}") from error
 
 
 def describe_result(
@@ -279,7 +304,8 @@ def describe_result(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line; return the exit code.
 
-    0 finished, 1 failed, 2 the user's mistake, 75 stopped when asked to, 86 ended by the watchdog.
+    0 finished, 1 failed, 2 the user's mistake, 75 stopped when asked to, 86 ended by the watchdog,
+    130 stopped by Ctrl-C.
     """
     parser = Parser(
         prog="python -m pipeline.train", description="Train a network.", hint=option_hint
@@ -287,14 +313,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="a YAML file, such as configs/quickstart.yaml")
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="settings to change")
     options = parser.parse_args(arguments)
-    try:
-        train(load(options.config, options.overrides, note=note))
-    except BaseException as error:
-        code = exit_code(error)
-        if code is None:
-            raise
-        report_error(error, int(os.environ.get("RANK", "0")))
-        return code
+    with lasting_output():
+        try:
+            train(load(options.config, options.overrides, note=note))
+        except BaseException as error:
+            code = exit_code(error)
+            if code is None:
+                raise
+            report_error(error, int(os.environ.get("RANK", "0")))
+            return code
     return 0
 
 

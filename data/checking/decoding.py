@@ -1,98 +1,142 @@
-"""Images that the decoder of training refuses; each image is decoded as a whole."""
+"""Images that training would stumble over, found by decoding every image as training does.
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+Each is decoded as a whole and measured, cropped at random, and transformed as for evaluation, by
+the decoder of training and with the sizes in the index.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from data.checking.examination import StoredImage
 from data.checking.flaws import Flaw
+from pipeline.config.schema import RandomResizedCrop, ResizeCenterCrop
+from pipeline.dataset.index import Index
+from pipeline.dataset.order import BatchIndices
 from pipeline.distributed.world import CPU
-from pipeline.loaders.dali import DaliDecoder
-from pipeline.loaders.stream import Decode, Encoded
+from pipeline.loaders.dali import DaliDecoder, evaluation_views_of, stages_of, training_views_of
+from pipeline.loaders.stream import Decode, Encoded, MakeViews
 from pipeline.storage.errors import first_reason
+
+CROPS = 2
+"""Random crops of each image: regions are decoded by other code than whole images."""
+SEED = 0
 
 ImageBatch = Sequence[StoredImage]
 
 
-def undecodable(batches: Iterator[ImageBatch], *, most: int, threads: int) -> Iterator[Flaw]:
-    """Decode batches of 1 to `most` images on the CPU; yield a flaw for each corrupt image."""
-    under_way: deque[ImageBatch] = deque()
-    again: deque[ImageBatch] = deque()
-
-    def feed() -> Encoded:
-        batch = again.popleft() if again else next(batches)
-        under_way.append(batch)
-        return _encoded(batch)
-
-    decode = _start(feed, batch=most, threads=threads)
-    while True:
-        try:
-            decode()
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            flaws = _one_by_one(under_way.popleft(), error)
+def unusable(
+    index: Index, batches: Iterator[ImageBatch], *, most: int, threads: int
+) -> Iterator[Flaw]:
+    """Decode batches of 1 to `most` images on the CPU; yield a flaw for each that fails."""
+    trials = _trials(index, most=most, threads=threads)
+    for batch in batches:
+        rest = batch
+        for trial in trials:
+            flaws = trial.flaws(rest) if rest else []
             yield from flaws
-            again.extendleft(reversed(under_way))
-            under_way.clear()
-            decode = _start(feed, batch=most, threads=threads)
-        else:
-            under_way.popleft()
+            faulty = {flaw.sample for flaw in flaws}
+            rest = [image for image in rest if image.sample not in faulty]
 
 
-def _one_by_one(batch: ImageBatch, error: RuntimeError) -> list[Flaw]:
-    """Find the images that made a batch fail with `error`; raises it if no image did."""
-    flaws: list[Flaw] = []
-    todo = iter(batch)
-    current = batch[0]
+@dataclass
+class _Trial:
+    """One way in which training decodes images of a split."""
 
-    def feed() -> Encoded:
-        nonlocal current
-        current = next(todo)
-        return _encoded([current])
+    index: Index
+    decoder: DaliDecoder
+    make_views: MakeViews | None
+    """None to measure whole images."""
+    most: int
+    epoch: int = 0
+    _decode: Decode | None = None
+    _next: Encoded = field(default_factory=lambda: Encoded([], {}))
 
-    decode = None
-    while True:
-        decode = decode or _start(feed, batch=1, threads=1, prefetch_batches=1)
+    def flaws(self, images: ImageBatch) -> list[Flaw]:
+        """Decode 1 to `most` images; return a flaw for each that fails."""
         try:
-            decode()
-        except StopIteration:
-            break
-        except RuntimeError as reason:
-            if not _is_about_an_image(reason):
+            done = self._run(images)
+        except RuntimeError as error:
+            if not _is_about_images(error):
                 raise
-            flaws.append(Flaw(current.sample, "corrupt", first_reason(str(reason))))
-            decode = None  # a pipeline that has failed cannot be used again
-    if not flaws:
-        raise error
+            if len(images) == 1:
+                return [Flaw(images[0].sample, "corrupt", first_reason(str(error)))]
+            flaws = [flaw for image in images for flaw in self.flaws([image])]
+            if not flaws:
+                raise
+            return flaws
+        return [] if self.make_views else _wrong_sizes(self.index, images, done)
+
+    def _run(self, images: ImageBatch) -> torch.Tensor:
+        samples = np.array([image.sample for image in images], np.int64)
+        indices = BatchIndices(samples, np.full_like(samples, self.epoch))
+        geometry = self.make_views(indices).geometry() if self.make_views else {}
+        self._next = Encoded([np.frombuffer(image.content, np.uint8) for image in images], geometry)
+        decode, self._decode = self._decode or self._start(), None
+        done = decode()
+        self._decode = decode  # a pipeline that has failed cannot be used again
+        return done
+
+    def _start(self) -> Decode:
+        return self.decoder.start(lambda: self._next, batch=self.most, prefetch_batches=1)
+
+
+def _trials(index: Index, *, most: int, threads: int) -> list[_Trial]:
+    crop, central = RandomResizedCrop(), ResizeCenterCrop()
+    cropped = training_views_of(index, crop, SEED)
+    evaluated = evaluation_views_of(index, central)
+    return [
+        _Trial(index, _decoder(threads, measures=True), None, most),
+        *(
+            _Trial(index, _decoder(threads, cropped, crop.size), cropped, most, epoch)
+            for epoch in range(CROPS)
+        ),
+        _Trial(
+            index,
+            _decoder(threads, evaluated, central.size, evaluates=True),
+            evaluated,
+            most,
+        ),
+    ]
+
+
+def _decoder(
+    threads: int,
+    make_views: MakeViews | None = None,
+    size: int = 0,
+    *,
+    evaluates: bool = False,
+    measures: bool = False,
+) -> DaliDecoder:
+    return DaliDecoder(
+        device=CPU,
+        decode="cpu",
+        region_decode=not evaluates,
+        threads=threads,
+        read_threads=1,
+        prefetch_batches=1,
+        fill=(0, 0, 0),
+        size=size,
+        stages=stages_of(make_views) if make_views else (),
+        measures=measures,
+        exact=evaluates,
+    )
+
+
+def _wrong_sizes(index: Index, images: ImageBatch, shapes: torch.Tensor) -> list[Flaw]:
+    flaws: list[Flaw] = []
+    for image, shape in zip(images, shapes.numpy(), strict=True):
+        height, width = int(shape[0]), int(shape[1])
+        indexed = int(index.widths[image.sample]), int(index.heights[image.sample])
+        if (width, height) != indexed:
+            reason = f"decoded to {width} x {height} pixels, but the index has "
+            reason += f"{indexed[0]} x {indexed[1]}"
+            flaws.append(Flaw(image.sample, "wrong-size", reason))
     return flaws
 
 
-def _start(
-    feed: Callable[[], Encoded], *, batch: int, threads: int, prefetch_batches: int = 2
-) -> Decode:
-    """Start the decoder of training; one pixel of each decoded image is kept."""
-    decoder = DaliDecoder(
-        device=CPU,
-        decode="cpu",
-        region_decode=False,  # otherwise damage below the region would not be noticed
-        threads=threads,
-        read_threads=1,
-        prefetch_batches=prefetch_batches,
-        fill=(0, 0, 0),
-        size=1,
-        stages=("region_start", "region_shape"),
-    )
-    return decoder.start(feed, batch=batch, prefetch_batches=prefetch_batches)
-
-
-def _encoded(batch: ImageBatch) -> Encoded:
-    corner = np.zeros((len(batch), 2), np.int64)
-    contents = [np.frombuffer(image.content, np.uint8) for image in batch]
-    return Encoded(contents, {"region_start": corner, "region_shape": corner + 1})
-
-
-def _is_about_an_image(error: RuntimeError) -> bool:
-    """Return whether DALI reports the error in an image decoder."""
-    return "fn.decoders" in str(error)
+def _is_about_images(error: RuntimeError) -> bool:
+    """Return whether DALI reports the error in an operator, all of which work on images."""
+    return "nvidia.dali.fn." in str(error)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from data.checking.flaws import LARGE_PIXELS, LARGE_TIMES_MEDIAN, SMALL_SIDE_PIXELS, Flaw
+from data.formats.image_colours import disputed_colours
 from data.formats.image_header import JPEG, image_kind, image_size, jpeg_channels
+from pipeline.augment.crops import MOST_ELONGATED
 from pipeline.dataset.index import Index
 
 MOST_DECODED_PIXELS = 1_000_000_000
@@ -45,6 +47,8 @@ def examine(index: Index, image: StoredImage, limits: SizeLimits) -> tuple[str, 
     except ValueError as error:
         return kind, [Flaw(sample, "corrupt", f"{error}; by its first bytes: {kind}")]
     flaws = _about_size(index, sample, size, limits)
+    if disputed := disputed_colours(content, kind):
+        flaws.append(Flaw(sample, "colours", disputed))
     if kind != JPEG:
         flaws.append(Flaw(sample, "not-jpeg", f"by its first bytes: {kind}"))
     elif jpeg_channels(content) == 4:
@@ -73,4 +77,6 @@ def _about_size(index: Index, sample: int, size: tuple[int, int], limits: SizeLi
         flaws.append(Flaw(sample, "large", stored))
     if min(size) < SMALL_SIDE_PIXELS:
         flaws.append(Flaw(sample, "small", stored))
+    if max(size) > MOST_ELONGATED * min(size):
+        flaws.append(Flaw(sample, "elongated", stored))
     return flaws

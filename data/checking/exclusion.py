@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from data.checking.verification import Verdict
 from data.indexing.paths import require_folder, root_for, shown
-from pipeline.dataset.index import Index, Manifest
+from pipeline.dataset.index import Index, Manifest, find_manifest
 from pipeline.dataset.samples import COLUMNS, Samples, StoredFile
-from pipeline.dataset.writing import Dataset, write_dataset
+from pipeline.dataset.writing import Dataset, another_dataset, write_dataset
 from pipeline.storage.files import FileState
 from pipeline.system.command import plural
 
@@ -26,20 +26,32 @@ COLUMN_OF = {
 assert set(COLUMN_OF) == set(COLUMNS)
 
 
-def require_place(out: Path, folder: Path) -> None:
-    """Raises `ValueError` unless `out` can become a dataset that is not the one in `folder`."""
+def require_place(out: Path, folder: Path, *, replace: bool) -> None:
+    """Raises `ValueError` unless `out` can become a dataset that is not the one in `folder`.
+
+    A dataset there must have been made from the one in `folder`, unless `replace`.
+    """
     if out.resolve() == folder.resolve():
         raise ValueError(f"--exclude {out} is the dataset itself; choose another folder")
     require_folder("--exclude", out)
+    before = find_manifest(out)
+    if before and not replace and before.request.get("dataset") != str(folder.absolute()):
+        raise another_dataset(out, before)
 
 
 def write_without(
-    out: Path, verdicts: Sequence[Verdict], *, also: frozenset[str], made_from: Mapping[str, Any]
+    out: Path,
+    verdicts: Sequence[Verdict],
+    *,
+    also: frozenset[str],
+    made_from: Mapping[str, Any],
+    replace: bool = False,
 ) -> Manifest:
     """Write a dataset without the faulty images, and without those with a finding in `also`.
 
     Files are recorded in their state when verified. Raises `ValueError` if a class would be left
-    without training images, or a split without images.
+    without training images, or a split without images, or, unless `replace`, if `out` has a dataset
+    of other images.
     """
     manifest, root = verdicts[0].index.manifest, verdicts[0].index.root
     left_out = {verdict.index.split: verdict.samples_with(also) for verdict in verdicts}
@@ -53,7 +65,9 @@ def write_without(
         "left_out": {split: len(samples) for split, samples in left_out.items()},
     }
     splits = {
-        verdict.index.split: _without(verdict.index, left_out[verdict.index.split], verdict.states)
+        verdict.index.split: samples_without(
+            verdict.index, left_out[verdict.index.split], verdict.states
+        )
         for verdict in verdicts
     }
     dataset = Dataset(
@@ -64,7 +78,7 @@ def write_without(
         class_names=manifest.class_names,
         request=request,
     )
-    return write_dataset(out, dataset)
+    return write_dataset(out, dataset, replace=replace)
 
 
 def _require_images(index: Index, left_out: NDArray[np.int64]) -> None:
@@ -82,7 +96,10 @@ def _require_images(index: Index, left_out: NDArray[np.int64]) -> None:
         )
 
 
-def _without(index: Index, left_out: NDArray[np.int64], states: Sequence[FileState]) -> Samples:
+def samples_without(
+    index: Index, left_out: NDArray[np.int64], states: Sequence[FileState]
+) -> Samples:
+    """Return the samples of a split, without some; `states` are those of its files."""
     kept = np.ones(len(index), bool)
     kept[left_out] = False
     columns = {name: getattr(index, place)[kept] for name, place in COLUMN_OF.items()}

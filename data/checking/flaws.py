@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.augment.crops import MOST_ELONGATED
+
 FaultKind = Literal[
     "missing",
     "truncated",
@@ -14,7 +16,7 @@ FaultKind = Literal[
     "corrupt",
     "wrong-size",
 ]
-FindingKind = Literal["not-jpeg", "cmyk", "large", "small"]
+FindingKind = Literal["not-jpeg", "cmyk", "colours", "large", "small", "elongated"]
 
 SMALL_SIDE_PIXELS = 16
 LARGE_PIXELS = 50_000_000
@@ -34,8 +36,10 @@ FAULTS: Mapping[FaultKind, str] = {
 FINDINGS: Mapping[FindingKind, str] = {
     "not-jpeg": "in another format, in a split of JPEGs",
     "cmyk": "a JPEG with four channels, CMYK or YCCK",
+    "colours": "other programs may show other colours than training sees",
     "large": f"over {LARGE_PIXELS // 1_000_000} megapixels, or {LARGE_TIMES_MEDIAN} x the median",
     "small": f"a side below {SMALL_SIDE_PIXELS} pixels",
+    "elongated": f"a side over {MOST_ELONGATED} times the other; only its centre is evaluated",
 }
 """An image may have any of these, and is still used for training."""
 

@@ -127,8 +127,12 @@ class VerifyReport:
             for number, noun in ((self.faulty_images, "faulty image"), (files, "damaged archive"))
             if number
         ]
+        remedy = "fetch the files again"
+        faults = [flaw.kind for each in self.verdicts for flaw in each.flaws if flaw.is_fault]
+        if not files and set(faults) == {"wrong-size"}:
+            remedy = "prepare the dataset again, with --replace"
         return (
-            f"not sound: {' and '.join(what)}; fetch the files again, or leave the images out with"
+            f"not sound: {' and '.join(what)}; {remedy}, or leave the images out with"
             " --exclude OUT (--report FILE lists all faults)"
         )
 

@@ -67,9 +67,9 @@ def verify_split(index: Index, *, decode: bool, workers: int, advance: Advance) 
     batches = to_decode()
     corrupt: list[Flaw] = []
     if decode:
-        from data.checking.decoding import undecodable
+        from data.checking.decoding import unusable
 
-        corrupt += undecodable(batches, most=PORTION_IMAGES, threads=workers)
+        corrupt += unusable(index, batches, most=PORTION_IMAGES, threads=workers)
     for _ in batches:  # without decoding, they have not been read yet
         pass
     faults, flaws = judge_files(index, drop_ordinary([*found, *corrupt], kinds), states)

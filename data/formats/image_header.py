@@ -6,10 +6,13 @@ Everything else is left to Pillow, whose answer decides.
 
 import struct
 import warnings
+from collections.abc import Iterator
 from io import BytesIO
 from zlib import crc32
 
 from PIL import Image, UnidentifiedImageError
+
+from data.formats.orientation import stored_size
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
 SIDE_LIMIT_PIXELS = 1_000_000
@@ -22,6 +25,7 @@ Image.MAX_IMAGE_PIXELS = None
 _JPEG = b"\xff\xd8\xff"
 _SEGMENT = struct.Struct(">HH").unpack_from
 """A segment's marker, and its length in bytes without the marker."""
+_SEGMENT_HEAD = 4
 _FRAME = struct.Struct(">BHHB").unpack_from
 """A frame's bits, height, width and components."""
 _FRAMES = frozenset(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC}
@@ -47,6 +51,8 @@ _BEGINNINGS = {
     b"BM": "bmp",
     b"II*\0": "tiff",
     b"MM\0*": "tiff",
+    b"II+\0": "tiff",  # with offsets of 64 bits
+    b"MM\0+": "tiff",
     b"\0\0\0\x0cjP  ": "jpeg2000",
     **{b"P%d" % number: "ppm" for number in range(1, 7)},
 }
@@ -59,7 +65,7 @@ class _OddError(Exception):
 def image_size(content: memoryview | bytes) -> tuple[int, int]:
     """Return width and height in pixels of the image that fills `content`.
 
-    They are of the pixels as stored: an EXIF orientation does not swap them. Raises `ValueError`
+    They are of the pixels as stored: an orientation tag does not swap them. Raises `ValueError`
     with the reason if this is not an image in one of `FORMATS` or its header is damaged.
     """
     width, height = _stored_size(content)
@@ -80,21 +86,27 @@ def image_kind(content: bytes) -> str:
     return UNKNOWN
 
 
-def jpeg_channels(content: bytes) -> int | None:
-    """Return the number of channels in the header of a JPEG; None if the header lacks it."""
+def jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the marker of each segment before the first scan of a JPEG, and where it begins."""
     at = 2
-    while at + _COMPONENTS_AT < len(content):
+    while at + _SEGMENT_HEAD <= len(content):
         marker, length = _SEGMENT(content, at)
-        if marker in _FRAMES:
-            return content[at + _COMPONENTS_AT]
         if marker == _SCAN or marker < _FIRST:
-            return None
+            return
         if marker == _FILL:
             at += 1
         elif marker in _BARE:
             at += 2
         else:
+            yield marker, at
             at += 2 + length
+
+
+def jpeg_channels(content: bytes) -> int | None:
+    """Return the number of channels in the header of a JPEG; None if the header lacks it."""
+    for marker, at in jpeg_segments(content):
+        if marker in _FRAMES and at + _COMPONENTS_AT < len(content):
+            return content[at + _COMPONENTS_AT]
     return None
 
 
@@ -159,7 +171,7 @@ def _size_by_pillow(content: memoryview | bytes) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(BytesIO(content), formats=FORMATS) as image:
-                return image.size
+                return stored_size(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
     except Exception as error:  # a damaged header may break the parser in any way

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,9 @@ class GatheredImages:
         self._digests.append(digest(content))
         return True
 
-    def content(self, labels: Sequence[int] | int) -> UnitContent:
+    def content(
+        self, labels: Sequence[int] | int, ignored: Mapping[str, int] | None = None
+    ) -> UnitContent:
         """Return the samples; `labels` is one for all, or one for each image that was added."""
         rows = np.array(self._rows, np.int64).reshape(-1, 4)
         columns = {
@@ -67,7 +69,7 @@ class GatheredImages:
         }
         digests = np.frombuffer(b"".join(self._digests), np.uint8).reshape(-1, DIGEST_BYTES)
         files = (self._archive.file,) if self._rows else ()
-        return UnitContent(Samples(files, columns, digests), tuple(self._bad))
+        return UnitContent(Samples(files, columns, digests), tuple(self._bad), ignored or {})
 
 
 def find_archives(paths: Sequence[Path], out: Path) -> tuple[str, list[Archive]]:

@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.indexing.image_files import EXTENSIONS, FilesUnit, ImageFile, in_units
@@ -21,26 +20,30 @@ class ClassFolders:
 
 
 @dataclass(frozen=True, slots=True)
-class SplitFiles:
-    """The files of one split: those named as images, and the paths of all others."""
+class Met:
+    """What is in a tree besides the images in its class folders; paths relative to its root."""
 
-    images: list[ImageFile]
-    others: list[str]
+    others: list[str] = field(default_factory=list[str])
+    """Files that are not named as images."""
+    deeper: list[str] = field(default_factory=list[str])
+    """Images in folders below their class folder."""
+    links: list[str] = field(default_factory=list[str])
+    """Symbolic links that were followed."""
+    loops: list[str] = field(default_factory=list[str])
+    """Symbolic links that lead back to a folder above them."""
 
-
-def require_folders(source: Path, folders: Iterable[str]) -> None:
-    """Raises `ValueError` unless `source` is a folder that contains all of `folders`."""
-    if not source.exists():
-        raise ValueError(f"{source} does not exist; give the folder with the images")
-    if not source.is_dir():
-        raise ValueError(f"{source} is not a folder; unpack it first, and give that folder")
-    missing = [f"{name}/" for name in folders if not (source / name).is_dir()]
-    if missing:
-        holds = shown(sorted(entry.name for entry in source.iterdir())) or "nothing"
-        wanted = " and ".join(f"{source / name}/CLASS/*" for name in folders)
-        raise ValueError(
-            f"{source} has no {' and no '.join(missing)} (it contains {holds}); put the images in "
-            f"{wanted}"
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence about each kind, with its number and the first few names."""
+        kinds = (
+            (self.others, "file", "not named as images ignored"),
+            (self.deeper, "image", "in folders below a class folder counted as of that class"),
+            (self.links, "link", "followed"),
+            (self.loops, "link", "not followed, since they lead back to a folder above"),
+        )
+        return tuple(
+            f"{plural(len(names), noun)} {what}: {shown(names)}"
+            for names, noun, what in kinds
+            if names
         )
 
 
@@ -58,17 +61,12 @@ def list_class_folders(root: Path, folders: Mapping[str, str]) -> ClassFolders:
     empty class.
     """
     classes = class_names(root / folders["train"])
-    files = {split: list_images(root, name, classes) for split, name in folders.items()}
-    splits = {split: in_units(root, each.images) for split, each in files.items()}
-    others = list(chain.from_iterable(each.others for each in files.values()))
-    return ClassFolders(classes, splits, ignored(others))
-
-
-def ignored(others: Sequence[str]) -> tuple[str, ...]:
-    """Return a note about files that are not named as images, if there are any."""
-    if not others:
-        return ()
-    return (f"{plural(len(others), 'file')} not named as images ignored: {shown(others)}",)
+    met = Met()
+    splits: dict[str, list[FilesUnit]] = {}
+    for split, folder in folders.items():
+        note_link(root, folder, met)
+        splits[split] = in_units(root, list_images(root, folder, classes, met))
+    return ClassFolders(classes, splits, met.notes())
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -81,7 +79,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def list_images(root: Path, folder: str, classes: Sequence[str]) -> SplitFiles:
+def list_images(root: Path, folder: str, classes: Sequence[str], met: Met) -> list[ImageFile]:
     """List the files of `root/folder/CLASS/**`; paths are relative to `root`.
 
     Raises `ValueError` for a class that is not one of `classes`, or that has no image.
@@ -94,34 +92,56 @@ def list_images(root: Path, folder: str, classes: Sequence[str]) -> SplitFiles:
             f"{shown(unknown)}; rename or remove them (unsorted images need labels first)"
         )
     labels = {name: label for label, name in enumerate(classes)}
-    files = SplitFiles([], [])
+    images: list[ImageFile] = []
     for entry in os.scandir(root / folder):
         if not entry.is_dir():
-            files.others.append(f"{folder}/{entry.name}")
+            met.others.append(_below(folder, entry.name))
     for name in names:
-        for path, entry in walk_files(root, f"{folder}/{name}"):
-            if path.rpartition(".")[2].lower() in EXTENSIONS:
-                files.images.append(image_file(path, entry, labels[name]))
-            else:
-                files.others.append(path)
-    _refuse_empty(root / folder, names, {classes[image.label] for image in files.images})
-    return files
+        of_class = _below(folder, name)
+        note_link(root, of_class, met)
+        for path, entry in walk_files(root, of_class, met):
+            if path.rpartition(".")[2].lower() not in EXTENSIONS:
+                met.others.append(path)
+                continue
+            images.append(image_file(path, entry, labels[name]))
+            if path != f"{of_class}/{entry.name}":
+                met.deeper.append(path)
+    _refuse_empty(root / folder, names, {classes[image.label] for image in images})
+    return images
+
+
+def _below(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
+
+
+def note_link(root: Path, path: str, met: Met) -> None:
+    """Note that `root/path` is a link, if it is one."""
+    if (root / path).is_symlink():
+        met.links.append(path)
 
 
 def walk_files(
-    root: Path, folder: str, above: frozenset[tuple[int, int]] = frozenset()
+    root: Path, folder: str, met: Met, above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield every file below `root/folder`; links are followed, but not in loops."""
-    status = (root / folder).stat()
-    place = (status.st_dev, status.st_ino)
-    if place in above:
-        return
+    """Yield every file below `root/folder`; links are followed and noted, but not in loops."""
+    here = above | {_place(root / folder)}
     for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name):
         path = f"{folder}/{entry.name}"
-        if entry.is_dir():
-            yield from walk_files(root, path, above | {place})
+        is_folder = entry.is_dir()
+        if is_folder and _place(root / path) in here:
+            met.loops.append(path)
+            continue
+        if entry.is_symlink():
+            met.links.append(path)
+        if is_folder:
+            yield from walk_files(root, path, met, here)
         else:
             yield path, entry
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def image_file(path: str, entry: os.DirEntry[str], label: int) -> ImageFile:

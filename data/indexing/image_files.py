@@ -66,7 +66,7 @@ def in_units(root: Path, files: Sequence[ImageFile]) -> list[FilesUnit]:
 def sample_from(content: bytes, *, file: str, label: int) -> Sample:
     """Return the sample of an image that fills `file`; raises `ValueError` if it is not an image.
 
-    Width and height are of the pixels as stored: an EXIF orientation does not swap them.
+    Width and height are of the pixels as stored: an orientation tag does not swap them.
     """
     width, height = image_size(content)
     return Sample(file, 0, len(content), label, width, height, digest(content))

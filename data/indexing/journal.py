@@ -37,7 +37,7 @@ class Journal(AbstractContextManager["Journal"]):
     Raises `ValueError` if another process has it open.
     """
 
-    BEGINNING = b"units read, format 1\n"
+    BEGINNING = b"units read, format 2\n"
     HEADER = struct.Struct("<32s16sQ")
     """Digest of the unit's key; digest and length in bytes of the rest of the record."""
 
@@ -64,14 +64,16 @@ class Journal(AbstractContextManager["Journal"]):
         record = self._known.get(_key_digest(unit))
         if record is None:
             return None
-        bad, _, samples = record.partition(b"\n")
-        images = tuple(BadImage(*image) for image in json.loads(bad))
-        return UnitContent(Samples.from_bytes(samples), images)
+        other, _, samples = record.partition(b"\n")
+        bad, ignored = json.loads(other)
+        images = tuple(BadImage(*image) for image in bad)
+        return UnitContent(Samples.from_bytes(samples), images, ignored)
 
     def keep(self, unit: ReadingUnit, content: UnitContent) -> None:
         """Append the content of a unit."""
-        bad = json.dumps([[image.path, image.reason] for image in content.bad]).encode()
-        record = bad + b"\n" + content.samples.to_bytes()
+        bad = [[image.path, image.reason] for image in content.bad]
+        other = json.dumps([bad, dict(content.ignored)]).encode()
+        record = other + b"\n" + content.samples.to_bytes()
         header = self.HEADER.pack(_key_digest(unit), digest(record), len(record))
         self._file.write(header + record)
         self._file.flush()

@@ -36,3 +36,5 @@ class Listing:
     notes: tuple[str, ...] = ()
     """What the user should know, one sentence each."""
     expected: ExpectedCounts | None = None
+    val_fraction: float | None = None
+    """The fraction of the training images that becomes the split `val`, if there is no other."""

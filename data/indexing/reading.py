@@ -1,10 +1,11 @@
 """Listings read into datasets: every unit is read once, then the result is checked."""
 
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from data.indexing.listing import ExpectedCounts, Listing
 from data.indexing.paths import SHOWN, printable, shown
 from data.indexing.unit import BadImage, ReadingUnit, UnitContent
 from data.indexing.workers import work_off
+from pipeline.dataset.hold_out import held_out
 from pipeline.dataset.samples import Samples, concatenate
 from pipeline.dataset.writing import Dataset
 from pipeline.system.command import plural
@@ -24,6 +26,8 @@ FEW_BYTES = 32_000_000
 """Reading at most this takes less time than starting other processes, and needs no journal."""
 LABEL_LIMIT = 1_000_000
 """Higher labels are mistakes: a network has an output for each label."""
+VALIDATION = "validation"
+"""The salt that decides which images become validation images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +37,14 @@ class ReadingOptions:
     workers: int
     skip_bad: bool
     partial: bool
+    decode: bool = False
 
     @staticmethod
     def of(arguments: Namespace) -> "ReadingOptions":
         """Return the values of what `add_reading_arguments` added."""
-        return ReadingOptions(arguments.workers, arguments.skip_bad, arguments.partial)
+        return ReadingOptions(
+            arguments.workers, arguments.skip_bad, arguments.partial, arguments.decode
+        )
 
 
 def request_of(listing: Listing, options: ReadingOptions) -> dict[str, Any]:
@@ -50,6 +57,8 @@ def request_of(listing: Listing, options: ReadingOptions) -> dict[str, Any]:
         "class_names": list(listing.class_names),
         "skip_bad": options.skip_bad,
         "partial": options.partial,
+        **({"val_fraction": listing.val_fraction} if listing.val_fraction else {}),
+        **({"decode": True} if options.decode else {}),
     }
 
 
@@ -63,14 +72,19 @@ def read_listing(listing: Listing, options: ReadingOptions, *, out: Path) -> Dat
     units = [unit for units in listing.splits.values() for unit in units]
     contents = iter(read_units(units, out=out, workers=options.workers))
     parts = {split: list(islice(contents, len(units))) for split, units in listing.splits.items()}
-    bad = [image for each in parts.values() for part in each for image in part.bad]
+    bad = [image for part in chain.from_iterable(parts.values()) for image in part.bad]
     splits = {split: _joined(each) for split, each in parts.items()}
     if bad and not options.skip_bad:
-        raise ValueError(_refusal(bad, total=len(bad) + sum(map(len, splits.values()))))
+        raise ValueError(refusal(bad, total=len(bad) + sum(map(len, splits.values()))))
+    if listing.val_fraction:
+        splits = _divided(splits["train"], listing.val_fraction)
     _require_images(listing.name, splits)
     classes = listing.classes or _numbered(splits)
-    notes = [*listing.notes, *([_left_out(bad)] if bad else [])]
-    differences = _empty_classes(splits, classes)
+    ignored = Counter[str]()
+    for part in chain.from_iterable(parts.values()):
+        ignored.update(part.ignored)
+    notes = [*listing.notes, *_ignored(ignored), *([left_out(bad)] if bad else [])]
+    differences = empty_classes(splits, classes)
     differences += _other_counts(listing.expected, splits, classes)
     if differences and not options.partial:
         raise ValueError(f"{'; '.join(differences)}; accept this with --partial")
@@ -122,6 +136,15 @@ def _joined(parts: Iterable[UnitContent]) -> Samples:
     return concatenate([part.samples for part in parts])
 
 
+def _divided(samples: Samples, fraction: float) -> dict[str, Samples]:
+    is_val = held_out(samples.labels, samples.digests, fraction=fraction, salt=VALIDATION)
+    if len(samples) and not is_val.any():
+        raise ValueError(
+            "no class has two different images, so none can be held out; give validation images"
+        )
+    return {"train": samples.only(~is_val), "val": samples.only(is_val)}
+
+
 def _require_images(name: str, splits: Mapping[str, Samples]) -> None:
     empty = [split for split, samples in splits.items() if not len(samples)]
     if empty:
@@ -135,7 +158,8 @@ def _numbered(splits: Mapping[str, Samples]) -> tuple[str, ...]:
     return tuple(str(label) for label in range(highest + 1))
 
 
-def _empty_classes(splits: Mapping[str, Samples], classes: Sequence[str]) -> list[str]:
+def empty_classes(splits: Mapping[str, Samples], classes: Sequence[str]) -> list[str]:
+    """Return a sentence about the classes without a training image, if there are any."""
     used: set[int] = set(np.unique(splits["train"].labels).tolist()) if "train" in splits else set()
     empty = [name for label, name in enumerate(classes) if label not in used]
     if not empty:
@@ -160,14 +184,23 @@ def _other_counts(
     return differences
 
 
-def _refusal(bad: Sequence[BadImage], *, total: int) -> str:
+def refusal(bad: Sequence[BadImage], *, total: int) -> str:
+    """Return the message that refuses bad images."""
     return (
         f"{len(bad):,} of {plural(total, 'image')} cannot be used:\n{_listed(bad)}\n"
         "repair or remove them, or leave them out with --skip-bad"
     )
 
 
-def _left_out(bad: Sequence[BadImage]) -> str:
+def _ignored(endings: Counter[str]) -> Iterator[str]:
+    if endings:
+        kinds = [f"{count:,} {ending}" for ending, count in endings.most_common()]
+        files = plural(endings.total(), "file")
+        yield f"{files} that are neither images nor labels ignored: {shown(kinds)}"
+
+
+def left_out(bad: Sequence[BadImage]) -> str:
+    """Return the note about bad images that were left out."""
     return f"{plural(len(bad), 'bad image')} left out:\n{_listed(bad)}"
 
 

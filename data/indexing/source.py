@@ -21,11 +21,13 @@ class Source:
     prepare: Callable[[Namespace], Listing | Dataset]
     """List what to read, or return the dataset if its images must be written first.
 
-    The arguments include `out`. Raises `ValueError` (place, value, remedy) for a user's mistake."""
+    The arguments include `out`, `replace` (as the user says) and `may_replace` (also true if the
+    dataset in `out` was prepared with the same arguments). Raises `ValueError` (place, value,
+    remedy) for a user's mistake."""
 
 
 def add_reading_arguments(parser: ArgumentParser) -> None:
-    """Add `workers`, `skip_bad` and `partial`, the options of every source that is listed."""
+    """Add `workers`, `skip_bad`, `partial` and `decode`, the options of every listed source."""
     parser.add_argument(
         "--workers",
         type=count,
@@ -35,6 +37,11 @@ def add_reading_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out files that are not readable images"
+    )
+    parser.add_argument(
+        "--decode",
+        action="store_true",
+        help="also decode every image as training does, to find truncated ones",
     )
     parser.add_argument("--partial", action="store_true", help="accept an incomplete source")
 

@@ -1,6 +1,7 @@
 """Units of reading: pieces of a source, each read once, by any process."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.dataset.samples import Samples
@@ -20,6 +21,8 @@ class UnitContent:
 
     samples: Samples
     bad: tuple[BadImage, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Files that are neither images nor labels: their number, by the ending of their names."""
 
 
 class ReadingUnit(Protocol):

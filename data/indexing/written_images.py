@@ -22,8 +22,8 @@ _MARKER = ".prepared"
 def new_images_folder(out: Path) -> Generator[Path]:
     """Yield an empty folder that becomes `out/images` if, and only if, the body succeeds.
 
-    The manifest of the dataset that an older `out/images` belonged to is removed. Raises
-    `ValueError` if `out/images` was not made here.
+    The manifest of the dataset that an older `out/images` belonged to is removed; the body calls
+    `refuse_other` before that. Raises `ValueError` if `out/images` was not made here.
     """
     target = out / IMAGES
     require_own_images(out)
@@ -61,9 +61,10 @@ def add_image(folder: Path, content: bytes, *, file: str, label: int) -> Sample:
     return sample_from(content, file=f"{IMAGES}/{file}", label=label)
 
 
-def collect_written(out: Path, splits: Mapping[str, Sequence[Sample]]) -> dict[str, Samples]:
-    """Return the samples of each split by column, once their images are in `out/images`."""
+def collect_written(folder: Path, splits: Mapping[str, Sequence[Sample]]) -> dict[str, Samples]:
+    """Return the samples of each split by column; their images are in `folder`, made above."""
+    parent = folder.parent
     return {
-        split: collect(rows, [StoredFile(row.file, *file_state(out / row.file)) for row in rows])
+        split: collect(rows, [StoredFile(row.file, *file_state(parent / row.file)) for row in rows])
         for split, rows in splits.items()
     }

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data.formats.orientation import stored_pixels
 from data.showing.contact_sheet import SheetSection, Strip, draw_sheet, enlargement
 from data.showing.overview import class_title
 from data.showing.views import SampleNumbers, evaluation_views, first_samples, training_views
@@ -119,7 +120,7 @@ def _as_stored(index: Index, samples: SampleNumbers, config: Config) -> list[Ima
         if isinstance(content, OSError):
             raise ImageError([describe_fault(index, sample, str(content))])
         with Image.open(BytesIO(content.tobytes())) as image:
-            pictures.append(_fit(image.convert("RGB"), size * factor, factor))
+            pictures.append(_fit(stored_pixels(image).convert("RGB"), size * factor, factor))
     return pictures
 
 

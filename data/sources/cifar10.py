@@ -4,10 +4,11 @@ The pixels of the original files are written as PNGs, which are lossless. Their 
 loaded with Python's own unpickler, which would run any program in them.
 """
 
+import dataclasses
 from argparse import ArgumentParser, Namespace
 from collections.abc import Generator, Mapping, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from data.indexing.reading import ReadingOptions, read_listing
 from data.indexing.source import Source, add_reading_arguments
 from data.indexing.written_images import IMAGES, add_image, collect_written, new_images_folder
 from pipeline.dataset.samples import Sample, Samples
-from pipeline.dataset.writing import Dataset
+from pipeline.dataset.writing import Dataset, refuse_other
 from pipeline.system.command import plural
 
 CLASSES = 10
@@ -50,12 +51,15 @@ class CifarBatches:
     root: Path
 
 
-def prepare_cifar(source: Path, out: Path, options: ReadingOptions) -> Listing | Dataset:
+def prepare_cifar(
+    source: Path, out: Path, options: ReadingOptions, *, replace: bool = False
+) -> Listing | Dataset:
     """Index CIFAR-10 from a folder or an archive; its `test` becomes the split `val`.
 
     Class folders stay where they are. Images from batch files and from archives are written below
     `out/images`. Raises `ValueError` unless batch files have all 60,000 images, or
-    `options.partial` is set; class folders may have other counts, which are noted.
+    `options.partial` is set; class folders may have other counts, which are noted. Raises
+    `ValueError` before it writes images to an `out` with another dataset, unless `replace`.
     """
     if not source.exists():
         raise ValueError(f"{source} does not exist; give the folder or archive of CIFAR-10")
@@ -63,12 +67,12 @@ def prepare_cifar(source: Path, out: Path, options: ReadingOptions) -> Listing |
         with _unpacked(source, out) as folder:
             match _locate(folder, source):
                 case CifarBatches(root):
-                    return _write_batches(root, out, source=source, partial=options.partial)
+                    return _write_batches(root, out, source, options, replace=replace)
                 case CifarFolders(root):
-                    return _move_folders(root, out, options)
+                    return _move_folders(root, out, options, replace=replace)
     match _locate(source, source):
         case CifarBatches(root):
-            return _write_batches(root, out, source=source, partial=options.partial)
+            return _write_batches(root, out, source, options, replace=replace)
         case CifarFolders(root):
             refuse_inside(out, root, FOLDERS.values())
             return _listing(list_class_folders(root, FOLDERS), root_for(root, out))
@@ -97,20 +101,22 @@ def _unpacked(archive: Path, out: Path) -> Generator[Path]:
         yield Path(folder)
 
 
-def _move_folders(root: Path, out: Path, options: ReadingOptions) -> Dataset:
+def _move_folders(root: Path, out: Path, options: ReadingOptions, *, replace: bool) -> Dataset:
     """Move unpacked class folders to `out/images`."""
     with new_images_folder(out) as images:
         for split, folder in FOLDERS.items():
             (root / folder).rename(images / split)
         found = list_class_folders(images, {split: split for split in FOLDERS})
         dataset = read_listing(_listing(found, "."), options, out=out)
-    splits = {split: _below(IMAGES, samples) for split, samples in dataset.splits.items()}
-    return replace(dataset, splits=splits, request={})
+        splits = {split: _below(IMAGES, samples) for split, samples in dataset.splits.items()}
+        if not replace:
+            refuse_other(out, dataset)
+    return dataclasses.replace(dataset, splits=splits, request={})
 
 
 def _below(folder: str, samples: Samples) -> Samples:
-    files = tuple(replace(file, name=f"{folder}/{file.name}") for file in samples.files)
-    return replace(samples, files=files)
+    files = [dataclasses.replace(file, name=f"{folder}/{file.name}") for file in samples.files]
+    return dataclasses.replace(samples, files=tuple(files))
 
 
 def _listing(found: ClassFolders, root: str) -> Listing:
@@ -120,7 +126,9 @@ def _listing(found: ClassFolders, root: str) -> Listing:
     return Listing("cifar10", root, found.splits, found.classes, notes=notes)
 
 
-def _write_batches(root: Path, out: Path, *, source: Path, partial: bool) -> Dataset:
+def _write_batches(
+    root: Path, out: Path, source: Path, options: ReadingOptions, *, replace: bool
+) -> Dataset:
     """Write the images of the batch files as PNGs, named by their place in the split."""
     classes = read_classes(root)
     splits: dict[str, list[Sample]] = {split: [] for split in BATCHES}
@@ -132,9 +140,13 @@ def _write_batches(root: Path, out: Path, *, source: Path, partial: bool) -> Dat
                     file = f"{split}/{classes[label]}/{len(splits[split]):05d}.png"
                     splits[split].append(add_image(folder, _png(pixels), file=file, label=label))
         difference = _difference(splits, len(classes))
-        if difference and not partial:
+        if difference and not options.partial:
             raise ValueError(f"{source}: {difference}; fetch it again, or accept it with --partial")
-    return Dataset("cifar10", classes, ".", collect_written(out, splits))
+        notes = (difference,) if difference else ()
+        dataset = Dataset("cifar10", classes, ".", collect_written(folder, splits), notes=notes)
+        if not replace:
+            refuse_other(out, dataset)
+    return dataset
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
@@ -165,7 +177,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _prepare(arguments: Namespace) -> Listing | Dataset:
-    return prepare_cifar(arguments.source, arguments.out, ReadingOptions.of(arguments))
+    options = ReadingOptions.of(arguments)
+    return prepare_cifar(arguments.source, arguments.out, options, replace=arguments.may_replace)
 
 
 SOURCE = Source(

@@ -16,7 +16,7 @@ from PIL import Image
 from data.indexing.source import Source
 from data.indexing.written_images import add_image, collect_written, new_images_folder
 from pipeline.dataset.samples import Sample
-from pipeline.dataset.writing import Dataset
+from pipeline.dataset.writing import Dataset, refuse_other
 
 SIDE_PIXELS = 16
 BRIGHTEST = 16
@@ -24,8 +24,11 @@ BRIGHTEST = 16
 VALIDATION_EVERY = 5
 
 
-def write_digits(out: Path) -> Dataset:
-    """Write the digits below `out/images`; every fifth image of each class is for validation."""
+def write_digits(out: Path, *, replace: bool = False) -> Dataset:
+    """Write the digits below `out/images`; every fifth image of each class is for validation.
+
+    Raises `ValueError` if `out` has another dataset, unless `replace`.
+    """
     load_digits: Any = import_module("sklearn.datasets").load_digits  # it ships no types
     bunch = load_digits()
     classes = tuple(str(name) for name in bunch.target_names)
@@ -37,7 +40,10 @@ def write_digits(out: Path) -> Dataset:
             split = "train" if seen[label] % VALIDATION_EVERY else "val"
             file = f"{split}/{classes[label]}/{number:04d}.jpg"
             splits[split].append(add_image(folder, _jpeg(grey), file=file, label=int(label)))
-    return Dataset("digits", classes, ".", collect_written(out, splits))
+        dataset = Dataset("digits", classes, ".", collect_written(folder, splits))
+        if not replace:
+            refuse_other(out, dataset)
+    return dataset
 
 
 def _jpeg(grey: NDArray[np.float64]) -> bytes:
@@ -54,7 +60,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _prepare(arguments: Namespace) -> Dataset:
-    return write_digits(arguments.out)
+    return write_digits(arguments.out, replace=arguments.may_replace)
 
 
 SOURCE = Source("digits", "the handwritten digits of scikit-learn", _add_arguments, _prepare)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from data.indexing.class_folders import (
+    Met,
     class_names,
-    ignored,
     image_file,
     list_images,
     refuse_inside,
@@ -37,18 +37,20 @@ def list_kaggle(source: Path, out: Path, *, partial: bool) -> Listing:
     refuse_inside(out, images, ("train", "val"))
     words = read_mapping(source / MAPPING)
     classes = _classes(images / "train", words)
-    train = list_images(images, "train", classes)
+    met = Met()
+    train = list_images(images, "train", classes, met)
     labels = read_solution(source / SOLUTION, classes)
-    val, others = _validation_images(images, labels)
-    if not partial:
-        _expect_all(images / "val", labels, val)
+    val = _validation_images(images, labels, met)
+    missing = _missing(images / "val", labels, val)
+    if missing and not partial:
+        raise ValueError(f"{missing}; unpack it again, or accept it with --partial")
     return Listing(
         name="imagenet",
         root=root_for(images, out),
-        splits={"train": in_units(images, train.images), "val": in_units(images, [*val.values()])},
+        splits={"train": in_units(images, train), "val": in_units(images, [*val.values()])},
         classes=classes,
         class_names=tuple(words[wnid] for wnid in classes) if words else (),
-        notes=ignored([*train.others, *others]),
+        notes=(*met.notes(), *([missing] if missing else [])),
         expected=IMAGENET_COUNTS,
     )
 
@@ -116,32 +118,28 @@ def _classes(train: Path, words: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(known))
 
 
-def _validation_images(
-    images: Path, labels: Mapping[str, int]
-) -> tuple[dict[str, ImageFile], list[str]]:
-    """Return the images by their names without ending, and the paths of other files."""
+def _validation_images(images: Path, labels: Mapping[str, int], met: Met) -> dict[str, ImageFile]:
+    """Return the images by their names without ending."""
     found: dict[str, ImageFile] = {}
-    others: list[str] = []
-    for path, entry in walk_files(images, "val"):
+    for path, entry in walk_files(images, "val", met):
         stem, _, ending = entry.name.rpartition(".")
         if ending.lower() not in ENDINGS:
-            others.append(path)
+            met.others.append(path)
         elif stem not in labels:
             raise ValueError(f"{images / path} is not in {SOLUTION}; fetch both again")
         elif stem in found:
             raise ValueError(f"{images / path} is a second {found[stem].path}; remove one")
         else:
             found[stem] = image_file(path, entry, labels[stem])
-    return found, others
+    return found
 
 
-def _expect_all(folder: Path, labels: Collection[str], found: Collection[str]) -> None:
+def _missing(folder: Path, labels: Collection[str], found: Collection[str]) -> str:
+    """Return which validation images are missing; empty if none is."""
     missing = [name for name in labels if name not in found]
-    if missing:
-        raise ValueError(
-            f"{folder} lacks {plural(len(missing), 'image')} of {SOLUTION}: {shown(missing)};"
-            " unpack it again, or accept it with --partial"
-        )
+    if not missing:
+        return ""
+    return f"{folder} lacks {plural(len(missing), 'image')} of {SOLUTION}: {shown(missing)}"
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

@@ -28,13 +28,19 @@ PASSED_ON = (signal.SIGINT, signal.SIGHUP, *STOPS)
 Rank = subprocess.Popen[bytes]
 
 
-def run_ranks(command: Sequence[str], *, ranks: int, cpu_only: bool) -> int:
+def run_ranks(
+    command: Sequence[str],
+    *,
+    ranks: int,
+    cpu_only: bool,
+    on_stop: Callable[[signal.Signals], None] = lambda _: None,
+) -> int:
     """Run `command`, a module and its arguments, as `ranks` processes; return the exit code.
 
     It is 0 if all ranks return 0, 2 if any rank found a user's mistake, else the code of the first
     rank to fail (1 if a signal killed it); the others are then ended. SIGINT, SIGTERM, SIGUSR2 and
-    SIGHUP are passed on to the ranks, and give 75 if the run stopped as asked, 86 if the watchdog
-    ended it, else 128 + the signal's number. Call it from the main thread.
+    SIGHUP are passed on to the ranks, after `on_stop`, and give 75 if the run stopped as asked, 86
+    if the watchdog ended it, else 128 + the signal's number. Call it from the main thread.
     """
     heard: list[signal.Signals] = []
     with noting_signals(heard.append), ExitStack() as stack:
@@ -43,7 +49,7 @@ def run_ranks(command: Sequence[str], *, ranks: int, cpu_only: bool) -> int:
         for rank in range(ranks):
             processes.append(_start(command, rank, environment))
             stack.callback(_end, processes[-1])
-        return _supervise(processes, heard)
+        return _supervise(processes, heard, on_stop)
 
 
 def shared_environment(ranks: int, *, cpu_only: bool) -> dict[str, str]:
@@ -80,7 +86,11 @@ def noting_signals(note: Callable[[signal.Signals], None]) -> Generator[None]:
             signal.signal(number, handler)
 
 
-def _supervise(ranks: Sequence[Rank], heard: list[signal.Signals]) -> int:
+def _supervise(
+    ranks: Sequence[Rank],
+    heard: list[signal.Signals],
+    on_stop: Callable[[signal.Signals], None],
+) -> int:
     asked, first_code, due = None, 0, list[tuple[float, signal.Signals]]()
     while running := [rank for rank in ranks if rank.poll() is None]:
         now = time.monotonic()
@@ -89,10 +99,11 @@ def _supervise(ranks: Sequence[Rank], heard: list[signal.Signals]) -> int:
             _pause(running)
         elif heard and asked is None:
             asked = heard.pop(0)
+            on_stop(asked)
             due = [(now, asked), (now + STOP_SECONDS, signal.SIGKILL)]
         elif heard:
             again = heard.pop(0)
-            if again in STOPS:  # a second one ends a rank at once
+            if again in (signal.SIGINT, *STOPS):  # a second one ends a rank at once
                 _send(running, again)
         elif first_code == 0 and (first_code := _worst(ranks)) and asked is None:
             # If one rank was asked to stop, the ranks stop together without our help.

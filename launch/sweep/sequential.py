@@ -1,5 +1,6 @@
 """A sweep on this machine: its points are trained one after another."""
 
+import signal
 from collections.abc import Sequence
 
 from launch.local.preflight import Preflight, check, check_machine
@@ -27,10 +28,10 @@ def train_points(sweep: Sweep, command: Sequence[str], *, ranks: int, gpus: int)
     """Train the unfinished points by `command` with their settings; return the exit code.
 
     After a failure the next point still starts, and the first failure's code is returned at the
-    end. A point that was asked to stop ends the sweep.
+    end. A point that was asked to stop ends the sweep, even if it finished first.
     """
     sweep.save()
-    first_code = 0
+    first_code, asked = 0, list[signal.Signals]()
     for point in sweep.points:
         if point.is_finished:
             print(f"{point.name}: already finished", flush=True)
@@ -39,8 +40,8 @@ def train_points(sweep: Sweep, command: Sequence[str], *, ranks: int, gpus: int)
         placed = [f"run_dir={point.run_dir}", f"tracking.group={sweep.folder.name}"]
         module = ["pipeline.train", *command, *point.overrides, *placed]
         # In separate processes: one training leaves nothing behind for the next.
-        code = run_ranks(module, ranks=ranks, cpu_only=gpus == 0)
+        code = run_ranks(module, ranks=ranks, cpu_only=gpus == 0, on_stop=asked.append)
         first_code = first_code or code
-        if code == STOPPED or code > SIGNALLED:
-            return code
+        if asked or code == STOPPED or code > SIGNALLED:
+            return code or SIGNALLED + asked[0]
     return first_code

@@ -22,6 +22,9 @@ CROP_DRAWS = 16
 """Fourth counter words of the draws; attempt k of a crop draws with CROP_DRAWS + k."""
 ATTEMPTS = 10
 """Random crops to try before the central crop is taken, as in torchvision."""
+MOST_ELONGATED = 64
+"""Evaluation uses only the centre of images that are longer than this times their width: an image
+of 8000 x 1 pixels, resized as a whole, would take gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,34 @@ def training_views(
 
 
 def evaluation_views(
-    crop: ResizeCenterCrop, *, heights: NDArray[np.integer], widths: NDArray[np.integer]
+    crop: ResizeCenterCrop,
+    *,
+    heights: NDArray[np.integer],
+    widths: NDArray[np.integer],
+    centre_only: bool = False,
 ) -> Views:
-    """Return central views, pixel for pixel those of torchvision's Resize and CenterCrop."""
-    shape = np.stack([heights, widths], 1).astype(np.int64)
-    shorter = shape.min(1, keepdims=True)
+    """Return central views, pixel for pixel those of torchvision's Resize and CenterCrop.
+
+    With `centre_only`, the views have a region: the whole image or, if it is elongated, its centre,
+    whose view is the same except for rounding.
+    """
+    whole = np.stack([heights, widths], 1).astype(np.int64)
+    shorter = whole.min(1, keepdims=True)
+    shape, start = whole, None
+    if centre_only:
+        longest = MOST_ELONGATED * shorter
+        shape = np.minimum(whole, longest + (whole - longest) % 2)  # an exact centre
+        start = (whole - shape) // 2
     resized = crop.resize * shape // shorter  # torchvision truncates the longer side
-    start = np.rint((resized - crop.size) / 2).astype(np.int64)  # and rounds half to even
-    return Views(crop.size, resized=resized, crop_start=start)
+    crop_start = np.rint((resized - crop.size) / 2).astype(np.int64)  # and rounds half to even
+    region = None if start is None else shape
+    return Views(crop.size, start, region, resized=resized, crop_start=crop_start)
+
+
+def elongated(heights: NDArray[np.integer], widths: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return which images are so elongated that evaluation uses only their centre."""
+    shorter, longer = np.minimum(heights, widths), np.maximum(heights, widths)
+    return longer > MOST_ELONGATED * shorter.astype(np.int64)
 
 
 def _draw(seed: int, places: BatchIndices, stream: int) -> Words:

@@ -3,6 +3,7 @@
 import hashlib
 import stat
 from collections.abc import Callable
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from pipeline.checkpoint.snapshot import (
     Progress,
     Snapshot,
 )
+from pipeline.system.patience import patiently
 
 REQUIRED = {PROGRESS, "model.safetensors"}
 TENSORS, TEXTS = ".safetensors", (".json", ".yaml")
@@ -34,6 +36,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
+def name_of(step: int) -> str:
+    """Return the name of the checkpoint of `step`."""
+    return f"step-{step:08d}"
+
+
 def step_of(path: Path) -> int:
     """Return the step of the checkpoint at `path`, from its name."""
     return int(path.name[5:])
@@ -41,7 +48,7 @@ def step_of(path: Path) -> int:
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
     """Return the newest undamaged checkpoint, or None; `warn` about each damaged one."""
-    found = list_checkpoints(folder)
+    found = patiently(lambda: list_checkpoints(folder))
     for path in reversed(found):
         try:
             verify_checkpoint(path)
@@ -57,13 +64,13 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
 def verify_checkpoint(path: Path) -> list[str]:
     """Return the names of a checkpoint's files; raise `CheckpointError` if it is damaged."""
     try:
-        manifest = read_manifest(path)
+        manifest = patiently(lambda: read_manifest(path))
         if missing := REQUIRED - manifest.sha256.keys():
             raise ValueError(f"{MANIFEST} does not name {' or '.join(sorted(missing))}")
         for name, digest in manifest.sha256.items():
             if Path(name).name != name:
                 raise ValueError(f"{MANIFEST} names {name!r}, which is not a plain file name")
-            if _sha256(path / name) != digest:
+            if patiently(partial(_sha256, path / name)) != digest:
                 raise ValueError(f"{name} does not match its SHA-256")
     except (OSError, ValueError) as error:
         raise CheckpointError(f"checkpoint {path} is damaged ({error})") from error

@@ -1,5 +1,6 @@
 """Writes checkpoints that survive a killed process or a failing disk at any system call."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from pipeline.checkpoint.reading import (
     TENSORS,
     list_checkpoints,
+    name_of,
     read_manifest,
     step_of,
     verify_checkpoint,
@@ -35,10 +37,11 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, fence: Fence = OPEN) -> P
     another attempt owns the run.
     """
     fence.expect_mine()
-    path = folder / f"step-{snapshot.progress.step:08d}"
+    path = folder / name_of(snapshot.progress.step)
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     make_folder(folder)
     recover_checkpoints(folder)  # it also frees space
+    _expect_room(folder, snapshot)
     temporary.mkdir()
     try:
         _write_files(temporary, snapshot)
@@ -92,6 +95,13 @@ def delete_all_but(keep: set[Path], newest: Path) -> None:
         verify_checkpoint(newest)
     for path in doomed:
         delete_checkpoint(path)
+
+
+def _expect_room(folder: Path, snapshot: Snapshot) -> None:
+    """Raise OSError if the tensors do not fit: half of them would only fill the disk for others."""
+    tensors = [tensor for group in snapshot.tensors.values() for tensor in group.values()]
+    if shutil.disk_usage(folder).free < sum(tensor.nbytes for tensor in tensors):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _write_files(folder: Path, snapshot: Snapshot) -> None:

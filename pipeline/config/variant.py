@@ -16,7 +16,7 @@ LONGEST_VALUE = 24
 def describe_variant(before: Flat, after: Flat, keys: Sequence[str], former: str | None) -> str:
     """Return the changes from `before` to `after` in `keys`, after those of a `former` variant.
 
-    Both have only what decides the result. Empty if nothing changed.
+    Both have only what decides the result. Without a change it is the former one, or empty.
     """
     changed = [key for key in keys if key in after and _shown(key, before) != _shown(key, after)]
     parts = [
@@ -24,6 +24,8 @@ def describe_variant(before: Flat, after: Flat, keys: Sequence[str], former: str
         for key, word in zip(changed, short_keys(changed), strict=True)
         if (value := UNSAFE.sub("-", _shown(key, after)).strip("-.")[:LONGEST_VALUE])
     ]
+    if not parts:
+        return former or ""
     return _joined([part[:LONGEST] for part in (former or "", *parts) if part])
 
 

@@ -61,6 +61,8 @@ class Manifest:
     """The classes in words, if known."""
     request: dict[str, Any] = field(default_factory=dict[str, Any])
     """What the dataset was prepared from. Preparing the same again does nothing."""
+    asked: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The arguments that it was prepared with. The same arguments may replace it."""
     format: int = FORMAT
 
 
@@ -214,6 +216,25 @@ def _open_table(path: Path, schema: Any, manifest: Manifest) -> Any:
 
 def _values(table: Any, name: str, kind: type[Number]) -> NDArray[Number]:
     return as_numpy(table, name).view(kind)
+
+
+def find_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of the dataset in `folder`; None if it is missing or damaged.
+
+    Raises `ValueError` if a `manifest.json` there belongs to something else.
+    """
+    try:
+        return read_manifest(folder)
+    except ValueError:
+        try:
+            raw: Any = json.loads((folder / MANIFEST).read_text())
+        except (OSError, ValueError, RecursionError):
+            return None
+        if not (isinstance(raw, dict) and {"format", "fingerprint"} & raw.keys()):
+            raise ValueError(
+                f"{folder / MANIFEST} is not the manifest of a dataset; choose another folder"
+            ) from None
+        return None
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -89,6 +89,11 @@ class Samples:
     def labels(self) -> NDArray[np.int32]:
         return self.columns["label"]
 
+    def only(self, kept: NDArray[np.bool_]) -> "Samples":
+        """Return the samples where `kept`, bool of shape (n,), is true."""
+        columns = {name: values[kept] for name, values in self.columns.items()}
+        return Samples(self.files, columns, self.digests[kept])
+
     def table(self) -> Any:
         """Return a pyarrow Table of `SCHEMA`, without the files' names."""
         arrays = [as_arrow(self.columns[name], SCHEMA.field(name).type) for name in COLUMNS]

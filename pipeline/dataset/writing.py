@@ -14,7 +14,14 @@ import pyarrow
 import xxhash
 from numpy.typing import NDArray
 
-from pipeline.dataset.index import FILES_SCHEMA, MANIFEST, SPLIT_SCHEMA, Manifest, split_files
+from pipeline.dataset.index import (
+    FILES_SCHEMA,
+    MANIFEST,
+    SPLIT_SCHEMA,
+    Manifest,
+    find_manifest,
+    split_files,
+)
 from pipeline.dataset.samples import COLUMNS, Samples, StoredFile, as_arrow
 from pipeline.system.durable import sync_folder, write_durably
 
@@ -36,42 +43,76 @@ class Dataset:
     """Notes for the user, one sentence each: files ignored, images left out."""
     request: dict[str, Any] = field(default_factory=dict[str, Any])
     """What it was prepared from."""
+    asked: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The arguments of the user."""
 
 
-def write_dataset(folder: Path, dataset: Dataset) -> Manifest:
+def write_dataset(folder: Path, dataset: Dataset, *, replace: bool = True) -> Manifest:
     """Write the indexes of a dataset and then, atomically, the manifest that makes it valid.
 
     A dataset already in `folder` stays valid until the new one is on disk beside it. Raises
-    `ValueError` if a label has no class.
+    `ValueError` if a label has no class, and for another dataset in `folder`, unless `replace`.
     """
-    fingerprint = hashlib.sha256(f"{len(dataset.classes)} classes".encode())
-    counts: dict[str, int] = {}
+    splits = _in_order(dataset)
+    fingerprint = _fingerprint(splits, len(dataset.classes))
+    if not replace:
+        _refuse_another(folder, fingerprint)
     folder.mkdir(parents=True, exist_ok=True)
     with _NewFiles(folder) as new:
-        for split, unsorted in sorted(dataset.splits.items()):
-            samples = _in_order(unsorted, len(dataset.classes))
-            fingerprint.update(f"{split}:{len(samples)}:".encode())
-            fingerprint.update(samples.labels.astype("<i4").tobytes())
-            fingerprint.update(samples.digests.tobytes())
-            counts[split] = len(samples)
+        for split, samples in splits.items():
             of_samples, of_files = split_files(split)
             new.write_table(of_samples, _with_places(samples))
             new.write_table(of_files, _file_table(samples.files))
         manifest = Manifest(
             name=dataset.name,
             classes=dataset.classes,
-            samples=counts,
-            fingerprint=fingerprint.hexdigest(),
+            samples={split: len(samples) for split, samples in splits.items()},
+            fingerprint=fingerprint,
             root=dataset.root,
             checksums=new.checksums,
             class_names=dataset.class_names,
             request=dataset.request,
+            asked=dataset.asked,
         )
         new.put_in_place(json.dumps(asdict(manifest), indent=2).encode() + b"\n")
     return manifest
 
 
-def _in_order(samples: Samples, classes: int) -> Samples:
+def refuse_other(folder: Path, dataset: Dataset) -> None:
+    """Raises `ValueError` if `folder` has a dataset of other images or labels than `dataset`."""
+    _refuse_another(folder, _fingerprint(_in_order(dataset), len(dataset.classes)))
+
+
+def another_dataset(folder: Path, manifest: Manifest) -> ValueError:
+    """Return the error about the dataset in `folder`, which is not to be replaced by another."""
+    counts = " + ".join(f"{n:,} {split}" for split, n in manifest.samples.items())
+    return ValueError(
+        f"{folder} has another dataset ({manifest.name}: {counts} images, fingerprint"
+        f" {manifest.fingerprint[:12]}); choose another folder, or replace it with --replace"
+    )
+
+
+def _refuse_another(folder: Path, fingerprint: str) -> None:
+    manifest = find_manifest(folder)
+    if manifest and manifest.fingerprint != fingerprint:
+        raise another_dataset(folder, manifest)
+
+
+def _fingerprint(splits: Mapping[str, Samples], classes: int) -> str:
+    fingerprint = hashlib.sha256(f"{classes} classes".encode())
+    for split, samples in splits.items():
+        fingerprint.update(f"{split}:{len(samples)}:".encode())
+        fingerprint.update(samples.labels.astype("<i4").tobytes())
+        fingerprint.update(samples.digests.tobytes())
+    return fingerprint.hexdigest()
+
+
+def _in_order(dataset: Dataset) -> dict[str, Samples]:
+    classes = len(dataset.classes)
+    return {split: _sorted(samples, classes) for split, samples in sorted(dataset.splits.items())}
+
+
+def _sorted(samples: Samples, classes: int) -> Samples:
     """Sort files by name, without those that have no samples, and samples by (label, digest)."""
     columns = samples.columns
     wrong = np.flatnonzero((columns["label"] < 0) | (columns["label"] >= classes))

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from pipeline.system.durable import write_whole
+from pipeline.system.patience import patiently
 
 RENDEZVOUS = "RENDEZVOUS_FILE"
 """Environment variable: the file in which rank 0 publishes its address and port."""
@@ -29,7 +30,8 @@ def meet(rank: int, size: int, timeout: timedelta) -> TCPStore | None:
     if rank == 0:
         address = os.environ[ADDRESS]
         store = TCPStore(address, 0, size, True, timeout, wait_for_workers=False)
-        write_whole(file, json.dumps({"address": address, "port": store.port}).encode())
+        place = json.dumps({"address": address, "port": store.port}).encode()
+        patiently(lambda: write_whole(file, place))
         return store
     place = json.loads(_await(file, timeout))
     return TCPStore(place["address"], place["port"], size, False, timeout)
@@ -39,7 +41,7 @@ def _await(file: Path, timeout: timedelta) -> bytes:
     deadline = time.monotonic() + timeout.total_seconds()
     while time.monotonic() < deadline:
         try:
-            return file.read_bytes()
+            return patiently(file.read_bytes)
         except FileNotFoundError:
             time.sleep(POLL_SECONDS)
     raise TimeoutError(f"rank 0 did not start within {timeout}: {file} is missing")

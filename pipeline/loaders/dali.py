@@ -14,7 +14,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pipeline.augment.crops import Integers, Views, evaluation_views, training_views
+from pipeline.augment.crops import (
+    Integers,
+    Views,
+    elongated,
+    evaluation_views,
+    training_views,
+)
 from pipeline.config.schema import (
     Dali,
     Data,
@@ -63,6 +69,10 @@ class DaliDecoder:
     """Side of the finished square in pixels."""
     stages: tuple[str, ...] = ()
     """The stages of the graph, named as the fields of `Views`."""
+    hw_decoder_load: float = 0.0
+    """Share of the images that the hardware decoder of a GPU decodes."""
+    measures: bool = False
+    """Return the shapes of the decoded images, int64 (n, 3), in place of their pixels."""
 
     def start(self, feed: Callable[[], Encoded], *, batch: int, prefetch_batches: int) -> Decode:
         """Build a pipeline that pulls batches from `feed`; see `stream.Decoder`."""
@@ -116,10 +126,14 @@ class DaliDecoder:
             "output_type": types.RGB,
             "adjust_orientation": False,  # as in PIL and torchvision
         }
+        if self.decode == "mixed":
+            decode["hw_decoder_load"] = self.hw_decoder_load
         if "region_start" in geometry and self.region_decode:
             window = geometry["region_start"], geometry["region_shape"]
             return fn.decoders.image_slice(encoded, *window, **decode, **IN_PIXELS)
         images = fn.decoders.image(encoded, **decode)
+        if self.measures:
+            return images.shape()
         if "region_start" in geometry:
             window = geometry["region_start"], geometry["region_shape"]
             images = fn.slice(images, *window, **IN_PIXELS)
@@ -147,7 +161,7 @@ class DaliDecoder:
 def _next_batch(pipe: Any, device: torch.device) -> torch.Tensor:
     if device.type == "cpu":
         return torch.from_dlpack(pipe.run()[0].as_tensor())
-    # Bound to this stream, the batch's memory is not reused until the stream has finished with it.
+    # The stream waits for the batch; that the batch waits for the stream is up to `HeldBatches`.
     return torch.from_dlpack(pipe.run(torch.cuda.current_stream(device))[0].as_tensor())
 
 
@@ -178,13 +192,13 @@ class DaliLoader:
     def train(self, steps: range) -> RepairingStream:
         """See `Loader`."""
         index, crop = self._split.train, self._data.train
-        make_views = partial(_training_views, index, crop, self._seed)
+        make_views = training_views_of(index, crop, self._seed)
         batches, prefetcher = self._training_batches(steps)
         return RepairingStream(
             index,
             batches,
             make_views,
-            decoder=replace(self._decoder, size=crop.size, stages=_stages(make_views)),
+            decoder=replace(self._decoder, size=crop.size, stages=stages_of(make_views)),
             batch=self._global_batch // self._world.size,
             policy="fail" if self._data.on_corrupt == "fail" else "replace",
             prefetcher=prefetcher,
@@ -243,7 +257,7 @@ class DaliLoader:
     def _whole(self, index: Index, policy: OnCorrupt) -> RepairingStream:
         """Stream this rank's share of a whole split, cropped as in evaluation."""
         crop = self._data.eval
-        make_views = partial(_evaluation_views, index, crop)
+        make_views = evaluation_views_of(index, crop)
         return RepairingStream(
             index,
             self._evaluation_batches(index),
@@ -251,7 +265,8 @@ class DaliLoader:
             decoder=replace(
                 self._decoder,
                 size=crop.size,
-                stages=_stages(make_views),
+                stages=stages_of(make_views),
+                region_decode=False,  # otherwise damage outside the region would not be noticed
                 interpolation=crop.interpolation,
                 exact=True,
             ),
@@ -260,7 +275,7 @@ class DaliLoader:
         )
 
 
-def _stages(make_views: MakeViews) -> tuple[str, ...]:
+def stages_of(make_views: MakeViews) -> tuple[str, ...]:
     """Return the stages that the graph needs: those that the views of an empty batch have."""
     nothing = np.empty(0, np.int64)
     return tuple(make_views(BatchIndices(nothing, nothing)).geometry())
@@ -280,17 +295,27 @@ def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) 
         threads=spec.threads or world.cpu_threads,
         read_threads=spec.read_threads,
         prefetch_batches=spec.prefetch_batches,
+        hw_decoder_load=spec.hw_decoder_load,
         fill=(round(mean[0] * 255), round(mean[1] * 255), round(mean[2] * 255)),
     )
 
 
-def _training_views(
-    index: Index, crop: RandomResizedCrop | PadCrop, seed: int, indices: BatchIndices
-) -> Views:
-    high, wide = index.heights[indices.samples], index.widths[indices.samples]
-    return training_views(crop, indices, seed=seed, heights=high, widths=wide)
+def training_views_of(index: Index, crop: RandomResizedCrop | PadCrop, seed: int) -> MakeViews:
+    """Return what computes the training views of samples of a split."""
+
+    def views(indices: BatchIndices) -> Views:
+        high, wide = index.heights[indices.samples], index.widths[indices.samples]
+        return training_views(crop, indices, seed=seed, heights=high, widths=wide)
+
+    return views
 
 
-def _evaluation_views(index: Index, crop: ResizeCenterCrop, indices: BatchIndices) -> Views:
-    high, wide = index.heights[indices.samples], index.widths[indices.samples]
-    return evaluation_views(crop, heights=high, widths=wide)
+def evaluation_views_of(index: Index, crop: ResizeCenterCrop) -> MakeViews:
+    """Return what computes the evaluation views of samples of a split."""
+    some_elongated = bool(elongated(index.heights, index.widths).any())
+
+    def views(indices: BatchIndices) -> Views:
+        high, wide = index.heights[indices.samples], index.widths[indices.samples]
+        return evaluation_views(crop, heights=high, widths=wide, centre_only=some_elongated)
+
+    return views

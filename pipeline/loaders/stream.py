@@ -19,6 +19,7 @@ from pipeline.augment.crops import Integers, Views
 from pipeline.dataset.index import Index
 from pipeline.dataset.order import BatchIndices
 from pipeline.loaders.base import Batch
+from pipeline.loaders.held import HeldBatches, mark_on
 from pipeline.storage.errors import ImageError, describe_fault, first_reason
 from pipeline.storage.reader import Content, ReadAhead, SampleReader
 
@@ -87,6 +88,8 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         self._batch, self._decoder = batch, decoder
         self._again: deque[EncodedBatch] = deque()
         self._under_way: deque[EncodedBatch] = deque()
+        mark = mark_on(decoder.device)
+        self._held = HeldBatches(mark) if mark else None
         self._decode = self._start()  # first: if it fails, no thread is left running
         self._prefetcher = prefetcher or nullcontext()
         self._prefetcher.__enter__()
@@ -97,15 +100,13 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         return self
 
     def __next__(self) -> Batch:
-        while True:
-            try:
-                images = self._decode()
-            except RuntimeError as error:
-                self._recover(error)
-            else:
-                batch = self._under_way.popleft()
-                self.replaced += int(np.count_nonzero(batch.tries))
-                return Batch(images, self._labels(batch))
+        if self._held:
+            self._held.release()
+        images, batch = self._decode_next()
+        if self._held:
+            self._held.hold(images)
+        self.replaced += int(np.count_nonzero(batch.tries))
+        return Batch(images, self._labels(batch))
 
     def __exit__(
         self,
@@ -113,10 +114,21 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        if self._held and error is None:
+            self._held.close()
         del self._decode  # ends its threads
         self._prefetcher.__exit__(kind, error, at)
         self._ahead.__exit__(kind, error, at)
         self._reader.__exit__(kind, error, at)
+
+    def _decode_next(self) -> tuple[torch.Tensor, EncodedBatch]:
+        while True:
+            try:
+                images = self._decode()
+            except RuntimeError as error:
+                self._recover(error)
+            else:
+                return images, self._under_way.popleft()
 
     def _labels(self, batch: EncodedBatch) -> torch.Tensor:
         labels = self._index.labels[batch.indices.samples].astype(np.int64)
@@ -213,5 +225,8 @@ def _readable(contents: list[Content | OSError]) -> list[Content]:
 
 
 def _is_about_images(error: RuntimeError) -> bool:
-    """Whether DALI says that the error occurred in an image decoder."""
-    return "fn.decoders" in str(error)
+    """Whether DALI says that the error occurred in decoding an image or cropping it.
+
+    A crop fails if the image does not have the size in the index.
+    """
+    return any(operator in str(error) for operator in ("fn.decoders", "fn.slice"))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.runs.folder import CHECKPOINT_MARK, CONFIG_FILE
+from pipeline.runs.folder import CHECKPOINT_MARK, CONFIG_FILE, RESULT, read_result
 
 SWEEP = "sweep.json"
 """Marks the folder of a sweep, which contains the run folders of its points."""
@@ -80,3 +80,24 @@ def saved_step(run_dir: Path) -> int:
     """Return the step of the newest checkpoint of a run, or 0."""
     saved = saved_checkpoint(run_dir)
     return saved.step if saved else 0
+
+
+def missing_final_step(run_dir: Path) -> int | None:
+    """Return the last step of a finished run if its checkpoint is missing, else None."""
+    step = (read_result(run_dir) or {}).get("steps")
+    if step is None or (run_dir / "checkpoints" / f"step-{step:08d}" / CHECKPOINT_MARK).is_file():
+        return None
+    return step
+
+
+def lost_final_checkpoint(run_dir: Path) -> str:
+    """Return a message if a run is finished and its final checkpoint is missing, else ""."""
+    step = missing_final_step(run_dir)
+    if step is None:
+        return ""
+    saved = saved_checkpoint(run_dir)
+    newest = f"the newest is of step {saved.step}" if saved else "it has none"
+    return (
+        f"{run_dir} is finished, but its final checkpoint, of step {step}, is missing ({newest});"
+        f" to train it again, remove {run_dir / RESULT} and run the same command"
+    )

@@ -16,7 +16,9 @@ from pipeline.config.schema import Config
 from pipeline.runs.fence import Fence
 from pipeline.system.command import command_line
 from pipeline.system.durable import make_folder, write_whole
+from pipeline.system.exit_codes import NotSaved
 from pipeline.system.locks import lock_file, open_locked
+from pipeline.system.patience import may_pass, patiently
 
 CONFIG_FILE = "config.yaml"
 RESULT = "result.json"
@@ -26,6 +28,7 @@ SEARCH_LOCK = ".lock"
 CHECKPOINT_MARK = "model.safetensors"
 """A folder with this file is a checkpoint or an average, not a run folder."""
 KEYS_SHOWN = 3
+REMEDY = "free space there, or repair the disk, and run the same command again"
 
 
 @contextmanager
@@ -35,7 +38,8 @@ def hold_run_folder(config: Config) -> Generator[Path]:
     It is `run_dir` if given; else the unfinished run in `runs_dir` with the same `result_identity`;
     else a new folder. The configuration is saved in it, unless the run is finished. The system
     releases the lock when the process ends. Raises `ValueError` if another process has the run, or
-    if `run_dir` is a checkpoint or belongs to another configuration.
+    if `run_dir` is a checkpoint or belongs to another configuration, and `NotSaved` if the disk
+    stays full.
     """
     with ExitStack() as stack:
         if config.run_dir:
@@ -52,16 +56,14 @@ def _held(folder: Path, lock: IO[str], config: Config) -> Generator[Path]:
     """Yield the folder, with the configuration in it; release its lock after the block."""
     with lock:
         Fence.around(folder).expect_mine()
-        make_folder(folder / "checkpoints")
-        if not (folder / RESULT).exists():
-            write_whole(folder / CONFIG_FILE, dump(_as_begun(config, folder)).encode())
+        _save(config, folder)
         yield folder
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """Return the result of a finished run, or None if it is not finished."""
-    with suppress(FileNotFoundError):
-        return json.loads((folder / RESULT).read_text())
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return json.loads(patiently((folder / RESULT).read_text))
     return None
 
 
@@ -74,7 +76,19 @@ def with_choices_of(config: Config, theirs: Config) -> Config:
 
 def _as_begun(config: Config, folder: Path) -> Config:
     path = folder / CONFIG_FILE
-    return with_choices_of(config, load_saved(path)) if path.exists() else config
+    return with_choices_of(config, load_saved(path)) if _exists(path) else config
+
+
+def _save(config: Config, folder: Path) -> None:
+    """Save the configuration, unless the run is finished."""
+    try:
+        patiently(lambda: make_folder(folder / "checkpoints"))
+        if not _exists(folder / RESULT):
+            content = dump(_as_begun(config, folder)).encode()
+            patiently(lambda: write_whole(folder / CONFIG_FILE, content))
+    except OSError as error:
+        why = f"the configuration cannot be saved in {folder}: {error.strerror}"
+        raise NotSaved(f"{why}; {REMEDY}") from error
 
 
 def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
@@ -84,18 +98,17 @@ def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
             " its run to continue it, or a new folder"
         )
     try:
-        make_folder(folder)
+        patiently(lambda: make_folder(folder))
         lock = _lock(folder)
     except OSError as error:
-        raise ValueError(
-            f"run_dir={folder} cannot be created or locked: {error.strerror}"
-        ) from error
+        why = f"run_dir={folder} cannot be created or locked: {error.strerror}"
+        raise NotSaved(f"{why}; {REMEDY}") if may_pass(error) else ValueError(why) from error
     if lock is None:
         raise ValueError(
             f"run_dir={folder} is in use by a running process; wait for it or stop it:"
             f" {_who_has(folder)}"
         )
-    difference = _difference(folder, config) if (folder / CONFIG_FILE).exists() else ""
+    difference = _difference(folder, config) if _exists(folder / CONFIG_FILE) else ""
     if difference:
         lock.close()
         raise ValueError(
@@ -123,14 +136,14 @@ def new_run_dir(config: Config) -> Path:
 
 
 def _find_or_make(config: Config) -> tuple[Path, IO[str]]:
-    for folder in own_runs(config):
+    for folder in patiently(lambda: own_runs(config)):
         try:
             lock = _lock(folder)
         except OSError:  # another user's folder
             continue
         if lock is None:
             raise ValueError(_taken(folder))
-        if not (folder / RESULT).exists():  # a run writes it while it has the lock
+        if not _exists(folder / RESULT):  # a run writes it while it has the lock
             return folder, lock
         lock.close()
     return _claim(new_run_dir(config), config)
@@ -158,11 +171,17 @@ def _one_at_a_time(runs_dir: Path) -> Generator[None]:
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    return (folder / CHECKPOINT_MARK).exists()
+    return _exists(folder / CHECKPOINT_MARK)
+
+
+def _exists(path: Path) -> bool:
+    return patiently(path.exists)
 
 
 def _difference(folder: Path, config: Config) -> str:
     """Return the settings in which the run in `folder` differs from `config`, or ""."""
+    with suppress(OSError):  # `load` would take an unreachable disk for an invalid file
+        patiently((folder / CONFIG_FILE).read_bytes)
     try:
         stored = load_saved(folder / CONFIG_FILE)
     except ConfigError as error:
@@ -185,17 +204,16 @@ def _lock(folder: Path) -> IO[str] | None:
     """
     fence = Fence.around(folder)
     if fence.is_active:
-        lock = (folder / LOCK).open("a")
+        lock = patiently(lambda: (folder / LOCK).open("a"))
         with suppress(OSError):
             if not lock_file(lock):
                 return lock
-    elif (lock := open_locked(folder / LOCK)) is None:
+    elif (lock := patiently(lambda: open_locked(folder / LOCK))) is None:
         return None
     attempt = f"attempt {fence.token}, " if fence.is_active else ""
-    with suppress(OSError):  # a full disk; the name only informs
-        lock.truncate(0)
-        lock.write(f"{attempt}process {os.getpid()} on {platform.node()}")
-        lock.flush()
+    with suppress(OSError):  # a full disk; the name only informs, and nothing stays buffered
+        os.truncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"{attempt}process {os.getpid()} on {platform.node()}".encode())
     return lock
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config.load import dump, load
+from pipeline.config.load import dump, load_saved
 from pipeline.config.schema import Config, Precision
 from pipeline.distributed.world import World
 from pipeline.runs.folder import CONFIG_FILE, with_choices_of
@@ -25,7 +25,7 @@ def settle_precision(config: Config, folder: Path, world: World) -> Config:
     """
     if config.train.precision != "auto":
         return config
-    stored = world.broadcast_from_main(lambda: load(folder / CONFIG_FILE))
+    stored = world.broadcast_from_main(lambda: load_saved(folder / CONFIG_FILE))
     settled = with_choices_of(config, stored)
     if settled.train.precision == "auto":
         choices = world.gather(fastest_precision(world.device))

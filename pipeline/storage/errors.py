@@ -33,8 +33,12 @@ class ImageError(ValueError):
 
 def describe_fault(index: Index, sample: int, reason: str) -> str:
     """Return a sample's file, offset and size, and what is wrong with it."""
-    offset, size = int(index.offsets[sample]), int(index.sizes[sample])
-    return f"{index.path(sample)} at offset {offset} ({size} bytes): {reason}"
+    return f"{place_of(index, sample)} ({int(index.sizes[sample])} bytes): {reason}"
+
+
+def place_of(index: Index, sample: int) -> str:
+    """Return a sample's file and offset."""
+    return f"{index.path(sample)} at offset {int(index.offsets[sample])}"
 
 
 def first_reason(message: str) -> str:

@@ -22,8 +22,16 @@ class LossError(RuntimeError):
     """The loss became NaN or infinite."""
 
 
+class NotSaved(RuntimeError):  # noqa: N818 - the disk failed, not the training
+    """The disk stayed full: configuration, last weights or result of a run could not be written."""
+
+
 class Stopped(Exception):  # noqa: N818 - it is not an error
     """The run was asked to stop, and all ranks stopped after the same step."""
+
+
+class Interrupted(Stopped):
+    """It was Ctrl-C that asked."""
 
 
 def exit_code(error: BaseException) -> int | None:
@@ -31,12 +39,12 @@ def exit_code(error: BaseException) -> int | None:
     match error:
         case ValueError():
             return USER_MISTAKE
-        case LossError():
+        case LossError() | NotSaved():
             return FAILURE
+        case Interrupted() | KeyboardInterrupt():
+            return INTERRUPTED
         case Stopped():
             return STOPPED
-        case KeyboardInterrupt():
-            return INTERRUPTED
         case _:
             return None
 
@@ -46,7 +54,7 @@ def report_error(error: BaseException, rank: int) -> None:
     match error:
         case LocalError() if rank:
             print(f"[rank {rank}] {hide_secrets(str(error))}", file=sys.stderr)
-        case ValueError() | LossError() if rank == 0:  # raised on all ranks
+        case ValueError() | LossError() | NotSaved() if rank == 0:  # raised on all ranks
             print(hide_secrets(str(error)), file=sys.stderr)
         case _:
             pass

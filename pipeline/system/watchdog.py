@@ -10,7 +10,9 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from pipeline.system.durable import write_durably
 from pipeline.system.exit_codes import HUNG
+from pipeline.system.patience import patiently
 
 PATIENCE_MINUTES = 30.0
 """Minimum timeout outside a training step (compiling, evaluating, the final checkpoint)."""
@@ -19,6 +21,8 @@ PATIENCE_HOURS = 12.0
 POLL_SECONDS = 5.0
 LAST_WORDS_SECONDS = 10.0
 """If the disk hangs, the process ends without its stacks."""
+STACKS_SECONDS = 8.0
+"""If the disk stays full, they are printed instead."""
 DEAF_SECONDS = 2 * 60 * 60.0
 """A process in which no Python thread runs for this long is ended, with exit code 1."""
 
@@ -42,6 +46,11 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         self._reports = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def other_minutes(self) -> float:
+        """The limit outside a training step."""
+        return self._other_seconds / 60
 
     def __enter__(self) -> "Watchdog":
         if self._step_seconds:
@@ -95,17 +104,31 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         with suppress(OSError, ValueError):
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
-        with suppress(OSError):
-            _dump(self.stacks)
+        _keep_stacks(self.stacks)
         if self.on_hang:
             self.on_hang(message)
         os._exit(HUNG)
 
 
-def _dump(stacks: Path | None) -> None:
-    if stacks is None:
-        faulthandler.dump_traceback(2, all_threads=True)
-        return
-    stacks.parent.mkdir(parents=True, exist_ok=True)
-    with stacks.open("w") as file:
-        faulthandler.dump_traceback(file, all_threads=True)
+def _keep_stacks(file: Path | None) -> None:
+    """Write the stacks of all threads to `file`; print them if that fails, or it is None."""
+    stacks = _stacks()
+
+    def write(file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(file, stacks)
+
+    if file is not None:
+        with suppress(OSError):
+            patiently(lambda: write(file), seconds=STACKS_SECONDS)
+            return
+    with suppress(OSError):
+        os.write(2, stacks)
+
+
+def _stacks() -> bytes:
+    """Return the stacks of all threads; in memory, since faulthandler ignores a full disk."""
+    with os.fdopen(os.memfd_create("stacks"), "r+b") as memory:
+        faulthandler.dump_traceback(memory, all_threads=True)
+        memory.seek(0)
+        return memory.read()

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -78,10 +79,8 @@ class Console:
 
     def on_event(self, event: Event) -> None:
         """Show `event`."""
-        try:
+        with suppress(OSError, ValueError):  # standard output is closed or full; it may recover
             self._show(event)
-        except (OSError, ValueError):  # standard output is closed or full
-            self._console.quiet = True
 
     def _show(self, event: Event) -> None:
         match event:
@@ -139,10 +138,8 @@ class Console:
     def _stop(self) -> None:
         if self._live:
             live, self._live = self._live, None
-            try:
+            with suppress(OSError, ValueError):
                 live.stop()
-            except (OSError, ValueError):
-                self._console.quiet = True
 
 
 def show_result(result: dict[str, Any], console: RichConsole | None = None) -> None:

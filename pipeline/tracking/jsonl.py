@@ -7,7 +7,6 @@ import dataclasses
 import json
 import math
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+from pipeline.system import patience
+from pipeline.system.output import print_warning
+from pipeline.system.patience import may_pass
 from pipeline.system.secrets import hide_secrets
 from pipeline.tracking.events import Event
 
@@ -36,7 +38,8 @@ class Jsonl:
     """Appends every event to a file, each as one line in one write.
 
     Neither `on_event` nor closing raises. While the disk fails, lines wait in memory; the first
-    write that succeeds writes them, in order. NaN and infinities are written as the strings "NaN",
+    write that succeeds writes them, in order. Closing waits for that, unless the disk has been
+    failing for PATIENCE_SECONDS. NaN and infinities are written as the strings "NaN",
     "Infinity" and "-Infinity", because JSON numbers cannot express them.
     """
 
@@ -44,7 +47,9 @@ class Jsonl:
         self._path = path
         self._file: int | None = None
         self._pending: deque[bytes] = deque()
-        self._warned = False
+        self._failure: OSError | None = None
+        """The first error since the last successful write."""
+        self._failed_at = 0.0
 
     def __enter__(self) -> Self:
         self._flush()
@@ -57,8 +62,12 @@ class Jsonl:
         trace: TracebackType | None,
     ) -> None:
         self._flush()
+        deadline = self._failed_at + patience.PATIENCE_SECONDS
+        while self._failure and may_pass(self._failure) and time.monotonic() < deadline:
+            time.sleep(patience.RETRY_SECONDS)
+            self._flush()
         if self._pending:
-            _print_warning(f"{len(self._pending)} events could not be written to {self._path}")
+            print_warning(f"{len(self._pending)} events could not be written to {self._path}")
         if self._file is not None:
             os.close(self._file)
             self._file = None
@@ -80,8 +89,13 @@ class Jsonl:
                     self._pending.popleft()
                 else:  # a disk that fills up takes only the beginning; the rest follows later
                     self._pending[0] = self._pending[0][written:]
+            self._failure = None
         except OSError as error:
-            self._warn(error)
+            if self._failure is None:
+                self._failure, self._failed_at = error, time.monotonic()
+                print_warning(
+                    f"{self._path}: {error}; events are kept in memory until it can be written"
+                )
 
     def _open(self) -> int:
         """Open for appending; end an incomplete last line, so that it cannot damage the next."""
@@ -90,13 +104,6 @@ class Jsonl:
         if size and os.pread(file, 1, size - 1) != b"\n":
             self._pending.appendleft(b"\n")
         return file
-
-    def _warn(self, error: OSError) -> None:
-        if not self._warned:
-            self._warned = True
-            _print_warning(
-                f"{self._path}: {error}; events are kept in memory until it can be written"
-            )
 
 
 def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any] | None, int]]:
@@ -123,15 +130,15 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 def _line(event: Event, now: float) -> bytes:
     record = {"event": event.kind, "time": round(now, 6)}
     record |= {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
-    return json.dumps(_finite(record), allow_nan=False, default=str).encode() + b"\n"
+    return json.dumps(_json_value(record), allow_nan=False, default=str).encode() + b"\n"
 
 
-def _finite(value: object) -> object:
+def _json_value(value: object) -> object:
     if isinstance(value, dict):
         entries = cast("dict[object, object]", value)
-        return {str(key): _finite(entry) for key, entry in entries.items()}
+        return {str(key): _json_value(entry) for key, entry in entries.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in cast("list[object]", value)]
+        return [_json_value(entry) for entry in cast("list[object]", value)]
     if isinstance(value, str):
         return hide_secrets(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -151,11 +158,3 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         if event.get(name) in _NOT_FINITE:
             event[name] = float(event[name])
     return event
-
-
-def _print_warning(message: str) -> None:
-    try:
-        sys.stderr.write(f"warning: {message}\n")
-        sys.stderr.flush()
-    except (OSError, ValueError):  # the terminal was closed
-        return

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.system.output import lasting_output
 from pipeline.system.secrets import HIDDEN
 from pipeline.tracking.mlflow_client import locked
 from pipeline.tracking.spool import Shipped, clean_text
@@ -175,4 +176,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with lasting_output():
+        raise SystemExit(main())

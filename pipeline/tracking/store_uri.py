@@ -72,7 +72,7 @@ def split_credentials(uri: str) -> tuple[str, str, str]:
 
 def public_uri(uri: str) -> str:
     """Return `uri` as it may be shown: without user, or for a database with *** for passwords."""
-    return split_credentials(uri)[0] if is_server(uri) else without_password(uri)
+    return without_password(split_credentials(uri)[0] if is_server(uri) else uri)
 
 
 def without_password(text: str) -> str:

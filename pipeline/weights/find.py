@@ -10,6 +10,7 @@ from pipeline.checkpoint import (
     newest_checkpoint,
     read_progress,
 )
+from pipeline.runs.find import lost_final_checkpoint
 
 CHECKPOINTS = "checkpoints"
 
@@ -23,7 +24,8 @@ def find_all(place: Path) -> list[Path]:
     if found := list_checkpoints(folder):
         return found
     if folder != place:
-        raise ValueError(f"{place} has no checkpoint yet; see checkpoint.every_epochs")
+        lost = lost_final_checkpoint(place)
+        raise ValueError(lost or f"{place} has no checkpoint yet; see checkpoint.every_epochs")
     marks = (PROGRESS, f"{MODEL}.safetensors")
     if place.is_dir() and (
         place.name.startswith("step-") or any((place / mark).exists() for mark in marks)
@@ -38,13 +40,16 @@ def find_one(
 ) -> Path:
     """Return one checkpoint of `place`: that of `step`, the best, or the newest undamaged one.
 
-    Damaged checkpoints are skipped with a warning. Raises `ValueError` if nothing is left.
+    Damaged checkpoints are skipped with a warning; there is another if the run is finished and its
+    final checkpoint is missing. Raises `ValueError` if nothing is left.
     """
     found = find_all(place)
     if found == [place]:
         if step is not None or best:
             raise ValueError(f"{place} is one checkpoint; --step and --best choose from a run")
         return place
+    if lost := lost_final_checkpoint(found[0].parent.parent):
+        warn(lost)
     if step is not None:
         return _of_step(found, step)
     if best:

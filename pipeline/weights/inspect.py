@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 
 from pipeline.checkpoint import EMA, MODEL, CheckpointError, Progress, Tensors
+from pipeline.runs.find import missing_final_step
 from pipeline.weights.average import AVERAGE_FILE
 from pipeline.weights.stored import StoredCheckpoint, is_statistic
 
@@ -65,6 +66,8 @@ class Inspection:
     """File name to size in bytes."""
     average_of: list[dict[str, Any]]
     """The checkpoints that it is the mean of; empty if it was trained."""
+    missing_final_step: int | None
+    """The last step of its run if that is finished and the checkpoint of that step is missing."""
 
 
 def inspect(stored: StoredCheckpoint, events: Iterable[Event] = ()) -> Inspection:
@@ -92,6 +95,7 @@ def inspect(stored: StoredCheckpoint, events: Iterable[Event] = ()) -> Inspectio
         versions=_versions(_document(stored, PROVENANCE_FILE)) or versions,
         files={file.name: file.stat().st_size for file in sorted(stored.path.iterdir())},
         average_of=_document(stored, AVERAGE_FILE).get("checkpoints", []),
+        missing_final_step=missing_final_step(stored.run) if stored.run else None,
     )
 
 

@@ -64,6 +64,9 @@ def _lines(shown: Inspection) -> list[tuple[str, str]]:
     if shown.average_of:
         steps = ", ".join(str(member["step"]) for member in shown.average_of)
         lines.append(("mean of", f"{len(shown.average_of)} checkpoints, of steps {steps}"))
+    if shown.missing_final_step is not None:
+        step = f"{shown.missing_final_step:,}"
+        lines.append(("final", f"the checkpoint of the last step, {step}, is missing"))
     return lines
 
 

@@ -25,6 +25,14 @@ def test_nothing_is_found_in_a_sound_dataset(folder: Path, options: tuple[str, .
     assert done.report["fingerprint"] == read_manifest(folder).fingerprint
 
 
+def test_small_datasets_are_reported_in_kilobytes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = sum(int(Index.open(folder, split).sizes.sum()) for split in ("train", "val"))
+    assert outcome(folder).code == 0
+    assert f"24 images ({size / 1000:.1f} KB) read in " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_flipped_byte_damages_only_its_image(folder: Path, seed: int) -> None:
     index = Index.open(folder, "train")

@@ -139,7 +139,7 @@ def test_an_unknown_finding_is_refused(folder: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as caught:
         verified(folder, "--exclude-also", "cmyk,blue")
     assert caught.value.code == 2
-    assert "not-jpeg, cmyk, large, small" in capsys.readouterr().err
+    assert "not-jpeg, cmyk, colours, large, small, elongated" in capsys.readouterr().err
 
 
 @pytest.mark.process

@@ -66,6 +66,32 @@ def test_a_batch_keeps_its_pixels_while_later_ones_are_decoded(folder: Path) -> 
     assert_equal(held, trained(dali(folder, spec=MIXED, device=GPU), 1, 8))
 
 
+@pytest.mark.parametrize("spec", [MIXED, ON_CPU], ids=["mixed", "cpu"])
+def test_a_batch_is_not_reused_before_the_step_has_read_it(folder: Path, spec: Dali) -> None:
+    """The host runs ahead, and drops each batch before the GPU has begun to read it."""
+    loader = dali(folder, spec=spec, device=GPU)
+    with loader.train(range(1, 25)) as stream:
+        expected = [batch.images.sum().item() for batch in stream]  # each is waited for
+    sums: list[torch.Tensor] = []
+    with loader.train(range(1, 25)) as stream:
+        for batch in stream:
+            torch.cuda._sleep(40_000_000)  # about 20 ms: the GPU falls behind
+            sums.append(batch.images.sum())  # queued
+            del batch
+    assert [each.item() for each in sums] == expected
+
+
+def test_holding_a_batch_never_waits_for_the_gpu(folder: Path) -> None:
+    with dali(folder, spec=MIXED, device=GPU).train(range(1, 9)) as stream:
+        next(stream)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in stream:
+                pass
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
 def test_corrupt_images_are_replaced_on_the_gpu_too(tmp_path: Path) -> None:
     pictures = make_images(24, classes=24, size=(40, 32), seed=0)
     folder = write_pictures(tmp_path, {"train": pictures, "val": pictures}, classes=24)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pipeline.checkpoint import MANIFEST, read_checkpoint, write_checkpoint
 from pipeline.config.schema import model_named
 from pipeline.models import build, count_parameters
+from pipeline.runs.folder import RESULT
 from pipeline.tracking.events import Evaluated, RunStarted
 from pipeline.tracking.jsonl import METRICS, Jsonl
 from tests.support.snapshots import flip_a_bit, snapshot
@@ -210,6 +211,52 @@ def test_damage_is_reported_in_the_line_of_its_checkpoint(run: Run, command: Com
     assert "progress.json" in first
     assert "step-00000006: whole, 5 files" in second
     assert "step-00000009: damaged (model.safetensors does not match its SHA-256)" in third
+
+
+# --------------------------------------------------------------- finished without its last weights
+
+
+@pytest.fixture
+def unsaved(run: Run) -> Run:
+    """The run is finished, but its checkpoint of step 12 is missing."""
+    (run.folder / RESULT).write_text('{"steps": 12}')
+    return run
+
+
+def test_verify_reports_a_missing_final_checkpoint(unsaved: Run, command: Command) -> None:
+    code, out, err = command("verify", unsaved.folder)
+    assert (code, err) == (1, "")
+    *whole, last = out.splitlines()
+    assert len(whole) == 3
+    assert last.startswith(
+        f"{unsaved.folder} is finished, but its final checkpoint, of step 12, is missing (the"
+        " newest is of step 9); to train it again, remove "
+    )
+    assert command("verify", unsaved.folder, "--step", 9)[0] == 0  # the chosen one is whole
+    shutil.rmtree(unsaved.folder / "checkpoints")
+    code, out, err = command("verify", unsaved.folder)
+    assert (code, err) == (1, "")
+    assert "is missing (it has none)" in out
+
+
+def test_inspect_reports_a_missing_final_checkpoint(unsaved: Run, command: Command) -> None:
+    code, out, err = command("inspect", unsaved.folder)
+    assert code == 0
+    assert "final:       the checkpoint of the last step, 12, is missing" in out
+    assert "final checkpoint, of step 12, is missing" in err
+    place = unsaved.folder / "checkpoints/step-00000009"
+    assert json.loads(command("inspect", place, "--json")[1])["missing_final_step"] == 12
+
+
+def test_a_finished_run_with_its_final_checkpoint_is_not_reported(
+    run: Run, command: Command
+) -> None:
+    (run.folder / RESULT).write_text('{"steps": 9}')
+    assert command("verify", run.folder)[0] == 0
+    code, out, err = command("inspect", run.folder, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["missing_final_step"] is None
+    assert "final:" not in command("inspect", run.folder)[1]
 
 
 # ------------------------------------------------------------------------------------- mistakes

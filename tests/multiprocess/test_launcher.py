@@ -206,7 +206,7 @@ HEAR = """
 import signal, time
 def hear(number, frame):
     {}
-for number in (signal.SIGTERM, signal.SIGUSR2): signal.signal(number, hear)
+for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT): signal.signal(number, hear)
 ready()
 await_others()
 """
@@ -232,7 +232,12 @@ def test_a_stopped_rank_does_not_end_one_that_is_still_saving(
     assert run_ranks([module], ranks=2, cpu_only=True) == 75
 
 
-def test_a_second_stop_signal_is_forwarded(tmp_path: Path, program: Callable[[str], str]) -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [(signal.SIGUSR2, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)]
+)
+def test_a_second_stop_signal_is_forwarded(
+    tmp_path: Path, program: Callable[[str], str], first: signal.Signals, second: signal.Signals
+) -> None:
     hear = "(HERE / f'heard-{RANK}').open('a').write(f'{number} ')"
     launcher = launch(program(HEAR.format(hear) + "while True: time.sleep(0.01)\n"))
     ranks = await_ranks(tmp_path)
@@ -244,14 +249,14 @@ def test_a_second_stop_signal_is_forwarded(tmp_path: Path, program: Callable[[st
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    launcher.send_signal(signal.SIGUSR2)
-    await_heard("12 ")
-    launcher.send_signal(signal.SIGTERM)
-    await_heard("12 15 ")
+    launcher.send_signal(first)
+    await_heard(f"{first:d} ")
+    launcher.send_signal(second)
+    await_heard(f"{first:d} {second:d} ")
     for rank in ranks:
         rank.kill()
     launcher.communicate(timeout=SECONDS)
-    assert launcher.returncode == 128 + signal.SIGUSR2
+    assert launcher.returncode == 128 + first
 
 
 def test_ctrl_z_suspends_the_ranks(tmp_path: Path, program: Callable[[str], str]) -> None:

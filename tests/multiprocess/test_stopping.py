@@ -12,6 +12,7 @@ import torch
 from pipeline.checkpoint import TrainedOn, list_checkpoints, read_checkpoint, trained_on
 from pipeline.config.load import load
 from pipeline.system.exit_codes import STOPPED
+from pipeline.system.signals import code_of
 from pipeline.train import main
 from tests.multiprocess.runs import (
     events,
@@ -53,7 +54,9 @@ def is_statistic(name: str) -> bool:
     return name.endswith(("running_mean", "running_var"))
 
 
-@pytest.mark.parametrize(("ranks", "number"), [(1, signal.SIGTERM), (2, signal.SIGUSR2)])
+@pytest.mark.parametrize(
+    ("ranks", "number"), [(1, signal.SIGTERM), (2, signal.SIGUSR2), (2, signal.SIGINT)]
+)
 def test_a_stopped_run_ends_with_the_weights_of_the_unbroken_run(
     recipe: Path, tmp_path: Path, ranks: int, number: signal.Signals
 ) -> None:
@@ -67,7 +70,7 @@ def test_a_stopped_run_ends_with_the_weights_of_the_unbroken_run(
     wait_until(lambda: reached(broken, "progress", 30), process)
     ranks_of(process)[-1].send_signal(number)
     code, output = end(process)
-    assert code == STOPPED, output
+    assert code == code_of(number), output
     assert "Traceback" not in output
     assert 30 <= newest(broken) < 120
     if ranks == 1:

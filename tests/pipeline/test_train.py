@@ -283,25 +283,34 @@ def test_a_corrupt_image_can_be_replaced(damaged: Path, tmp_path: Path, train: T
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_the_same_command_continues_after_ctrl_c(recipe: Path, tmp_path: Path, ranks: int) -> None:
+def test_ctrl_c_saves_and_the_same_command_continues(
+    recipe: Path, tmp_path: Path, ranks: int
+) -> None:
+    """A terminal sends it to the whole process group. Nothing else saves before the end."""
     run = tmp_path / "run"
     command = [sys.executable, str(ROOT / "launch" / "submit.py"), "--local", "--ranks", str(ranks)]
-    settings = [str(recipe), f"run_dir={run}", "train.steps=120", "checkpoint.every_steps=10"]
+    settings = [str(recipe), f"run_dir={run}", "train.steps=120", "checkpoint.every_steps=1000"]
     process = subprocess.Popen(
-        [*command, *settings], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*command, *settings],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
     )
-    deadline = time.monotonic() + 90
-    while newest(run) < 20:
+    deadline = time.monotonic() + 180
+    while not (run / "metrics.jsonl").exists() or len(events(run, "progress")) < 4:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    assert errors.count("Ctrl-C again") == 1
     assert events(run, "run_ended")[-1]["status"] == "interrupted"
     reached = newest(run)
     assert 20 <= reached < 120
+    assert events(run, "progress")[-1]["step"] == reached, "no step is lost"
 
     assert main(settings) == 0
 

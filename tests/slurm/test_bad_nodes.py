@@ -3,8 +3,10 @@
 import sys
 from pathlib import Path
 
+from launch.slurm.records.history import HISTORY
+from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.lab import Lab
-from tests.slurm.trainings import Training, expect_like, submit
+from tests.slurm.trainings import LAUNCH_SECONDS, Training, expect_like, submit
 
 PYTHON = Path(sys.executable)
 SHORT = ("train.steps=20", "evaluate.every_steps=20")
@@ -67,6 +69,20 @@ def test_a_half_trained_run_leaves_a_node_that_lost_the_dataset(
     assert training.history[0].node == "m1"
     assert "m2: the dataset" in training.history[1].error
     expect_like(training, whole)
+
+
+def test_a_job_leaves_a_first_node_where_files_fail(cluster: Cluster, recipe: Path) -> None:
+    training = submit(cluster, recipe, "slurm.sbatch={hold: true}", *SHORT)
+    obstacle = training.submission.folder / HISTORY
+    obstacle.mkdir()
+    cluster.run("scontrol", "release", training.job_id)
+    wait_until(
+        lambda: cluster.job(training.job_id)["ExcNodeList"] == "n1", training.log, LAUNCH_SECONDS
+    )
+    obstacle.rmdir()
+    training.wait_for_end()
+    assert training.outcomes == ["done"]
+    assert "n1" not in training.nodes()
 
 
 def test_a_job_whose_supervisor_is_killed_is_requeued(lab: Lab, recipe: Path, whole: Path) -> None:

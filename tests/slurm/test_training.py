@@ -140,6 +140,9 @@ def test_a_repeated_crash_fails_with_the_traceback_of_the_first_rank(
     assert "the loss became" in log
     assert " the run is given up: the same error occurred twice" in log.splitlines()[-1]
     assert log.count("lower optim.lr") <= 3  # at the end of each attempt and of the job
+    last = log.splitlines()[-1]
+    assert "the run is given up: the same error occurred twice at the same step" in last
+    assert last.endswith(f"python launch/resume.py {training.run_dir}")
 
 
 def test_a_killed_batch_side_is_reported_and_the_watcher_resumes_the_run(

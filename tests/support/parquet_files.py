@@ -74,6 +74,7 @@ def listed(folder: Path, out: Path, *options: object) -> tuple[Listing, ReadingO
     parser = ArgumentParser()
     SOURCE.add_arguments(parser)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--replace", action="store_true", dest="may_replace")
     files = ["--train", folder / "train-*", "--val", folder / "val-*"]
     given = [*files, "--out", out, "--workers", 1, *options]
     arguments = parser.parse_args([str(argument) for argument in given])

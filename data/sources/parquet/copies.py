@@ -12,8 +12,9 @@ from pathlib import Path
 
 from data.formats.tar_writer import TarWriter
 from data.indexing.written_images import IMAGES, mark_as_own
-from pipeline.dataset.index import MANIFEST
+from pipeline.dataset.index import MANIFEST, find_manifest
 from pipeline.dataset.samples import file_state
+from pipeline.dataset.writing import another_dataset
 from pipeline.system.durable import replacing
 
 SUFFIXES = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"RIFF": "webp", b"BM": "bmp"}
@@ -27,10 +28,11 @@ def member_name(row: int, content: bytes) -> str:
 
 
 @contextmanager
-def open_copy(out: Path, name: str) -> Generator[TarWriter]:
+def open_copy(out: Path, name: str, *, replace: bool) -> Generator[TarWriter]:
     """Yield a tar that becomes `out/images/name` if, and only if, the body succeeds.
 
-    If that exists with other bytes, the manifest of the dataset that it belonged to is removed.
+    If that exists with other bytes, the manifest of the dataset that it belonged to is removed, or
+    `ValueError` is raised, unless `replace`.
     """
     path = out / IMAGES / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,4 +49,7 @@ def open_copy(out: Path, name: str) -> Generator[TarWriter]:
                 _, mtime_ns = file_state(path)  # keep it: an index of this file stays valid
                 os.utime(temporary, ns=(mtime_ns, mtime_ns))
             else:
+                manifest = find_manifest(out)
+                if manifest and not replace:
+                    raise another_dataset(out, manifest)
                 (out / MANIFEST).unlink(missing_ok=True)

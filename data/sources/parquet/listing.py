@@ -46,9 +46,11 @@ def list_parquet(
     *,
     out: Path,
     class_ids: tuple[str, ...] | None,
+    replace: bool = False,
 ) -> Listing:
     """Read the footers of the files of each split; a file is copied only if necessary.
 
+    Copies replace those of another dataset in `out` only with `replace`.
     Raises `ValueError` for a file that cannot be used, and for files that contradict each other.
     """
     paths = _located(splits)
@@ -59,7 +61,8 @@ def list_parquet(
     if copied:
         require_own_images(out)
     folder = _common([path for each in paths.values() for path in each])
-    layout = _Layout(_base(footers, out), out, None if classes.ids is None else len(classes.ids))
+    count = None if classes.ids is None else len(classes.ids)
+    layout = _Layout(_base(footers, out), out, count, replace)
     return Listing(
         name=folder.parent.name if folder.name == FOLDER_OF_ALL else folder.name,
         root=root_for(layout.base, out),
@@ -77,6 +80,7 @@ class _Layout:
     base: Path
     out: Path
     classes: int | None
+    replace: bool
 
     def units(self, split: str, footers: Sequence[Footer]) -> list[ReadingUnit]:
         folder = _common([footer.file.path for footer in footers])
@@ -102,7 +106,8 @@ class _Layout:
     def _copied(self, footer: Footer, copy: str) -> CopiedFileUnit:
         name = str((self.out.resolve() / IMAGES / copy).relative_to(self.base))
         groups = footer.row_groups
-        return CopiedFileUnit(footer.file, groups, self.out, copy, name, self.classes)
+        how = self.classes, self.replace
+        return CopiedFileUnit(footer.file, groups, self.out, copy, name, *how)
 
 
 def _located(splits: Mapping[str, Sequence[Path]]) -> dict[str, list[Path]]:
@@ -225,6 +230,7 @@ def _prepare(arguments: Namespace) -> Listing:
         Columns(arguments.image_column, arguments.label_column),
         out=arguments.out,
         class_ids=read_classes(arguments.classes),
+        replace=arguments.may_replace,
     )
 
 

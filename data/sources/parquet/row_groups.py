@@ -65,6 +65,8 @@ class CopiedFileUnit:
     """The path of the tar, relative to the root of the dataset."""
     classes: int | None
     """The number of classes, if it is known in advance."""
+    replace: bool = False
+    """Whether the tar may replace one of another dataset."""
 
     @property
     def key(self) -> str:
@@ -82,7 +84,7 @@ class CopiedFileUnit:
     def read(self) -> UnitContent:
         """Copy every image; those that cannot be used are listed as bad."""
         results: list[Sample | BadImage] = []
-        with open_copy(self.out, self.copy) as tar:
+        with open_copy(self.out, self.copy, replace=self.replace) as tar:
             for row in read_rows(self.file, self.row_groups, labels=self.classes or LABEL_LIMIT):
                 offset = tar.add(member_name(row.number, row.content), row.content)
                 results.append(_sample(row, self.file, name=self.name, offset=offset))

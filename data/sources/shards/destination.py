@@ -8,7 +8,7 @@ from data.indexing.journal import JOURNAL, Journal
 from data.indexing.paths import shown
 from data.sources.shards.plan import ShardPlan
 from data.sources.shards.shard import SHARDS, ShardUnit, shard_bytes, stored_order
-from pipeline.dataset.index import MANIFEST, Index, read_manifest
+from pipeline.dataset.index import MANIFEST, Index, find_manifest, read_manifest
 from pipeline.dataset.samples import Samples
 from pipeline.system.durable import write_whole
 
@@ -16,22 +16,39 @@ MARKER = ".shards.json"
 """The source and settings of the shards beside it; without it, a folder with content is refused."""
 
 
-def refuse_other_content(out: Path, plan: ShardPlan) -> None:
-    """Raises `ValueError` unless `out` is empty, or has shards of this plan."""
+def refuse_other_content(out: Path, plan: ShardPlan, *, replace: bool) -> None:
+    """Raises `ValueError` unless `out` is empty, or has shards of this plan.
+
+    With `replace`, other shards and another index that prepare.py wrote there are removed first.
+    """
     if out.resolve() == plan.origin.folder.resolve():
         raise ValueError(f"--out {out} is the dataset itself; choose another folder")
     marker = out / SHARDS / MARKER
-    if marker.is_file():
-        if marker.read_bytes() != plan.identity():
-            raise ValueError(
-                f"--out {out} has shards of other images, or with other settings (see {marker}); "
-                "remove it, or choose another folder"
-            )
+    if marker.is_file() and marker.read_bytes() == plan.identity():
         return
+    if replace:
+        _remove_dataset(out, plan)
+    if marker.is_file():
+        raise ValueError(
+            f"--out {out} has shards of other images, or with other settings (see {marker}); "
+            "choose another folder, or replace them with --replace"
+        )
     strange = [name for name in _names(out) if name != SHARDS]
     strange += [f"{SHARDS}/{name}" for name in _names(out / SHARDS) if not name.endswith(".tmp")]
     if strange:
         raise ValueError(f"--out {out} contains {shown(strange)}; choose an empty folder")
+
+
+def _remove_dataset(out: Path, plan: ShardPlan) -> None:
+    """Remove the index in `out`, and shards that were written there."""
+    manifest = find_manifest(out)
+    is_ours = (out / SHARDS / MARKER).is_file()
+    if is_ours and plan.has_images_in(out / SHARDS):
+        raise ValueError(f"--out {out} has the images of {plan.origin.folder}; choose another")
+    for name in [MANIFEST, *manifest.checksums] if manifest else []:
+        (out / name).unlink(missing_ok=True)
+    if is_ours:
+        shutil.rmtree(out / SHARDS)
 
 
 def is_finished(out: Path, request: object) -> bool:

@@ -48,6 +48,16 @@ class ShardPlan:
             described = [f"{split}: {way}" for split, way in ways.items()]
         return " ".join([self.manifest.name, "in shards", *(f"({way})" for way in described)])
 
+    def has_images_in(self, folder: Path) -> bool:
+        """Return whether an image of the dataset is in `folder`."""
+        inside = f"{folder.resolve()}/"
+        indexes = [self.origin.index(split) for split in self.manifest.samples]
+        return any(
+            f"{index.root.resolve()}/{name}".startswith(inside)
+            for index in indexes
+            for name in index.files.to_pylist()
+        )
+
     def units(self, out: Path) -> dict[str, list[ShardUnit]]:
         """Return the shards of each split; raises `ValueError` if the dataset cannot be read."""
         return {split: self._split_units(split, out) for split in self.reencodings}

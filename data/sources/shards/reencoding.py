@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, features
 
 from data.formats.image_header import FORMATS
+from data.formats.orientation import stored_pixels
 
 RESAMPLING = Image.Resampling.LANCZOS
 """Of the filters in Pillow, which all antialias, the one that keeps the most detail."""
@@ -38,8 +39,8 @@ class Reencoding:
     def apply(self, content: bytes) -> bytes:
         """Return the new content of an image; raises `ValueError` if it cannot be decoded.
 
-        Colours become RGB, grey stays grey. Metadata is dropped; an EXIF orientation is not
-        applied, just as the loaders ignore it.
+        Colours become RGB, grey stays grey. Metadata is dropped; an orientation is not applied,
+        just as the loaders ignore it.
         """
         pixels = self._decode(content)
         if pixels is None:
@@ -58,7 +59,7 @@ class Reencoding:
                 with Image.open(BytesIO(content), formats=FORMATS) as image:
                     if self.shorter_side is not None and self._size(*image.size) == image.size:
                         return None
-                    return _grey_or_rgb(image)
+                    return _grey_or_rgb(stored_pixels(image))
             except ValueError:
                 raise
             except Exception as error:  # a damaged image may break its decoder in any way

@@ -27,13 +27,16 @@ IMAGES_A_SHARD = 1024
 QUALITY = 90
 
 
-def write_shards(plan: ShardPlan, options: ReadingOptions, *, out: Path) -> Listing | Dataset:
+def write_shards(
+    plan: ShardPlan, options: ReadingOptions, *, out: Path, replace: bool = False
+) -> Listing | Dataset:
     """Write the shards to `out/shards`; return only their listing if all of them are there.
 
     Shards that an earlier attempt finished are kept. Raises `ValueError` if `out` has any other
-    content, if the disk is too small for images that keep their bytes, or if images are bad.
+    content, unless that is a dataset and `replace` is set, if the disk is too small for images that
+    keep their bytes, or if images are bad.
     """
-    refuse_other_content(out, plan)
+    refuse_other_content(out, plan, replace=replace)
     units = plan.units(out)
     listing = plan.listing(units)
     if is_finished(out, request_of(listing, options)):
@@ -87,7 +90,8 @@ def _quality(text: str) -> int:
 
 def _prepare(arguments: Namespace) -> Listing | Dataset:
     options = ReadingOptions.of(arguments)
-    return write_shards(_plan(arguments), options, out=arguments.out)
+    plan = _plan(arguments)
+    return write_shards(plan, options, out=arguments.out, replace=arguments.replace)
 
 
 def _plan(arguments: Namespace) -> ShardPlan:

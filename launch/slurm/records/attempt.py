@@ -5,6 +5,8 @@ count, and the attempt number within that restart.
 """
 
 import json
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pydantic import TypeAdapter
 
 from pipeline.runs.fence import OWNER
 from pipeline.system.durable import replacing, write_whole
+from pipeline.system.patience import patiently
 
 ATTEMPTS = "attempts"
 LOGS = "logs"
@@ -62,6 +65,9 @@ class Attempt:
 
     def begin(self, addresses: dict[str, str]) -> None:
         """Make its folders and become the run's owner: older attempts can no longer write."""
+        patiently(lambda: self._begin(addresses))
+
+    def _begin(self, addresses: dict[str, str]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / NODES, json.dumps(addresses, indent=2).encode() + b"\n")
@@ -72,17 +78,32 @@ class Attempt:
 
     def addresses(self) -> dict[str, str]:
         """Return the address of each of its nodes, as the others reach it."""
-        return json.loads((self.folder / NODES).read_bytes())
+        return json.loads(patiently((self.folder / NODES).read_bytes))
+
+    def record_ready(self, rank: int) -> None:
+        """Record that a rank has loaded its program and now waits for the others."""
+        with suppress(OSError):  # training may work on a full disk
+            (self.folder / f"rank-{rank:05}.ready").touch()
+
+    def late_ranks(self, ranks: int, seconds: float) -> list[int]:
+        """Return the ranks that are not ready `seconds` after the first one was, of `ranks`."""
+        ready = {int(path.stem[5:]): path for path in self.folder.glob("rank-*.ready")}
+        if not ready or len(ready) == ranks:
+            return []
+        first = min(path.stat().st_mtime for path in ready.values())
+        return sorted(set(range(ranks)) - ready.keys()) if time.time() - first > seconds else []
 
     def record_exit(self, end: RankExit) -> None:
         """Record how a rank ended."""
         path = self.folder / f"rank-{end.rank:05}.json"
-        write_whole(path, json.dumps(asdict(end), indent=2).encode() + b"\n")
+        content = json.dumps(asdict(end), indent=2).encode() + b"\n"
+        patiently(lambda: write_whole(path, content))
 
     def rank_exits(self) -> list[RankExit]:
         """Return how the ranks ended, earliest first; a rank that was killed is missing."""
-        paths = self.folder.glob("rank-*.json")
-        exits = [TypeAdapter(RankExit).validate_json(path.read_bytes()) for path in paths]
+        paths = patiently(lambda: list(self.folder.glob("rank-*.json")))
+        records = [patiently(path.read_bytes) for path in paths]
+        exits = [TypeAdapter(RankExit).validate_json(record) for record in records]
         return sorted(exits, key=lambda each: each.at)
 
     def log(self, rank: int) -> Path:

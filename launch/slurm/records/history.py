@@ -1,7 +1,6 @@
 """How the attempts at a run ended: one line of JSON each, kept across requeues."""
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from pydantic import Field, TypeAdapter
 
 from launch.slurm.records.attempt import ATTEMPTS
 from launch.slurm.records.submission import RECORD, SUBMISSIONS, Submission
+from pipeline.system.durable import write_whole
+from pipeline.system.patience import patiently
 
 HISTORY = "history.jsonl"
 OutcomeKind = Literal[
@@ -48,26 +49,26 @@ def to_record(outcome: Outcome) -> dict[str, str | int | float]:
 
 def append_outcome(folder: Path, outcome: Outcome) -> None:
     """Add a line to the history of the submission in `folder`; return once it is on disk."""
-    with (folder / HISTORY).open("a+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - 1))
-        torn = file.read() not in (b"", b"\n")  # a crash cut the last line off
-        file.write(b"\n" * torn + json.dumps(to_record(outcome)).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+    lines = b"".join(line + b"\n" for line in _lines(folder))
+    added = json.dumps(to_record(outcome)).encode() + b"\n"
+    # The file is replaced: an append to a disk that fails might be incomplete, or repeated.
+    patiently(lambda: write_whole(folder / HISTORY, lines + added))
 
 
 def read_history(folder: Path) -> list[Outcome]:
     """Return the outcomes of a submission, oldest first; incomplete lines are left out."""
-    try:
-        lines = (folder / HISTORY).read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
     outcomes: list[Outcome] = []
-    for line in lines:
+    for line in _lines(folder):
         with suppress(ValueError):
             outcomes.append(RECORDS.validate_json(line))
     return outcomes
+
+
+def _lines(folder: Path) -> list[bytes]:
+    try:
+        return patiently((folder / HISTORY).read_bytes).splitlines()
+    except FileNotFoundError:
+        return []
 
 
 def last_outcome(submission: Submission) -> Outcome | None:

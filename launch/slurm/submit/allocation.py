@@ -1,8 +1,9 @@
 """Training in an allocation that the user already has, such as that of salloc: no second job."""
 
 import os
+import re
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from launch.slurm.submit.code_copy import copy_code
 from launch.slurm.submit.sbatch import announce, prepare
 from launch.slurm.supervise.restart_policy import Avoid, Cancel, Done, GiveUp, Requeue, Restart
 from launch.slurm.supervise.supervisor import run_attempts
-from pipeline.config.schema import Config
+from pipeline.config.schema import Config, Slurm
 from pipeline.runs.folder import hold_run_folder, own_runs
 from pipeline.system.command import plural
 from pipeline.system.exit_codes import FAILURE, STOPPED
 
 READ_SECONDS = 0.5
+GPUS = re.compile(r"gres[:/]gpu(?::[^:,]+)?:([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class AllocationRequest:
         if spare < 0:
             have = plural(len(job.nodes), "node")
             raise ValueError(f"--nodes {nodes}: job {job.id} has {have}; use at most that many")
-        layout = _layout(config, nodes, spare)
+        layout = layout_in(config.slurm, job.record(), nodes=nodes, spare=spare)
         return cls(config, job, layout, check(config, ranks=layout.world_size))
 
     def lines(self) -> list[tuple[str, str]]:
@@ -94,13 +96,23 @@ class AllocationRequest:
                 return STOPPED
 
 
-def _layout(config: Config, nodes: int, spare: int) -> JobLayout:
-    """Return the ranks on each node: by default one for each GPU that the job has there."""
-    gpus = int(os.environ.get("SLURM_GPUS_ON_NODE", "0"))
-    gpus = gpus if config.slurm.gpu_count is None else config.slurm.gpu_count
-    ranks = config.slurm.ranks_per_node or max(1, gpus)
-    cpus = int(os.environ.get("SLURM_CPUS_ON_NODE", "1")) // ranks
-    return JobLayout(nodes, spare, ranks, config.slurm.cpus_per_rank or max(1, cpus), gpus)
+def layout_in(slurm: Slurm, record: Mapping[str, str], *, nodes: int, spare: int) -> JobLayout:
+    """Return the ranks on each node of a job with this `record` of `scontrol show job`.
+
+    By default there is one for each GPU that the job has on a node, and they share its CPUs.
+    """
+    allocated = nodes + spare
+    gpus = slurm.gpu_count
+    if gpus is None:
+        of_node, of_job = (_gpus(record.get(f"TresPer{what}", "")) for what in ("Node", "Job"))
+        gpus = of_node or of_job // allocated
+    ranks = slurm.ranks_per_node or max(1, gpus)
+    cpus = slurm.cpus_per_rank or max(1, int(record["NumCPUs"]) // allocated // ranks)
+    return JobLayout(nodes, spare, ranks, cpus, gpus)
+
+
+def _gpus(resources: str) -> int:
+    return sum(int(count) for count in GPUS.findall(resources))
 
 
 @contextmanager

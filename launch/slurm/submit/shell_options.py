@@ -10,6 +10,7 @@ from dataclasses import replace
 from pydantic import ValidationError
 
 from pipeline.config.schema import Slurm
+from pipeline.system.secrets import hide_secrets
 
 FIELDS = {
     "SBATCH_ACCOUNT": "account",
@@ -65,7 +66,7 @@ def fill_from_shell(slurm: Slurm, variables: Mapping[str, str]) -> tuple[Slurm, 
     for name in sorted(variables):
         if not name.startswith("SBATCH_"):
             continue
-        shown = f"{name}={variables[name]} in this shell"
+        shown = hide_secrets(f"{name}={variables[name]} in this shell")
         try:
             slurm, setting = _fill(slurm, name, variables[name])
             notes.append(f"{shown} sets {setting}, which the configuration leaves open")

@@ -103,17 +103,19 @@ def ask_nodes(
     command: Sequence[str], environment: Mapping[str, str], nodes: int
 ) -> tuple[Answers, list[str]]:
     """Run the check that srun starts on some nodes; return the answers and srun's messages."""
-    answers, asked, began, read = Answers(), time.time(), time.monotonic(), 0
+    answers, asked, read = Answers(), time.time(), 0
+    deadline = time.monotonic() + CHECK_SECONDS
     with JobStep(command, environment) as step:
         ended = False
-        while not ended and time.monotonic() - began < CHECK_SECONDS:
+        while not ended and time.monotonic() < deadline:
             ended = step.poll() is not None
             lines = step.output[read:]
             read += len(lines)
             for line in lines:
                 if match := LABELLED.fullmatch(line):
                     answers.add(match[2], asked=asked, now=time.time())
-            ended = ended or len(answers.reports) == nodes
+            if lines and len(answers.reports) == nodes:  # the tasks end by themselves
+                deadline = time.monotonic() + END_SECONDS
             time.sleep(0 if ended else POLL_SECONDS)
         messages = list(step.messages)  # those after this only tell how the rest was ended
         step.end(END_SECONDS)
@@ -141,6 +143,7 @@ def judge_nodes(
     warnings = [
         f"{name}: {warning}"
         for name, report in answers.reports.items()
+        if name not in faults
         for warning in report.warnings
     ]
     ahead = answers.clocks_ahead

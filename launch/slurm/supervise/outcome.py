@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from launch.slurm.records.attempt import Attempt, RankExit
 from launch.slurm.records.history import Outcome, OutcomeKind
-from launch.slurm.supervise.srun_messages import TaskFailure, not_executed, task_failures
+from launch.slurm.supervise.srun_messages import TaskFailure, not_executed
 from pipeline.runs.find import CANCELLED, saved_step
 from pipeline.runs.folder import RESULT
 from pipeline.runs.summary import tail
@@ -26,13 +26,13 @@ class Circumstances:
     """Whether SLURM was ending the whole job."""
     at_limit: bool
     """Whether the job's time was nearly up."""
-    messages: Sequence[str] = ()
-    """What srun printed."""
+    failures: Sequence[TaskFailure] = ()
+    """The tasks that failed, in the order in which srun reported them."""
 
 
 def outcome_of(attempt: Attempt, world_size: int, how: Circumstances) -> Outcome:
     """Return the outcome of `attempt`, whose ranks have all ended."""
-    first = _first_task_failure(attempt, world_size, how.messages)
+    first = _first_task_failure(attempt, world_size, how.failures)
     kind = _kind(attempt, world_size, how, first)
     failed = kind in ("mistake", "crashed", "node lost", "bad node")
     end = _first_failure(attempt, world_size, how.code, first) if failed else None
@@ -75,14 +75,12 @@ def _is_stop(first: TaskFailure | None) -> bool:
 
 
 def _first_task_failure(
-    attempt: Attempt, world_size: int, messages: Sequence[str]
+    attempt: Attempt, world_size: int, failures: Sequence[TaskFailure]
 ) -> TaskFailure | None:
-    """Return the first failure that srun reported, with the node of its rank; None if none."""
-    nodes = list(attempt.addresses())
-    found = task_failures(messages)
-    if not found:
+    """Return the first failure, with the node of its rank; None if there is none."""
+    if not failures:
         return None
-    first = found[0]
+    nodes, first = list(attempt.addresses()), failures[0]
     rank = first.rank
     if rank is None:
         rank = nodes.index(first.node) * world_size // len(nodes) if first.node in nodes else 0
@@ -103,6 +101,10 @@ def _first_failure(
     Its host is empty if no node is to blame.
     """
     exits = attempt.rank_exits()
+    silent = sorted(set(range(world_size)) - {each.rank for each in exits})
+    # A rank that died before all others without a report caused their errors.
+    if first is not None and first.rank in silent and code != HUNG and not _is_stop(first):
+        return _reported_by_srun(attempt, first, first.rank)
     failures = [each for each in exits if each.code not in (0, STOPPED) and not each.is_secondary]
     if failures:
         end = failures[0]
@@ -110,9 +112,6 @@ def _first_failure(
         report = f"rank {end.rank} on {end.host}: {attempt.log(end.rank)}\n{end.traceback}"
         host = "" if _is_everywhere(failures, world_size) else end.host
         return replace(end, error=error, traceback=report, host=host)
-    silent = sorted(set(range(world_size)) - {each.rank for each in exits})
-    if first is not None and first.rank in silent and code != HUNG:
-        return _reported_by_srun(attempt, first, first.rank)
     rank = silent[0] if silent else 0
     log = attempt.log(rank)
     said = f"stacks: {attempt.run_dir / 'stacks'}" if code == HUNG else tail(log, TAIL_LINES)

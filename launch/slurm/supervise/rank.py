@@ -25,10 +25,11 @@ from pipeline.config.load import load
 from pipeline.distributed.rendezvous import ADDRESS, RENDEZVOUS
 from pipeline.distributed.world import CORES
 from pipeline.runs.folder import CONFIG_FILE
-from pipeline.system.exit_codes import FAILURE, STOPPED, exit_code, report_error
+from pipeline.system.exit_codes import FAILURE, STOPPED, Stopped, exit_code, report_error
+from pipeline.system.output import lasting_output
 from pipeline.system.secrets import hide_secrets
 
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 15.0
 POLL_SECONDS = 0.1
 DISCARD_PORT = 9
 """Connecting a datagram socket sends nothing: it only asks the system for the route."""
@@ -46,6 +47,7 @@ def main(run_dir: Path, token: str) -> int:
         os.environ |= rendezvous_variables(attempt)
         from pipeline.train import train  # imports torch, which reads the variables
 
+        attempt.record_ready(rank)
         train(load(run_dir / CONFIG_FILE, [f"run_dir={json.dumps(str(run_dir))}"]))
     except BaseException as error:  # noqa: BLE001 - reported in the log and to the supervisor
         end = rank_exit(error, rank, host)
@@ -61,7 +63,8 @@ def main(run_dir: Path, token: str) -> int:
 
 def rank_exit(error: BaseException, rank: int, host: str) -> RankExit:
     """Return the record of a rank that ends with `error`."""
-    code = exit_code(error)
+    # A scheduler may send any signal, SIGINT too.
+    code = STOPPED if isinstance(error, Stopped) else exit_code(error)
     return RankExit(
         rank,
         host,
@@ -74,7 +77,7 @@ def rank_exit(error: BaseException, rank: int, host: str) -> RankExit:
 
 
 def await_exits(attempt: Attempt, ranks: int) -> None:
-    """Wait a few seconds for the records of all ranks: srun ends the others once this one leaves.
+    """Wait for the records of all ranks, for a while: srun ends the others once this one leaves.
 
     Whether all of them report an error decides whether it is the fault of a node.
     """
@@ -127,4 +130,5 @@ def interface_of(address: str) -> str | None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]), sys.argv[2]))
+    with lasting_output():
+        raise SystemExit(main(Path(sys.argv[1]), sys.argv[2]))

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from threading import Thread
 from types import TracebackType
 from typing import IO
@@ -94,8 +94,9 @@ class JobStep(AbstractContextManager["JobStep"]):
             for line in stream:
                 lines.append(line.rstrip("\n"))
                 if copy is not None:
-                    copy.write(line)
-                    copy.flush()
+                    with suppress(OSError):  # a full disk; without a reader, srun would block
+                        copy.write(line)
+                        copy.flush()
 
 
 def srun_command(submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> list[str]:
@@ -105,7 +106,7 @@ def srun_command(submission: Submission, attempt: Attempt, nodes: Sequence[str])
     container = submission.slurm.container
     return [
         *_srun(nodes, layout.ranks_per_node, layout.cpus_per_rank),
-        *([f"--gpus-per-node={submission.gpus}"] if layout.gpus_per_node else []),
+        *_gpus(submission),
         "--kill-on-bad-exit=1",
         f"--wait={WAIT_SECONDS}",
         f"--job-name={attempt.token}",
@@ -122,6 +123,7 @@ def check_command(
     """Return the command that runs the text of a Python program once on each of `nodes`."""
     return [
         *_srun(nodes, 1, 1),
+        *_gpus(submission),
         "--kill-on-bad-exit=0",
         "--label",
         "--chdir=/",
@@ -144,6 +146,10 @@ def _srun(nodes: Sequence[str], tasks_per_node: int, cpus: int) -> list[str]:
         "--export=ALL",
         "--unbuffered",
     ]
+
+
+def _gpus(submission: Submission) -> list[str]:
+    return [f"--gpus-per-node={submission.gpus}"] if submission.layout.gpus_per_node else []
 
 
 def rank_environment(submission: Submission, attempt: Attempt) -> dict[str, str]:

@@ -3,7 +3,7 @@
 It runs once in a job, on the job's first node, and decides from the files on disk.
 """
 
-import shlex
+import os
 import signal
 import time
 import traceback
@@ -19,7 +19,7 @@ from launch.slurm.api.current_job import CurrentJob
 from launch.slurm.api.nodes import JobNode, read_nodes
 from launch.slurm.records.attempt import Attempt, next_attempt
 from launch.slurm.records.history import Outcome, append_outcome, read_history
-from launch.slurm.records.submission import Submission, last_submission
+from launch.slurm.records.submission import JobLayout, Submission, last_submission
 from launch.slurm.supervise.node_check import check_nodes
 from launch.slurm.supervise.outcome import Circumstances, outcome_of
 from launch.slurm.supervise.restart_policy import (
@@ -35,14 +35,19 @@ from launch.slurm.supervise.restart_policy import (
     decide,
 )
 from launch.slurm.supervise.srun import JobStep, rank_environment, srun_command
-from launch.slurm.supervise.srun_messages import task_failures
+from launch.slurm.supervise.srun_messages import TaskFailure, task_failures
 from pipeline.runs.find import saved_step
+from pipeline.system.command import command_line
 from pipeline.system.exit_codes import FAILURE
+from pipeline.system.output import lasting_output
+from pipeline.system.patience import patiently
 from pipeline.system.signals import STOPS
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 10.0
-"""How often a job with spare nodes checks whether one of its nodes was lost."""
+"""How often to check whether all ranks have started, and whether a node was lost."""
+LATE_SECONDS = 600.0
+"""How long ranks wait for one that hangs before it can report anything."""
 START_SECONDS = 60.0
 """How long srun may fail to start any rank, for example just after a controller restart."""
 EARLY_SECONDS = 90.0
@@ -59,18 +64,29 @@ def supervise(run_dir: str) -> str:
     If the run is given up, or this process fails, the last line of the job's log is a sentence
     about it, and the process ends with exit code 1.
     """
-    try:
-        job = CurrentJob.mine()
-        with noting_stops() as stops:
-            return carry_out(run_attempts(Path(run_dir), job, stops), job)
-    except RunFailed as failure:
-        reason, _, report = str(failure).partition("\n")
-        say(f"{reason}\n{report}")
-    except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with a sentence
-        traceback.print_exc()
-        reason = f"the supervisor failed with {type(error).__name__}: {error}"
-    say(f"the run is given up: {reason}; to resume it: {resume_command(run_dir)}")
+    with lasting_output():
+        try:
+            job = CurrentJob.mine()
+            with noting_stops() as stops:
+                return carry_out(decide_here(Path(run_dir), job, stops), job)
+        except RunFailed as failure:
+            reason, _, report = str(failure).partition("\n")
+            say(report)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with a sentence
+            traceback.print_exc()
+            reason = f"the supervisor failed with {type(error).__name__}: {error}"
+        say(f"the run is given up: {reason}; to resume it: {resume_command(run_dir)}")
     raise SystemExit(FAILURE)  # after an exception, submitit would print a long traceback
+
+
+def decide_here(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]) -> Decision:
+    """Return the decision of `run_attempts`; if files fail here, leave this node."""
+    try:
+        return run_attempts(run_dir, job, stops)
+    except OSError as error:
+        say(traceback.format_exc())
+        reason = f"the supervisor failed with {type(error).__name__}: {error}"
+        return Avoid(reason, os.environ["SLURMD_NODENAME"])
 
 
 def run_attempts(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]) -> Decision:
@@ -126,7 +142,7 @@ def run_attempt(
     names, started = [node.name for node in nodes], time.monotonic()
     attempt.begin({node.name: node.address for node in nodes})
     say(f"attempt {attempt.token} on {', '.join(names)}; logs in {attempt.logs}")
-    code, messages = retry(lambda: run_step(submission, job, attempt, names), START_SECONDS)
+    code, failures = retry(lambda: run_step(submission, job, attempt, names), START_SECONDS)
     notice = submission.slurm.stop_notice_seconds + EARLY_SECONDS
     circumstances = Circumstances(
         code=code,
@@ -134,45 +150,56 @@ def run_attempt(
         node_lost=any(node.is_lost for node in retry(lambda: read_nodes(names))),
         asked=bool(stops),
         at_limit=job.seconds_left() < notice,
-        messages=messages,
+        failures=failures,
     )
-    return outcome_of(attempt, submission.layout.world_size, circumstances)
+    world_size = submission.layout.world_size
+    return patiently(lambda: outcome_of(attempt, world_size, circumstances))
 
 
 def run_step(
     submission: Submission, job: CurrentJob, attempt: Attempt, names: list[str]
-) -> tuple[int, list[str]]:
-    """Start all ranks and wait for them to end; return the highest exit code and srun's messages.
+) -> tuple[int, list[TaskFailure]]:
+    """Start all ranks and wait for them to end; return the highest exit code, and who failed.
 
     Raises `SlurmError` if none of them started.
     """
     job.record()  # waits for the controller
     command = srun_command(submission, attempt, names)
     with JobStep(command, rank_environment(submission, attempt)) as step:
-        code = await_end(step, names, has_spares=submission.layout.spare_nodes > 0)
+        late = await_end(step, attempt, submission.layout)
+        code = step.poll()
+    assert code is not None, "it was waited for"
     if code and not any(attempt.logs.iterdir()):
         raise SlurmError(
             f"srun could not start the ranks, exit code {code}; its messages are above"
         )
-    return code, step.messages
+    return code, [*late, *task_failures(step.messages)]
 
 
-def await_end(step: JobStep, names: list[str], *, has_spares: bool) -> int:
-    """Wait for a step and return its exit code.
+def await_end(step: JobStep, attempt: Attempt, layout: JobLayout) -> list[TaskFailure]:
+    """Wait for a step to end; return the ranks for which the others waited too long.
 
-    It is ended early if a task was not launched, or if a node is lost and there are spare nodes.
+    It is ended early for those, or if a task was not launched, or if a node is lost and there are
+    spare nodes.
     """
-    looked = time.monotonic()
-    while (code := step.poll()) is None:
+    names, looked = list(attempt.addresses()), time.monotonic()
+    while step.poll() is None:
         time.sleep(POLL_SECONDS)
         if not all(each.launched for each in task_failures(step.messages)):
             step.end()  # the other tasks would wait for it
-        if has_spares and time.monotonic() - looked > LOOK_SECONDS:
-            looked = time.monotonic()
+        if time.monotonic() - looked < LOOK_SECONDS:
+            continue
+        looked = time.monotonic()
+        if late := attempt.late_ranks(layout.world_size, LATE_SECONDS):
+            step.end()
+            why = f"it did not load its program within {LATE_SECONDS / 60:.0f} min"
+            at = {rank: names[rank // layout.ranks_per_node] for rank in late}
+            return [TaskFailure(at[rank], rank, why, launched=False) for rank in late]
+        if layout.spare_nodes:
             with suppress(SlurmError):  # the controller may be down for a while
                 if any(node.is_lost for node in read_nodes(names)):
                     step.end()
-    return code
+    return []
 
 
 def usable_nodes(job: CurrentJob, *, without: Sequence[str]) -> list[JobNode]:
@@ -218,7 +245,7 @@ def carry_out(decision: Decision, job: CurrentJob) -> str:
 
 def resume_command(run_dir: str) -> str:
     """Return the command that resumes the run, for a shell."""
-    return f"python launch/resume.py {shlex.quote(run_dir)}"
+    return command_line("launch/resume.py", run_dir)
 
 
 def limits_of(submission: Submission) -> RestartLimits:
@@ -247,5 +274,6 @@ def noting_stops() -> Generator[list[signal.Signals]]:
 
 
 def say(message: str) -> None:
-    """Print a line with the time to the job's log."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", flush=True)
+    """Print a line with the time to the job's log, unless its disk fails."""
+    with suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", flush=True)

@@ -88,6 +88,9 @@ class Dali:
     of nvImageCodec cannot do it on a GPU."""
     prefetch_batches: Count = 2
     """Batches that each rank prepares ahead of the training step."""
+    hw_decoder_load: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the images that a GPU's hardware decoder for JPEGs decodes, with `decode: mixed`.
+    0 turns it off, because on an H100 it was seen to write images out of the stream's order."""
 
 
 @section

@@ -77,8 +77,11 @@ def packed(folder: Path) -> Path:
 
 @pytest.mark.filterwarnings("default::DeprecationWarning")  # by numpy, for pickles of Python 2
 @pytest.mark.filterwarnings("default:.*align should be passed.*")
-def test_cifar_batches_keep_every_pixel_and_label(batches: Path, tmp_path: Path) -> None:
+def test_cifar_batches_keep_every_pixel_and_label(
+    batches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cifar(batches, tmp_path / "out", "--partial") == 0
+    assert "note: 100 + 20 images of 10 classes, but CIFAR-10 has 50,000" in capsys.readouterr().out
     index = Index.open(tmp_path / "out", "train")
     assert list(index.manifest.classes) == LABEL_NAMES
     assert (len(index), len(Index.open(tmp_path / "out", "val"))) == (100, 20)

@@ -51,7 +51,10 @@ def test_nothing_is_copied_and_other_files_are_counted(
     assert folder(source, tmp_path / "out") == 0
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == INDEX_FILES
-    assert "1 file not named as images ignored: train/ant/readme.txt" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 file not named as images ignored: train/ant/readme.txt" in said
+    size = Index.open(tmp_path / "out", "train").sizes.sum() / 1000
+    assert f"  train           4 images {f'{size:.1f} KB':>10}\n" in said
 
 
 def test_layout_and_names_of_files_do_not_matter(source: Path, tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_a_missing_image_needs_partial(source: Path, capsys: pytest.CaptureFixtu
     lacks = f"lacks 1 image of {SOLUTION}: ILSVRC2012_val_00000003; unpack it again, or accept"
     assert lacks in capsys.readouterr().err
     assert prepare(source, "--partial") == 0
+    assert f"note: {source / KAGGLE / 'val'} lacks 1 image of {SOLUTION}" in capsys.readouterr().out
     assert read_manifest(source.parent / "out").samples["val"] == VAL - 1
 
 

@@ -212,7 +212,10 @@ def test_a_dataset_loses_its_manifest_when_its_copy_is_replaced(tmp_path: Path) 
     prepare(source, out)
     write(source / "train-00000-of-00001.parquet", rows("train")[::-1], SNAPPY)
     found, options = listed(source, out)
-    assert (out / MANIFEST).exists(), "listing changes nothing"
+    with pytest.raises(ValueError, match="has another dataset"):
+        read_listing(found, options, out=out)
+    found, options = listed(source, out, "--replace")
+    assert (out / MANIFEST).exists(), "so far nothing has changed"
     write_dataset(out / "elsewhere", read_listing(found, options, out=out))
     assert not (out / MANIFEST).exists()
 

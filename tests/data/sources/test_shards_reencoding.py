@@ -12,6 +12,7 @@ from data.sources.shards.reencoding import Reencoding
 from pipeline.dataset.index import Index, read_manifest
 from pipeline.dataset.samples import digest
 from tests.support.images import make_dataset
+from tests.support.odd_images import turned
 from tests.support.sharding import contents, stored, write
 
 SMALL = Reencoding(48, 90)
@@ -173,3 +174,10 @@ def test_options_without_effect_are_refused(
     assert write(tmp_path / "none", tmp_path / "out") == 2
     assert "no dataset at" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_is_not_applied(orientation: int) -> None:
+    as_stored = SMALL.apply(turned("TIFF", 1, WIDE))
+    assert SMALL.apply(turned("TIFF", orientation, WIDE)) == as_stored
+    assert decoded(as_stored).size == (80, 48)

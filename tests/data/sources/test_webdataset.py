@@ -129,6 +129,19 @@ WRONG: dict[str, tuple[Files, str]] = {
         {"2.jpg": IMAGES[2], "2.cls": IMAGES[2]},
         "contains b'\\xff\\xd8",
     ),
+    "keys with dots": (
+        {"p_21.05.jpg": IMAGES[2], "p_21.05.cls": b"1", "v1.5.jpg": IMAGES[3], "v1.5.cls": b"0"},
+        "4 files such as 'p_21.05.jpg' would be lost, because a key ends at its first dot",
+    ),
+    "a key with a dot after one without": (
+        {"1.5.png": IMAGES[2], "1.5.json": b'{"label": 1}'},
+        "2 files such as '1.5.png' would be lost",
+    ),
+    "an image with dots, and no label": (
+        {"v1.5.jpg": IMAGES[2]},
+        "1 file such as 'v1.5.jpg' would",
+    ),
+    "a label with dots, and no image": ({"x/v1.5.cls": b"1"}, "1 file such as 'x/v1.5.cls' would"),
     "gap": (
         {"2.jpg": IMAGES[2], "2.cls": b"5"},
         "3 classes have no training image: 2, 3, 4; accept this with --partial",
@@ -148,6 +161,28 @@ def test_mistakes_are_reported_in_one_message(
     assert said.startswith(f"prepare.py: {tmp_path / 'train.tar'}: ") or wrong == "gap"
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_ignored_files_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {"README": b"text", "._0.jpg": b"of a Mac", "0.seg.png": b"mask", "0.txt": b"caption"}
+    captions = {f"{n}.{n}.txt": b"caption" for n in range(20)}
+    assert prepare(tmp_path, {**good(), **files, **captions}) == 0
+    said = capsys.readouterr().out
+    kinds = "21 .txt, 1 without an ending, 1 hidden, 1 .seg.png"
+    assert f"note: 24 files that are neither images nor labels ignored: {kinds}\n" in said
+
+
+@pytest.mark.parametrize(
+    "keys", [("a", "photo_2021.05.07", "v1.5"), ("x.y/1.2", "1.jpg.cls", "a.")]
+)
+def test_keys_may_end_at_the_last_dot(keys: tuple[str, ...], tmp_path: Path) -> None:
+    files = {
+        f"{key}.{ending}": content
+        for label, key in enumerate(keys)
+        for ending, content in (("cls", b"%d" % (label % 2)), ("JPG", IMAGES[label]))
+    }
+    assert prepare(tmp_path, files, "--last-dot") == 0
+    assert samples(tmp_path) == {(IMAGES[0], 0), (IMAGES[1], 1), (IMAGES[2], 0)}
 
 
 def test_an_empty_image_is_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

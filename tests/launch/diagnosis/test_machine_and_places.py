@@ -95,6 +95,10 @@ def test_a_silent_tracking_server_is_reported_without_its_password() -> None:
     assert "secret" not in store.uri + store.error
     assert tracking(store).severity == TIME
     assert tracking(inspect_store("sqlite:////tmp/mlflow.db")).severity == FINE
+    refused = tracking(inspect_store("file:./mlruns"))
+    assert refused.severity == WORK
+    assert refused.meaning.startswith("it is a folder")
+    assert refused.remedy.startswith("write http://HOST:PORT")
     assert (
         tracking(TrackingStore("sqlite:////home/me/mlflow.db", shared_file=True)).severity == TIME
     )

@@ -10,11 +10,13 @@ from launch.slurm.records.attempt import Attempt, RankExit
 from launch.slurm.records.history import HISTORY, Outcome, append_outcome, read_history
 from launch.slurm.supervise.outcome import Circumstances, outcome_of
 from launch.slurm.supervise.rank import interface_of, own_address, rank_variables
+from launch.slurm.supervise.srun_messages import task_failures
 from pipeline.distributed.world import CORES, World
 from pipeline.runs.fence import OWNER
 from pipeline.runs.find import CANCELLED
 from pipeline.runs.folder import RESULT
 from pipeline.system.exit_codes import HUNG, STOPPED
+from tests.support.small_disk import small_disk
 
 NOT_FOUND = "slurmstepd-n2: error: execve(): /venv/bin/python: No such file or directory\n"
 USUAL = Circumstances(code=1, seconds=1.0, node_lost=False, asked=False, at_limit=False)
@@ -129,16 +131,34 @@ def test_the_rank_that_srun_names_first_is_blamed(
     attempt.log(0).write_text("slurmstepd: error: *** STEP 1.0 ON n1 CANCELLED ***")
     attempt.log(1).write_text(log)
     messages = [f"srun: error: {message}", "srun: error: n1: task 0: Terminated"]
-    outcome = outcome_of(attempt, 2, replace(USUAL, code=STOPPED, messages=messages))
+    outcome = outcome_of(attempt, 2, replace(USUAL, code=STOPPED, failures=task_failures(messages)))
     assert (outcome.kind, outcome.node) == (kind, "n2")
     assert outcome.log == str(attempt.log(1))
     assert why in outcome.report.splitlines()[0]
     assert bool(outcome.error) == (kind == "bad node")
 
 
+def test_a_rank_that_died_first_caused_the_errors_of_the_others(attempt: Attempt) -> None:
+    end(attempt, 0, 1, "RuntimeError: Broken pipe")
+    messages = ["srun: error: n2: task 1: Out Of Memory", "srun: error: n1: task 0: Terminated"]
+    outcome = outcome_of(attempt, 2, replace(USUAL, failures=task_failures(messages)))
+    assert (outcome.node, outcome.error) == ("n2", "")
+    assert "Out Of Memory" in outcome.report
+
+
+def test_ranks_are_late_only_once_another_one_has_waited(attempt: Attempt) -> None:
+    assert attempt.late_ranks(3, 60) == []
+    attempt.record_ready(1)
+    assert attempt.late_ranks(3, 60) == []
+    assert attempt.late_ranks(3, -1) == [0, 2]
+    attempt.record_ready(0)
+    attempt.record_ready(2)
+    assert attempt.late_ranks(3, -1) == []
+
+
 def test_nodes_that_srun_names_together_are_not_blamed(attempt: Attempt) -> None:
     messages = ["srun: error: n[1-2]: tasks 0-1: Exited with exit code 1"]
-    outcome = outcome_of(attempt, 2, replace(USUAL, messages=messages))
+    outcome = outcome_of(attempt, 2, replace(USUAL, failures=task_failures(messages)))
     assert (outcome.kind, outcome.node) == ("crashed", "")
 
 
@@ -147,7 +167,7 @@ def test_ranks_that_srun_ended_after_a_stop_were_stopped(attempt: Attempt) -> No
         "srun: error: n1: task 0: Exited with exit code 75",
         "srun: error: n2: task 1: Terminated",
     ]
-    how = replace(USUAL, code=STOPPED, messages=messages)
+    how = replace(USUAL, code=STOPPED, failures=task_failures(messages))
     assert outcome_of(attempt, 2, how).kind == "stopped"
 
 
@@ -169,6 +189,24 @@ def test_a_torn_line_does_not_damage_the_history(tmp_path: Path) -> None:
     assert read_history(tmp_path) == outcomes
     append_outcome(tmp_path, outcomes[0])
     assert read_history(tmp_path) == [*outcomes, outcomes[0]]
+
+
+@pytest.mark.process
+def test_a_disk_that_is_full_for_a_while_loses_no_record(tmp_path: Path) -> None:
+    outcome = Outcome("5.0.1", "crashed", 10, "E", "report" * 1000)
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        attempt = Attempt(disk.folder, "5.0.1")
+        with disk.full_for(0.7):
+            attempt.begin({"n1": "10.0.0.1"})
+        with disk.full_for(0.7):
+            attempt.record_exit(RankExit(0, "n1", 1.0, 1, "E", traceback="x" * 5000))
+        append_outcome(disk.folder, outcome)
+        with disk.full_for(0.7):
+            append_outcome(disk.folder, outcome)
+        assert attempt.addresses() == {"n1": "10.0.0.1"}
+        assert [end.error for end in attempt.rank_exits()] == ["E"]
+        assert read_history(disk.folder) == [outcome, outcome]
+        assert len((disk.folder / HISTORY).read_bytes().splitlines()) == 2
 
 
 def test_a_line_of_the_history_keeps_its_format(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 import json
 import math
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from launch.submit import main
 from launch.sweep.points import Axis, name_points, plan_sweep, split_values
 from launch.sweep.results import read_results
+from launch.sweep.sequential import train_points
 from pipeline.runs.find import find_runs
 from pipeline.runs.folder import RESULT, hold_run_folder
 from tests.launch.queued_runs import run_program
@@ -129,6 +132,23 @@ def test_points_are_trained_one_by_one_and_a_failure_does_not_stop_the_next(
     capfd.readouterr()
     assert main(command) == 0  # nothing is left to train
     assert "all 2 points are finished" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("code", [0, 75, 130])
+def test_ctrl_c_ends_the_sweep_even_if_the_point_finishes_first(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    started: list[Any] = []
+
+    def run(command: Any, *, on_stop: Any, **_: Any) -> int:
+        started.append(command)
+        on_stop(signal.SIGINT)
+        return code
+
+    monkeypatch.setattr("launch.sweep.sequential.run_ranks", run)
+    sweep = plan_sweep(recipe, [], ["seed=0,1,2"])
+    assert train_points(sweep, [str(recipe)], ranks=1, gpus=0) == (code or 130)
+    assert len(started) == 1
 
 
 @pytest.mark.process

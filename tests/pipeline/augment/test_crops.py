@@ -12,7 +12,13 @@ from PIL import Image
 from scipy import stats
 from torchvision import transforms
 
-from pipeline.augment.crops import Views, evaluation_views, training_views
+from pipeline.augment.crops import (
+    MOST_ELONGATED,
+    Views,
+    elongated,
+    evaluation_views,
+    training_views,
+)
 from pipeline.config.schema import PadCrop, RandomResizedCrop, ResizeCenterCrop
 from pipeline.dataset.order import BatchIndices
 
@@ -232,3 +238,34 @@ def test_evaluation_crops_the_same_pixels_as_torchvision(
     top, left = mine.crop_start[0].tolist()
     expected = ramp[:, top : top + size, left : left + size]
     assert torch.equal(transforms.CenterCrop(size)(ramp), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 8000), (8001, 1), (3, 1000), (640, 10), (7, 449)])
+@pytest.mark.parametrize("resize", [256, 20])
+def test_only_the_centre_of_elongated_images_is_resized(size: tuple[int, int], resize: int) -> None:
+    crop = ResizeCenterCrop(resize=resize, size=resize - 8)
+    height, width = (np.array([side]) for side in size)
+    whole = evaluation_views(crop, heights=height, widths=width)
+    mine = evaluation_views(crop, heights=height, widths=width, centre_only=True)
+    sides = size, mine.region_start, mine.region_shape, mine.resized, mine.crop_start
+    start, shape, resized, crop_start = (side[0].tolist() for side in sides[1:] if side is not None)
+    assert max(resized) <= (MOST_ELONGATED + 1) * resize
+    assert whole.resized is not None
+    assert whole.crop_start is not None
+    for axis in (0, 1):
+        before, after = start[axis], size[axis] - start[axis] - shape[axis]
+        assert before == after >= 0
+        moved = before * whole.resized[0, axis] / size[axis]  # in pixels of the resized image
+        assert crop_start[axis] + moved == pytest.approx(whole.crop_start[0, axis], abs=1)
+
+
+def test_ordinary_images_are_resized_as_a_whole() -> None:
+    heights, widths = np.array([375, 64, 1]), np.array([500, 1, 64])
+    assert not elongated(heights, widths).any()
+    whole = evaluation_views(ResizeCenterCrop(), heights=heights, widths=widths)
+    mine = evaluation_views(ResizeCenterCrop(), heights=heights, widths=widths, centre_only=True)
+    assert mine.region_start is not None
+    assert not mine.region_start.any()
+    assert np.array_equal(mine.region_shape, np.stack([heights, widths], 1))
+    for name in ("resized", "crop_start"):
+        assert np.array_equal(getattr(mine, name), getattr(whole, name))

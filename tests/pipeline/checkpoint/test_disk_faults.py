@@ -1,11 +1,14 @@
 """A complete checkpoint exists whichever system call the disk fails at or the process dies at."""
 
 import errno
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,25 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.checkpoint import Snapshot, write_checkpoint
+from pipeline.checkpoint import Snapshot, newest_checkpoint, write_checkpoint
 from pipeline.runs.fence import Fence
-from tests.support.snapshots import PROGRESS_AT_1, newest_step, open_checkpoints, save_all, snapshot
+from pipeline.system import patience
+from pipeline.system.exit_codes import NotSaved
+from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.snapshots import (
+    PROGRESS_AT_1,
+    newest_step,
+    open_checkpoints,
+    save_all,
+    snapshot,
+    steps,
+)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of the disk is final."""
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0)
 
 
 def run_script(script: str, *arguments: str) -> Any:
@@ -105,7 +124,8 @@ def test_a_hanging_disk_delays_training_only_for_a_while(
     assert newest_step(tmp_path) == 3
 
 
-def test_a_disk_that_fails_at_the_end_does_not_fail_the_run(
+@pytest.mark.usefixtures("impatient")
+def test_a_disk_that_fails_at_the_end_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warnings: list[str] = []
@@ -130,6 +150,98 @@ def test_a_lack_of_memory_loses_only_the_new_checkpoint(
         checkpoints.save(snapshot(2))
     assert "step 1 could not be written: not enough host memory" in warnings[0]
     assert newest_step(tmp_path) == 2
+
+
+# -------------------------------------------------------------------------- full for some seconds
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Generator[SmallDisk]:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        yield disk
+
+
+@pytest.mark.process
+def test_a_disk_that_is_full_for_a_while_loses_no_checkpoint(disk: SmallDisk) -> None:
+    warnings: list[str] = []
+    with open_checkpoints(disk.folder, warnings.append) as checkpoints, disk.full_for(0.7):
+        checkpoints.save(snapshot(1), last=True)
+        checkpoints.expect_saved(1)
+        assert newest_step(disk.folder) == 1
+    (late,) = warnings
+    assert late.startswith("the checkpoint of step 1 is late: [Errno 28] No space left on device")
+    assert late.endswith("; retrying for up to 45 s")
+
+
+@pytest.mark.process
+def test_a_late_checkpoint_gives_way_to_the_next_one(disk: SmallDisk) -> None:
+    warnings: list[str] = []
+    disk.fill()
+    with open_checkpoints(disk.folder, warnings.append) as checkpoints:
+        checkpoints.save(snapshot(1))
+        checkpoints.save(snapshot(2))
+        disk.empty()
+        checkpoints.expect_saved(2)
+        with pytest.raises(NotSaved, match=r"of step 1, is not in .*No space left"):
+            checkpoints.expect_saved(1)
+    assert steps(disk.folder) == [2]
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("impatient")
+def test_the_last_checkpoint_is_missed_if_the_disk_stays_full(disk: SmallDisk) -> None:
+    warnings: list[str] = []
+    with open_checkpoints(disk.folder, warnings.append) as checkpoints:
+        checkpoints.save(snapshot(1))
+        checkpoints.expect_saved(1)
+        disk.fill()
+        checkpoints.save(snapshot(2), last=True)
+        with pytest.raises(NotSaved) as missed:
+            checkpoints.expect_saved(2)
+        for part in ("of step 2,", str(disk.folder), "same command again", "newest is of step 1"):
+            assert part in str(missed.value)
+        disk.empty()
+        checkpoints.save(snapshot(3), last=True)
+        checkpoints.expect_saved(3)
+
+
+def test_a_missing_last_checkpoint_is_missed(tmp_path: Path) -> None:
+    with open_checkpoints(tmp_path, pytest.fail) as checkpoints:
+        checkpoints.save(snapshot(1))
+        checkpoints.expect_saved(1)
+        with pytest.raises(NotSaved, match=r"of step 2, is not in .*\(it is missing\)"):
+            checkpoints.expect_saved(2)
+
+
+def test_a_checkpoint_that_does_not_fit_takes_no_space_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr("pipeline.checkpoint.writing.write_durably", pytest.fail)
+    with pytest.raises(OSError, match="No space left"):  # the model takes 1,200 bytes
+        write_checkpoint(tmp_path, snapshot(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["open", "scandir"])
+def test_a_checkpoint_on_a_disk_that_is_unreachable_for_a_while_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Else the run would resume from an older one, or start again."""
+    assert save_all(tmp_path, [snapshot(1), snapshot(2)]) == []
+    module = io if call == "open" else os
+    working, faults = getattr(module, call), [errno.ESTALE, errno.EIO]
+
+    def fail_twice(*arguments: Any, **keywords: Any) -> Any:
+        if faults:
+            raise OSError(faults[0], os.strerror(faults.pop()))
+        return working(*arguments, **keywords)
+
+    monkeypatch.setattr(patience, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(module, call, fail_twice)
+    assert newest_checkpoint(tmp_path, pytest.fail) == tmp_path / "step-00000002"
+    assert not faults
 
 
 # ----------------------------------------------------------------------------------- power cuts
@@ -199,7 +311,9 @@ import errno, json, os, sys
 from pathlib import Path
 from tests.support.snapshots import flip_a_bit, newest_step, save_all, snapshot
 from pipeline.checkpoint import read_checkpoint, recover_checkpoints, write_checkpoint
+from pipeline.system import patience
 
+patience.PATIENCE_SECONDS = 0.0  # a fault is final
 CALLS = ("mkdir", "open", "write", "fsync", "rename", "replace", "unlink", "rmdir")
 called = set()
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from pipeline.config.schema import Dali, Data, PadCrop, RandomResizedCrop, Synthetic
 from pipeline.distributed.world import World
 from pipeline.loaders import Batch, open_loader
+from pipeline.loaders.dali import DaliLoader
 from tests.support.images import make_dataset
 from tests.support.loading import (
     BATCH,
@@ -130,3 +132,17 @@ def test_dali_is_imported_in_one_place() -> None:
     ]
     importing = [path for path in sources if IMPORT.search(path.read_text())]
     assert importing == [ROOT / "pipeline/loaders/dali.py"]
+
+
+@pytest.mark.parametrize(("spec", "load"), [(Dali(), 0.0), (Dali(hw_decoder_load=0.65), 0.65)])
+def test_the_hardware_decoder_is_off_unless_asked_for(
+    folder: Path, spec: Dali, load: float
+) -> None:
+    """The graph is built for a GPU; nothing is decoded."""
+    loader = dali(folder, spec=spec, device=torch.device("cuda", 0))
+    assert isinstance(loader, DaliLoader)
+    decoders = SimpleNamespace(image=lambda _, **options: options)
+    graph = loader._decoder._decoded(
+        SimpleNamespace(decoders=decoders), SimpleNamespace(RGB=0), None, {}
+    )
+    assert (graph["device"], graph["hw_decoder_load"]) == ("mixed", load)

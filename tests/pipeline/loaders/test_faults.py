@@ -185,6 +185,20 @@ def test_a_dataset_without_an_intact_image_is_an_error(tmp_path: Path, damage: D
     assert len(loader.verify()) == TRAIN_IMAGES + VAL_IMAGES + 2
 
 
+@pytest.mark.parametrize("region_decode", [True, False])
+def test_an_image_of_another_size_than_indexed_is_replaced(
+    tmp_path: Path, region_decode: bool
+) -> None:
+    made = make_images(3, classes=3, size=(40, 32), seed=1)
+    wrong = Picture("wrong.JPEG", made[1].content, (4000, 3200), 1)
+    folder = write_pictures(tmp_path, {"train": [made[0], wrong, made[2]], "val": made}, classes=3)
+    spec = Dali(threads=1, region_decode=region_decode)
+    labels = joined(trained(dali(folder, on_corrupt="skip", spec=spec), 1, 1)).labels.tolist()
+    assert sorted(labels) == [0] * 4 + [2] * 8
+    with pytest.raises(ImageError, match=r"wrong\.JPEG"):
+        trained(dali(folder, spec=spec), 1, 1)
+
+
 def test_one_intact_image_is_enough(tmp_path: Path) -> None:
     at: dict[int, Damage] = dict.fromkeys(range(TRAIN_IMAGES), "missing")
     del at[7]

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipeline.runs.summary import read_metrics
+from pipeline.runs.summary import read_metrics, tail
 from pipeline.tracking import events
 from pipeline.tracking.jsonl import METRICS
 from tests.support.run_folders import progress, run_started, write_events
@@ -22,6 +22,13 @@ def test_torn_lines_are_left_out(tmp_path: Path) -> None:
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"event": "progress", "time": 1.0, "ste')
     assert read_metrics(tmp_path).progress["step"] == 10
+
+
+def test_passwords_of_earlier_versions_are_not_shown(tmp_path: Path) -> None:
+    said = {"event": "run_ended", "time": 1.0, "message": "no http://me:s3cr3t@host"}
+    (tmp_path / METRICS).write_text(json.dumps(said) + "\n")
+    assert read_metrics(tmp_path).ended["message"] == "no http://me:***@host"
+    assert tail(tmp_path / METRICS, 1) == json.dumps(said).replace("s3cr3t", "***")
 
 
 def test_gpu_hours_are_those_of_all_attempts_until_their_last_reports(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_disk_that_is_too_small_is_reported_before_copying(
     with pytest.raises(ValueError) as caught:
         staged(archives, stage)
     said = str(caught.value)
-    assert said.startswith(f"stage {stage} has 0.0 MB free, but {archives} needs 0.1 MB more; ")
+    assert said.startswith(f"stage {stage} has 40.0 KB free, but {archives} needs ")
     assert "choose another data.stage, or train without" in said
     assert len(everything(stage)) == 1
 

@@ -74,5 +74,6 @@ def test_the_name_of_a_setting_decides() -> None:
 
 
 def test_code_keeps_its_variables() -> None:
-    code = 'token = os.environ["TOKEN"]  # as in http://me:abc@host'
+    code = "token = read()  # as in http://me:abc@host"
     assert hide_secrets_in_code(code) == code.replace("abc", "***")
+    assert hide_secrets_in_code('token = "abc"') == 'token = "***"'

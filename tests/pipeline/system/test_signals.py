@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.system.exit_codes import STOPPED
-from pipeline.system.signals import STOPS, StopSignals
+from pipeline.system.exit_codes import INTERRUPTED, STOPPED
+from pipeline.system.signals import STOPS, StopSignals, code_of
 
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[3]
 SECONDS = 20
+ALL = (*STOPS, signal.SIGINT)
 DEADLOCK = """
 import ctypes
 def deadlock():  # in native code that no signal interrupts
@@ -51,20 +52,25 @@ def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
     return process.returncode, said
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", ALL)
 def test_a_signal_before_the_first_step_ends_the_process(number: signal.Signals) -> None:
     process = start("with StopSignals():\n    say('ready')\n    deadlock()\n")
     process.send_signal(number)
     code, said = end(process)
-    assert code == STOPPED == 75
+    assert code == code_of(number)
     assert said.startswith(f"stopped by {number.name} before the first step")
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", ALL)
 def test_a_signal_during_imports_ends_the_process(number: signal.Signals) -> None:
     process = start("signals.leave_at_once()\nsay('ready')\nwhile True: time.sleep(1)\n")
     process.send_signal(number)
-    assert end(process) == (STOPPED, "")
+    assert end(process) == (code_of(number), "")
+
+
+def test_the_exit_code_tells_ctrl_c_from_a_scheduler() -> None:
+    assert [code_of(number) for number in STOPS] == [STOPPED, STOPPED] == [75, 75]
+    assert code_of(signal.SIGINT) == INTERRUPTED == 130
 
 
 HELD = """
@@ -79,7 +85,7 @@ with StopSignals() as stop:
 """
 
 
-@pytest.mark.parametrize("number", STOPS)
+@pytest.mark.parametrize("number", ALL)
 def test_a_signal_is_received_while_the_main_thread_is_in_native_code(
     number: signal.Signals,
 ) -> None:
@@ -104,6 +110,28 @@ def test_a_second_signal_ends_the_process_but_a_quick_repetition_does_not() -> N
     code, said = end(process)
     assert code == STOPPED
     assert "second signal, SIGTERM" in said
+
+
+def test_a_second_ctrl_c_ends_the_process_with_130() -> None:
+    process = start(HELD.format("deadlock()"))
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "SIGINT\n"
+    time.sleep(1.1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    code, said = end(process)
+    assert code == INTERRUPTED
+    assert said.count("saving and stopping after this step; Ctrl-C again") == 1
+    assert "second signal, SIGINT" in said
+
+
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
+    """As in the background of a shell script, or with nohup."""
+    ignore = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    process = start(ignore + HELD.format("time.sleep(1); sys.exit(5)"))
+    process.send_signal(signal.SIGINT)
+    assert end(process) == (5, "")
 
 
 @pytest.mark.parametrize(("reached", "code"), [(False, STOPPED), (True, 0)])
@@ -131,7 +159,7 @@ def test_a_blocked_standard_error_does_not_keep_the_process_alive() -> None:
 
 
 def test_handlers_are_restored_afterwards() -> None:
-    before = [signal.getsignal(number) for number in STOPS]
+    before = [signal.getsignal(number) for number in ALL]
     threads = threading.active_count()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -146,7 +174,7 @@ def test_handlers_are_restored_afterwards() -> None:
                     assert time.monotonic() < deadline
                     time.sleep(0.001)
             assert stop.heard == signal.SIGUSR2
-            assert [signal.getsignal(number) for number in STOPS] == before
+            assert [signal.getsignal(number) for number in ALL] == before
             assert signal.set_wakeup_fd(writer) == writer
         deadline = time.monotonic() + SECONDS
         while threading.active_count() > threads:
@@ -159,13 +187,13 @@ def test_handlers_are_restored_afterwards() -> None:
 
 
 def test_outside_the_main_thread_handlers_stay_as_they_are() -> None:
-    before = [signal.getsignal(number) for number in STOPS]
+    before = [signal.getsignal(number) for number in ALL]
     seen: list[bool] = []
 
     def run() -> None:
         with StopSignals() as stop:
             stop.hold()
-            seen.append([signal.getsignal(number) for number in STOPS] == before)
+            seen.append([signal.getsignal(number) for number in ALL] == before)
 
     thread = threading.Thread(target=run)
     thread.start()

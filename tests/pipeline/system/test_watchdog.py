@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from pipeline.system.exit_codes import HUNG
+from tests.support.small_disk import small_disk
 
 pytestmark = pytest.mark.process
 
@@ -123,6 +124,20 @@ def test_a_hanging_disk_does_not_keep_the_process_alive(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "stacks" / "rank-3.txt")  # never read
     lines = "watchdog.LAST_WORDS_SECONDS = 0.3\ndog.expect_step()\nhang()"
     assert end(start(tmp_path, lines))[0] == HUNG
+
+
+@pytest.mark.parametrize("end_of", ["the full disk", "patience"])
+def test_a_full_disk_does_not_cost_the_stacks(tmp_path: Path, end_of: str) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        lines = f"dog.stacks = Path({str(disk.folder)!r}) / 'stacks' / 'rank-3.txt'\n"
+        lines += "watchdog.STACKS_SECONDS = 0.2\n" if end_of == "patience" else ""
+        with disk.full_for(2):
+            code, said = end(start(tmp_path, lines + "dog.expect_step()\nhang()"))
+        assert code == HUNG
+        file = disk.folder / "stacks" / "rank-3.txt"
+        stacks = said if end_of == "patience" else file.read_text()
+    for function in ("wait_for_ever", "another_thread", "_watch"):
+        assert f"in {function}" in stacks
 
 
 def test_native_code_that_blocks_python_is_ended_too(tmp_path: Path) -> None:

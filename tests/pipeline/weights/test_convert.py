@@ -61,6 +61,21 @@ def metadata(file: Path) -> dict[str, str]:
 # ------------------------------------------------------------------------------ named tensors
 
 
+def test_a_password_in_the_configuration_of_an_earlier_run_is_not_converted(
+    tmp_path: Path,
+) -> None:
+    model = model_named("cifar_resnet8")
+    run = saved(tmp_path / "run", experienced(model), model)
+    file = run.folder / "config.yaml"
+    secret = file.read_text().replace("uri: null", "uri: http://me:s3cr3t@host")
+    file.write_text(secret.replace("env: {}", "env: {WANDB_API_KEY: s3cr3t}"))
+    assert file.read_text().count("s3cr3t") == 2
+    out = tmp_path / "out.safetensors"
+    assert program("convert", run.folder, "--to", "safetensors", "--out", out) == 0
+    assert b"s3cr3t" not in out.read_bytes()
+    assert "network" in metadata(out)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_torchvision_and_timm_give_the_same_logits(name: str, tmp_path: Path) -> None:
