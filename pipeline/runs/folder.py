@@ -5,7 +5,7 @@ import os
 import platform
 import secrets
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -42,22 +42,25 @@ def hold_run_folder(config: Config) -> Generator[Path]:
     stays full.
     """
     with ExitStack() as stack:
-        if config.run_dir:
-            folder = stack.enter_context(_held(*_claim(config.run_dir, config), config))
-        else:
-            # Until the configuration is written: another process would not find the folder.
-            with _one_at_a_time(config.runs_dir):
-                folder = stack.enter_context(_held(*_find_or_make(config), config))
+        # Until the configuration is saved: another process finds the run by it.
+        with nullcontext() if config.run_dir else _one_at_a_time(config.runs_dir):
+            claim = _claim(config.run_dir, config) if config.run_dir else _find_or_make(config)
+            folder, lock = claim
+            stack.callback(lock.close)
+            Fence.around(folder).expect_mine()
+            if not _exists(folder / RESULT):
+                save_config(_as_begun(config, folder), folder)
         yield folder
 
 
-@contextmanager
-def _held(folder: Path, lock: IO[str], config: Config) -> Generator[Path]:
-    """Yield the folder, with the configuration in it; release its lock after the block."""
-    with lock:
-        Fence.around(folder).expect_mine()
-        _save(config, folder)
-        yield folder
+def save_config(config: Config, folder: Path) -> None:
+    """Save the configuration of a run; raise `NotSaved` if that fails."""
+    try:
+        patiently(lambda: make_folder(folder / "checkpoints"))
+        patiently(lambda: write_whole(folder / CONFIG_FILE, dump(config).encode()))
+    except OSError as error:
+        why = f"the configuration cannot be saved in {folder}: {error.strerror}"
+        raise NotSaved(f"{why}; {REMEDY}") from error
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -77,18 +80,6 @@ def with_choices_of(config: Config, theirs: Config) -> Config:
 def _as_begun(config: Config, folder: Path) -> Config:
     path = folder / CONFIG_FILE
     return with_choices_of(config, load_saved(path)) if _exists(path) else config
-
-
-def _save(config: Config, folder: Path) -> None:
-    """Save the configuration, unless the run is finished."""
-    try:
-        patiently(lambda: make_folder(folder / "checkpoints"))
-        if not _exists(folder / RESULT):
-            content = dump(_as_begun(config, folder)).encode()
-            patiently(lambda: write_whole(folder / CONFIG_FILE, content))
-    except OSError as error:
-        why = f"the configuration cannot be saved in {folder}: {error.strerror}"
-        raise NotSaved(f"{why}; {REMEDY}") from error
 
 
 def _claim(folder: Path, config: Config) -> tuple[Path, IO[str]]:
@@ -124,8 +115,8 @@ def own_runs(config: Config) -> list[Path]:
         return [config.run_dir]
     return [
         folder
-        for folder in sorted(config.runs_dir.glob(f"{config.name}-*"))
-        if not (_is_checkpoint(folder) or (folder / RESULT).exists())
+        for folder in patiently(lambda: sorted(config.runs_dir.glob(f"{config.name}-*")))
+        if not (_is_checkpoint(folder) or _exists(folder / RESULT))
         and not _difference(folder, config)
     ]
 
@@ -136,7 +127,7 @@ def new_run_dir(config: Config) -> Path:
 
 
 def _find_or_make(config: Config) -> tuple[Path, IO[str]]:
-    for folder in patiently(lambda: own_runs(config)):
+    for folder in own_runs(config):
         try:
             lock = _lock(folder)
         except OSError:  # another user's folder
@@ -164,7 +155,7 @@ def _one_at_a_time(runs_dir: Path) -> Generator[None]:
     """Let one process at a time look for its run: two might each make a folder for the same one."""
     with ExitStack() as stack:
         with suppress(OSError):  # another user's folder, or a file system without locks
-            make_folder(runs_dir)
+            patiently(lambda: make_folder(runs_dir))
             if lock := open_locked(runs_dir / SEARCH_LOCK, wait=True):
                 stack.enter_context(lock)
         yield
@@ -211,8 +202,8 @@ def _lock(folder: Path) -> IO[str] | None:
     elif (lock := patiently(lambda: open_locked(folder / LOCK))) is None:
         return None
     attempt = f"attempt {fence.token}, " if fence.is_active else ""
-    with suppress(OSError):  # a full disk; the name only informs, and nothing stays buffered
-        os.truncate(lock.fileno(), 0)
+    with suppress(OSError):  # a full disk; the name only informs
+        os.ftruncate(lock.fileno(), 0)
         os.write(lock.fileno(), f"{attempt}process {os.getpid()} on {platform.node()}".encode())
     return lock
 

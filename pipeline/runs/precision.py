@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config.load import dump, load_saved
+from pipeline.config.load import load_saved
 from pipeline.config.schema import Config, Precision
 from pipeline.distributed.world import World
-from pipeline.runs.folder import CONFIG_FILE, with_choices_of
-from pipeline.system.durable import write_whole
+from pipeline.runs.folder import CONFIG_FILE, save_config, with_choices_of
 
 LEAST_DEMANDING_FIRST: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 FIRST_CAPABILITY_WITH_BF16 = (8, 0)
@@ -31,7 +30,7 @@ def settle_precision(config: Config, folder: Path, world: World) -> Config:
         choices = world.gather(fastest_precision(world.device))
         chosen = min(choices, key=LEAST_DEMANDING_FIRST.index)
         settled = replace(config, train=replace(config.train, precision=chosen))
-        world.broadcast_from_main(lambda: write_whole(folder / CONFIG_FILE, dump(settled).encode()))
+        world.broadcast_from_main(lambda: save_config(settled, folder))
     return settled
 
 

@@ -5,6 +5,7 @@ prints lines of JSON: `doing` before each check, since one may hang, and at the 
 """
 
 import ctypes
+import errno
 import json
 import os
 import sys
@@ -44,13 +45,19 @@ def say(message: dict[str, Any]) -> None:
 
 
 def run_folder_faults(run_dir: Path, config_file: str) -> Iterator[str]:
-    """Yield what is wrong with the run folder; raise `OSError` if it cannot be written."""
+    """Yield what is wrong with the run folder; raise `OSError` if it cannot be written.
+
+    A full disk is not the fault of this node; the run waits for room.
+    """
     if not (run_dir / config_file).is_file():
         yield f"the run folder {run_dir} is missing"
         return
     probe = run_dir / f".{os.environ['SLURMD_NODENAME']}.{os.getpid()}.tmp"
     try:
         probe.write_bytes(b"1")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
     finally:
         probe.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ import pytest
 
 from launch.slurm.supervise.node_check import PROGRAM, Answers, Report, Verdict, judge_nodes
 from pipeline.runs.folder import CONFIG_FILE
+from tests.support.small_disk import small_disk
 
 FINE = Report([], [], 4, 0.0)
 NODES = ["n1", "n2", "n3"]
@@ -38,6 +39,16 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
     run_dir.mkdir()
     (run_dir / CONFIG_FILE).touch()
     return run_dir, dataset
+
+
+@pytest.mark.process
+def test_a_full_disk_is_not_the_fault_of_a_node(tmp_path: Path, places: tuple[Path, Path]) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        (disk.folder / CONFIG_FILE).touch()
+        disk.fill()
+        found = report(disk.folder, places[1])[-1]
+    assert found["faults"] == []
+    assert any("0 MiB free" in warning for warning in found["warnings"])
 
 
 @pytest.mark.process

@@ -1,5 +1,6 @@
 """A run finds its folder again, and only one process at a time holds it."""
 
+import errno
 import json
 import os
 import platform
@@ -24,8 +25,11 @@ from pipeline.runs.folder import (
     new_run_dir,
     read_result,
 )
+from pipeline.system import patience
 from pipeline.system.durable import write_whole
+from pipeline.system.exit_codes import NotSaved
 from tests.support.run_folders import config, hold_once
+from tests.support.small_disk import small_disk
 from tests.support.snapshots import PROGRESS_AT_1
 
 # --------------------------------------------------------------------------------------- finding
@@ -76,6 +80,29 @@ def test_a_held_run_is_refused_with_its_process_and_not_started_again(tmp_path: 
         assert another != held
         hold_once(config(tmp_path, seed=1))
     assert hold_once(config(tmp_path)) in (held, another)
+
+
+@pytest.mark.process
+def test_a_run_is_found_although_the_disk_is_full_for_a_while(tmp_path: Path) -> None:
+    """Neither a second folder is made, nor is the first one taken for another run's."""
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        mine = config(disk.folder / "runs")
+        with disk.full_for(0.7), hold_run_folder(mine) as folder:
+            assert load(folder / CONFIG_FILE) == mine
+        with disk.full_for(0.7):
+            assert hold_once(mine) == folder
+
+
+def test_a_disk_that_stays_full_at_the_start_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("pipeline.runs.folder.write_whole", fail)
+    with pytest.raises(NotSaved, match=r"cannot be saved in .*: Disk quota exceeded; free space"):
+        hold_once(config(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["file", "empty folder", "incomplete folder", "cannot be locked"])
