@@ -1,7 +1,7 @@
 """From indices of samples to batches of pixels on the training device.
 
-open chooses the loader; dali decodes, crops and resizes real images; synthetic repeats one random
-batch; stream feeds the decoder and replaces corrupt images; held keeps batches until the GPU has
+open chooses the loader; dali decodes, crops and resizes real images, as views says; synthetic
+repeats one random batch; stream feeds the decoder and replaces corrupt images; held keeps batches until the GPU has
 read them; base has the types that all share.
 """
 
