@@ -84,7 +84,7 @@ def _queue(config: Config, options: argparse.Namespace) -> int:
         request = JobRequest.check(config, nodes=options.nodes)
     _warn(doubts_of(request))
     if options.dry_run:
-        show(config, request.lines(), request.script(), full=options.full)
+        show(request.config, request.lines(), request.script(), full=options.full)
         return 0
     submission = request.queue()
     print(describe_submission(submission, config), flush=True)
@@ -279,9 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parallel", type=count, metavar="N", help="with SLURM: at most N jobs of a sweep at once"
     )
-    parser.add_argument(
-        "--new", action="store_true", help="start another run, even if one like it is unfinished"
-    )
+    parser.add_argument("--new", action="store_true", help="start another run of the same settings")
     parser.add_argument("--dry-run", action="store_true", help="check and print; start nothing")
     parser.add_argument("--full", action="store_true", help="with --dry-run: show every setting")
     parser.add_argument(

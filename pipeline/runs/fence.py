@@ -2,7 +2,8 @@
 
 A node that lost its network may train for minutes after its job was started elsewhere. Therefore
 the launcher of an attempt writes its token to RUN_DIR/owner and passes it to the ranks as
-RUN_OWNER; a rank whose token was replaced stops writing. Without RUN_OWNER every attempt may write.
+RUN_OWNER; a rank whose token was replaced stops writing. A process that was started by hand has no
+token, and stops writing once an attempt begins after it: its run may also wait in a queue.
 """
 
 import os
@@ -23,17 +24,15 @@ class Fence:
 
     path: Path | None = None
     token: str = ""
+    """The name of this attempt; without one, the owner when this process started."""
+    is_active: bool = True
+    """Whether this attempt has a token."""
 
     @classmethod
     def around(cls, run_dir: Path) -> "Fence":
         """Return the fence of this process's attempt at the run in `run_dir`."""
-        token = os.environ.get(TOKEN, "")
-        return cls(run_dir / OWNER if token else None, token)
-
-    @property
-    def is_active(self) -> bool:
-        """Whether attempts have tokens at all."""
-        return self.path is not None
+        token, path = os.environ.get(TOKEN, ""), run_dir / OWNER
+        return cls(path, token or _owner(path) or "", is_active=bool(token))
 
     def expect_mine(self) -> None:
         """Raise `FencedOut` if a newer attempt has taken over the run.
@@ -42,13 +41,19 @@ class Fence:
         """
         if self.path is None:
             return
-        try:
-            owner = self.path.read_text().strip()
-        except OSError:
-            return
-        if owner != self.token:
-            raise FencedOut(f"attempt {owner} has taken over the run from attempt {self.token}")
+        owner = _owner(self.path)
+        if owner not in (None, self.token):
+            mine = f"attempt {self.token}" if self.is_active else "this process"
+            raise FencedOut(f"attempt {owner} has taken over the run from {mine}")
 
 
 OPEN = Fence()
 """No fence: every attempt may write."""
+
+
+def _owner(path: Path) -> str | None:
+    """Return the token in the file `path`; None if it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

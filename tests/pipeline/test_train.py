@@ -116,13 +116,13 @@ def test_precision_is_decided_at_the_first_start_and_kept(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     command = (recipe, *QUICK, "train.precision=auto", f"runs_dir={tmp_path}")
     assert train(*command)[0] == 0
-    (run,) = tmp_path.iterdir()
+    (run,) = tmp_path.glob("tiny-*")
     assert load(run / "config.yaml").train.precision == "fp32"
     assert events(run, "run_started")[0]["params"]["train.precision"] == "fp32"
     (run / "result.json").unlink()
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert train(*command)[0] == 0
-    assert list(tmp_path.iterdir()) == [run]
+    assert list(tmp_path.glob("tiny-*")) == [run]
     assert load(run / "config.yaml").train.precision == "fp32"
 
 

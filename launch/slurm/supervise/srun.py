@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from threading import Thread
 from types import TracebackType
 from typing import IO
@@ -94,9 +94,8 @@ class JobStep(AbstractContextManager["JobStep"]):
             for line in stream:
                 lines.append(line.rstrip("\n"))
                 if copy is not None:
-                    with suppress(OSError):  # a full disk; without a reader, srun would block
-                        copy.write(line)
-                        copy.flush()
+                    copy.write(line)
+                    copy.flush()
 
 
 def srun_command(submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> list[str]:

@@ -40,7 +40,7 @@ from pipeline.runs.find import saved_step
 from pipeline.system.command import command_line
 from pipeline.system.exit_codes import FAILURE
 from pipeline.system.output import lasting_output
-from pipeline.system.patience import patiently
+from pipeline.system.patience import FULL, patiently
 from pipeline.system.signals import STOPS
 
 POLL_SECONDS = 0.2
@@ -80,11 +80,13 @@ def supervise(run_dir: str) -> str:
 
 
 def decide_here(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]) -> Decision:
-    """Return the decision of `run_attempts`; if files fail here, leave this node."""
+    """Return the decision of `run_attempts`; leave this node if it cannot reach the files."""
     try:
         return run_attempts(run_dir, job, stops)
     except OSError as error:
-        say(traceback.format_exc())
+        if error.errno in FULL:  # as it would be on any node
+            raise
+        traceback.print_exc()
         reason = f"the supervisor failed with {type(error).__name__}: {error}"
         return Avoid(reason, os.environ["SLURMD_NODENAME"])
 
@@ -274,6 +276,5 @@ def noting_stops() -> Generator[list[signal.Signals]]:
 
 
 def say(message: str) -> None:
-    """Print a line with the time to the job's log, unless its disk fails."""
-    with suppress(OSError):
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", flush=True)
+    """Print a line with the time to the job's log."""
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}", flush=True)

@@ -116,7 +116,10 @@ def failing_nodes(failures: Iterable[NodeFailure], limits: WatchLimits, now: flo
 
 
 def _start(run: WatchedRun) -> Action | None:
-    """Start a requeued job, which SLURM would delay by two minutes.
+    """Start a requeued job, which SLURM would delay by two minutes, in two seconds.
+
+    In the second in which it ended, its node would take its credential for the old, revoked one, and
+    the job would fail.
 
     A job that never ran waits for a begin time that its owner chose.
     """
@@ -126,7 +129,7 @@ def _start(run: WatchedRun) -> Action | None:
     return Action(
         f"start {job.id}.{run.restarts}",
         f"{_name(run)} was requeued with a delay: it may now start at once",
-        ("scontrol", "update", f"jobid={job.id}", "StartTime=now"),
+        ("scontrol", "update", f"jobid={job.id}", "StartTime=now+2"),
     )
 
 

@@ -36,7 +36,7 @@ def commands(
 
 
 def test_a_requeued_job_starts_at_once() -> None:
-    assert commands(pending("BeginTime", restarts=1)) == ["scontrol update jobid=7 StartTime=now"]
+    assert commands(pending("BeginTime", restarts=1)) == ["scontrol update jobid=7 StartTime=now+2"]
 
 
 def test_a_begin_time_that_the_owner_chose_is_left_alone() -> None:

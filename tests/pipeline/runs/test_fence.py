@@ -12,12 +12,22 @@ from tests.support.run_folders import config, hold_once
 from tests.support.snapshots import snapshot
 
 
-def test_without_a_token_there_is_no_fence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("before", ["", "8.0.0"])
+def test_without_a_token_a_process_gives_way_to_an_attempt_that_begins_after_it(
+    before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(TOKEN, raising=False)
+    if before:
+        (tmp_path / OWNER).write_text(before)
     fence = Fence.around(tmp_path)
     assert not fence.is_active
-    (tmp_path / OWNER).write_text("9.0.0")
     fence.expect_mine()
+    (tmp_path / OWNER).write_text("9.0.0")
+    with pytest.raises(
+        FencedOut, match=r"attempt 9\.0\.0 has taken over the run from this process"
+    ):
+        fence.expect_mine()
+    Fence.around(tmp_path).expect_mine()
 
 
 def test_only_the_owner_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
