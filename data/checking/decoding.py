@@ -16,8 +16,9 @@ from pipeline.config.schema import RandomResizedCrop, ResizeCenterCrop
 from pipeline.dataset.index import Index
 from pipeline.dataset.order import BatchIndices
 from pipeline.distributed.world import CPU
-from pipeline.loaders.dali import DaliDecoder, evaluation_views_of, stages_of, training_views_of
+from pipeline.loaders.dali import DaliDecoder
 from pipeline.loaders.stream import Decode, Encoded, MakeViews
+from pipeline.loaders.views import evaluation_views_of, stages_of, training_views_of
 from pipeline.storage.errors import first_reason
 
 CROPS = 2

@@ -1,8 +1,8 @@
 """From indices of samples to batches of pixels on the training device.
 
-open chooses the loader; dali decodes, crops and resizes real images; synthetic repeats one random
-batch; stream feeds the decoder and replaces corrupt images; held keeps batches until the GPU has
-read them; base has the types that all share.
+open chooses the loader; dali decodes, crops and resizes real images, as views says; synthetic
+repeats one random batch; stream feeds the decoder and replaces corrupt images; held keeps batches
+until the GPU has read them; base has the types that all share.
 """
 
 from pipeline.loaders.base import Batch, Loader, Stream

@@ -14,19 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pipeline.augment.crops import (
-    Integers,
-    Views,
-    elongated,
-    evaluation_views,
-    training_views,
-)
+from pipeline.augment.crops import Integers
 from pipeline.config.schema import (
     Dali,
     Data,
-    PadCrop,
-    RandomResizedCrop,
-    ResizeCenterCrop,
     Shuffled,
     Windowed,
 )
@@ -39,10 +30,10 @@ from pipeline.loaders.resizing import Interpolation, Resizer
 from pipeline.loaders.stream import (
     Decode,
     Encoded,
-    MakeViews,
     OnCorrupt,
     RepairingStream,
 )
+from pipeline.loaders.views import evaluation_views_of, stages_of, training_views_of
 from pipeline.storage.errors import ImageError
 from pipeline.storage.window_reader import WindowReader, share_of_lane
 
@@ -275,12 +266,6 @@ class DaliLoader:
         )
 
 
-def stages_of(make_views: MakeViews) -> tuple[str, ...]:
-    """Return the stages that the graph needs: those that the views of an empty batch have."""
-    nothing = np.empty(0, np.int64)
-    return tuple(make_views(BatchIndices(nothing, nothing)).geometry())
-
-
 def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) -> DaliDecoder:
     on_gpu = world.device.type == "cuda"
     if spec.decode == "mixed" and not on_gpu:
@@ -298,24 +283,3 @@ def _choose_decoder(spec: Dali, world: World, mean: tuple[float, float, float]) 
         hw_decoder_load=spec.hw_decoder_load,
         fill=(round(mean[0] * 255), round(mean[1] * 255), round(mean[2] * 255)),
     )
-
-
-def training_views_of(index: Index, crop: RandomResizedCrop | PadCrop, seed: int) -> MakeViews:
-    """Return what computes the training views of samples of a split."""
-
-    def views(indices: BatchIndices) -> Views:
-        high, wide = index.heights[indices.samples], index.widths[indices.samples]
-        return training_views(crop, indices, seed=seed, heights=high, widths=wide)
-
-    return views
-
-
-def evaluation_views_of(index: Index, crop: ResizeCenterCrop) -> MakeViews:
-    """Return what computes the evaluation views of samples of a split."""
-    some_elongated = bool(elongated(index.heights, index.widths).any())
-
-    def views(indices: BatchIndices) -> Views:
-        high, wide = index.heights[indices.samples], index.widths[indices.samples]
-        return evaluation_views(crop, heights=high, widths=wide, centre_only=some_elongated)
-
-    return views
