@@ -1,6 +1,6 @@
 """Measure the speed of the parts, each next to a plain alternative in the same run.
 
-    python launch/benchmark.py loader CONFIG [a.b=c ...]     DALI and torchvision's DataLoader
+    python launch/benchmark.py loader CONFIG [a.b=c ...]     our loader and others
     python launch/benchmark.py overhead CONFIG [a.b=c ...]   the training loop and a bare one
     python launch/benchmark.py checkpoint CONFIG [a.b=c ...] saving in the background, and waiting
 
@@ -10,7 +10,9 @@ Both sides take turns, so a machine whose speed drifts slows both equally: quote
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # works without installation
 
@@ -34,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> int:
     """Measure what the options name, and print it; return the exit code."""
     config = load(options.config, options.overrides, note)
-    with join_world() as world:
+    with ExitStack() as stack:
+        world = stack.enter_context(join_world())
         config = with_device_precision(config, world.device)
         set_up_torch(deterministic=config.train.deterministic, world=world)
         match options.what:
@@ -43,7 +46,14 @@ def measure(options: argparse.Namespace) -> int:
                 compare_saves(config, world.device, folder, rounds=options.rounds)
                 return 0
             case "loader":
-                sides = loader_sides(config, world, options.workers, as_bytes=options.bytes)
+                folder = stack.enter_context(TemporaryDirectory())
+                sides = loader_sides(
+                    config,
+                    world,
+                    Path(folder),
+                    workers=options.workers,
+                    as_bytes=options.bytes,
+                )
             case _:
                 sides = overhead_sides(config, world)
         compare(sides, options.rounds, options.batches, config.train.global_batch)
