@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+# One more than there are cores: some tests wait.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .PHONY: help quickstart test test-fast test-gpu check format schema lock clean
