@@ -177,7 +177,7 @@ def _changed(before: Manifest | None, now: Manifest) -> str:
 
 def _not_decoded(out: Path) -> str:
     command = command_line("data/verify.py", out, "--decode")
-    return f"truncated images were not looked for; to find them: {command}"
+    return f"images were not checked for truncation; to check: {command}"
 
 
 def _next(out: Path) -> str:

@@ -79,7 +79,7 @@ def _convert(options: Namespace) -> int:
         dataset, without = _dataset_at_hand(stored.require_config(), stored.snapshot.progress)
     _print(f"{options.out}: {convert(stored, request, dataset)}")
     if without:
-        _warn(f"{options.out} has no names of classes: {without}")
+        _warn(f"{options.out} has no class names: {without}")
     return 0
 
 

@@ -117,7 +117,7 @@ def ship_the_rest(runs_dir: Path, uri: str) -> None:
             )
         print(f"Sending the rest of {plural(len(behind), 'run')}; see {path}")
     except OSError as error:  # a reader of somebody else's runs
-        print(f"dashboard.py: the rest is not sent: {error}", file=sys.stderr)
+        print(f"dashboard.py: unsent events stay in the run folders: {error}", file=sys.stderr)
 
 
 def show(address: str, *, browser: bool, ask: str | None = None) -> None:

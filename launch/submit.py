@@ -279,7 +279,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parallel", type=count, metavar="N", help="with SLURM: at most N jobs of a sweep at once"
     )
-    parser.add_argument("--new", action="store_true", help="start another run of the same settings")
+    parser.add_argument(
+        "--new", action="store_true", help="start another run with the same settings"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check and print; start nothing")
     parser.add_argument("--full", action="store_true", help="with --dry-run: show every setting")
     parser.add_argument(

@@ -48,7 +48,7 @@ class Job:
 
 
 def find_doubts(job: Job) -> list[str]:
-    """Return what is probably not meant in a job that can be carried out. A collective."""
+    """Return likely mistakes in a job that could run. A collective."""
     slow = job.world.gather(slow_precision(job.config.train.precision, job.world.device))
     return [*doubts(job.config, job.plan), *sorted(set(filter(None, slow)))]
 

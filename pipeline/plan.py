@@ -89,7 +89,7 @@ def make_plan(config: Config, *, samples: int, world_size: int) -> Plan:
 
 
 def doubts(config: Config, plan: Plan) -> list[str]:
-    """Return what is probably not meant in a plan that can be carried out, with remedies."""
+    """Return likely mistakes in a plan that could run, with remedies."""
     return [
         *_doubts_of_batch(config, plan),
         *_doubts_of_warmup(config.schedule, plan),
@@ -147,7 +147,7 @@ def _doubts_of_milestones(schedule: Schedule, plan: Plan) -> list[str]:
 
 
 def _doubts_of_lengths(config: Config, plan: Plan) -> list[str]:
-    """Return doubts about what is shorter than a step, and about an average that is never made."""
+    """Return warnings about lengths below one step, and about an average that is never updated."""
     lengths = {
         "train.epochs": config.train.epochs,
         "evaluate.every_epochs": config.evaluate.every_epochs,

@@ -1,7 +1,7 @@
 """Every text that a person may read, one per line: `python -m tests.user_strings [KIND ...]`.
 
-Kinds are message, docstring, comment and document. `--random N` prints N of them drawn at random:
-give these to a fresh reader, who must find no stilted sentence.
+Kinds are message, docstring, comment and document. `--random N` prints N of them drawn at random,
+and `--seed` others: give these to a fresh reader, who must find no stilted sentence.
 """
 
 import argparse

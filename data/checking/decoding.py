@@ -1,4 +1,4 @@
-"""Images that training would stumble over, found by decoding every image as training does.
+"""Images that training could not use, found by decoding every image as training does.
 
 Each is decoded as a whole and measured, cropped at random, and transformed as for evaluation, by
 the decoder of training and with the sizes in the index.

@@ -36,7 +36,7 @@ FAULTS: Mapping[FaultKind, str] = {
 FINDINGS: Mapping[FindingKind, str] = {
     "not-jpeg": "in another format, in a split of JPEGs",
     "cmyk": "a JPEG with four channels, CMYK or YCCK",
-    "colours": "other programs may show other colours than training sees",
+    "colours": "other programs may show different colours than training sees",
     "large": f"over {LARGE_PIXELS // 1_000_000} megapixels, or {LARGE_TIMES_MEDIAN} x the median",
     "small": f"a side below {SMALL_SIDE_PIXELS} pixels",
     "elongated": f"a side over {MOST_ELONGATED} times the other; only its centre is evaluated",

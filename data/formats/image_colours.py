@@ -1,6 +1,6 @@
-"""Images whose colours are a matter of opinion: training and other programs see different ones.
+"""Images whose colours differ between training, which uses DALI's decoder, and other programs.
 
-Training sees what its decoder makes of them. Only headers are read here.
+Only headers are read here.
 """
 
 import re
@@ -15,7 +15,7 @@ APP14 = 0xFFEE
 ADOBE = b"Adobe"
 FULL_RANGES = (255, 65535)
 """Greatest values of a PNM image that training scales to 255."""
-UNSCALED_MODES = {"F": "fractions", "I": "whole numbers of 32 bits", "LAB": "CIELAB colours"}
+UNSCALED_MODES = {"F": "floating-point numbers", "I": "32-bit integers", "LAB": "CIELAB colours"}
 """Pixels of TIFFs, by Pillow's mode, that are not levels from 0 to 255."""
 
 
@@ -23,15 +23,15 @@ def disputed_colours(content: bytes, kind: str) -> str:
     """Return why an image of this format has disputed colours; empty if it does not."""
     match kind:
         case "jpeg" if jpeg_channels(content) == 4 and not _has_adobe_marker(content):
-            return "four channels without Adobe's marker: training takes them for inverted inks"
+            return "four channels without Adobe's marker: training reads them as inverted"
         case "ppm":
             greatest = _greatest_value(content)
             if greatest is not None and greatest not in FULL_RANGES:
-                return f"its values end at {greatest}: training does not scale them to 255"
+                return f"its greatest value is {greatest}: training does not scale them to 255"
         case "tiff":
             meaning = UNSCALED_MODES.get(_tiff_mode(content))
             if meaning:
-                return f"its pixels are {meaning}: training takes them for something else"
+                return f"its pixels are {meaning}, which training misreads"
         case _:
             pass
     return ""

@@ -16,7 +16,7 @@ TURNED_BACK = {
     7: _Turn.TRANSVERSE,
     8: _Turn.ROTATE_270,
 }
-"""What undoes each orientation."""
+"""The inverse of each orientation."""
 
 
 def stored_size(image: Image.Image) -> tuple[int, int]:

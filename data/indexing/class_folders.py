@@ -24,21 +24,21 @@ class Met:
     """What is in a tree besides the images in its class folders; paths relative to its root."""
 
     others: list[str] = field(default_factory=list[str])
-    """Files that are not named as images."""
+    """Files that are not named like images."""
     deeper: list[str] = field(default_factory=list[str])
-    """Images in folders below their class folder."""
+    """Images in subfolders of their class folder."""
     links: list[str] = field(default_factory=list[str])
     """Symbolic links that were followed."""
     loops: list[str] = field(default_factory=list[str])
-    """Symbolic links that lead back to a folder above them."""
+    """Symbolic links to a parent folder."""
 
     def notes(self) -> tuple[str, ...]:
         """Return a sentence about each kind, with its number and the first few names."""
         kinds = (
-            (self.others, "file", "not named as images ignored"),
-            (self.deeper, "image", "in folders below a class folder counted as of that class"),
+            (self.others, "file", "ignored, not named like images"),
+            (self.deeper, "image", "in subfolders of a class folder, counted as that class"),
             (self.links, "link", "followed"),
-            (self.loops, "link", "not followed, since they lead back to a folder above"),
+            (self.loops, "link", "back to a parent folder not followed"),
         )
         return tuple(
             f"{plural(len(names), noun)} {what}: {shown(names)}"

@@ -196,7 +196,7 @@ def _ignored(endings: Counter[str]) -> Iterator[str]:
     if endings:
         kinds = [f"{count:,} {ending}" for ending, count in endings.most_common()]
         files = plural(endings.total(), "file")
-        yield f"{files} that are neither images nor labels ignored: {shown(kinds)}"
+        yield f"{files} ignored, neither images nor labels: {shown(kinds)}"
 
 
 def left_out(bad: Sequence[BadImage]) -> str:

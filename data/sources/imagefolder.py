@@ -18,7 +18,7 @@ from data.indexing.source import Source, add_reading_arguments
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation")
 OTHER_NAMES = ("test", "testing", "dev", "eval")
-"""Names of folders that may be meant for validation; only their user knows."""
+"""Names of folders that may be meant for validation: the message offers them."""
 HOLD_OUT = "--val-fraction 0.1 holds out a tenth of the images of each class"
 
 
@@ -110,7 +110,7 @@ def _folders(source: Path) -> list[str]:
 
 
 def _named(names: list[str], known: tuple[str, ...]) -> list[str]:
-    """Return the name that is the first of `known`, else all that are one of them."""
+    """Return the name that equals `known[0]`; if there is none, all names that are in `known`."""
     return [name for name in names if name == known[0]] or [n for n in names if n.lower() in known]
 
 

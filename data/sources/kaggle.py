@@ -135,7 +135,7 @@ def _validation_images(images: Path, labels: Mapping[str, int], met: Met) -> dic
 
 
 def _missing(folder: Path, labels: Collection[str], found: Collection[str]) -> str:
-    """Return which validation images are missing; empty if none is."""
+    """Return which validation images are missing; empty if there are none."""
     missing = [name for name in labels if name not in found]
     if not missing:
         return ""

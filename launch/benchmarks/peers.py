@@ -1,4 +1,4 @@
-"""Other loaders on the same images: each makes random crops and flips, as its users would write it.
+"""Other loaders on the same images, each with random crops and flips, written as usual for it.
 
 A peer whose library is not installed is left out: `pip install timm turboloader` adds two. All of
 them read copies of up to MOST_IMAGES images, as files and as one tar, from the page cache.
@@ -23,7 +23,7 @@ from pipeline.dataset.index import Index
 from pipeline.system.command import plural
 
 ENDLESS = 10**9
-"""Images of one epoch of a peer: at the end of an epoch its workers would run out of work."""
+"""Images in an epoch of a peer; long, because its workers run out of work at the end of each."""
 MOST_IMAGES = 2000
 
 

@@ -46,7 +46,7 @@ def start_as_job(
         filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
     )
     os.environ["PYTHONSAFEPATH"] = "1"  # or packages in the current folder would take precedence
-    with _ctrl_c_ignored():  # so that submitit, which would kill the ranks, never hears it
+    with _ctrl_c_ignored():  # on Ctrl-C submitit would kill the ranks
         job = jobs.submit(partial(start_here, list(command), ranks=ranks, gpus=gpus))
     if executor == "debug":
         return job.result()

@@ -55,7 +55,7 @@ class Preflight:
         ]
 
     def warnings(self, *, gpus: int, elsewhere: bool = False) -> list[str]:
-        """Return what is probably not meant, for ranks on GPUs or, without `gpus`, on CPUs.
+        """Return likely mistakes, for ranks on GPUs or, without `gpus`, on CPUs.
 
         If they start `elsewhere`, their GPUs are unknown, and their processor may be another.
         """

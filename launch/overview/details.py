@@ -36,7 +36,7 @@ class PastWarning:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a run has used and, once it is finished, what it has reached; None means unknown."""
+    """Resources used by a run and, once it is finished, its results; None means unknown."""
 
     top5_error_percent: float | None
     seconds: float | None

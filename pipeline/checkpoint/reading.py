@@ -54,7 +54,7 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
             verify_checkpoint(path)
         except CheckpointError as error:
             is_oldest = path == found[0]
-            remedy = "it is the oldest one" if is_oldest else "falling back to the one before"
+            remedy = "it is the oldest one" if is_oldest else "falling back to the previous one"
             warn(f"{error}; {remedy}")
         else:
             return path

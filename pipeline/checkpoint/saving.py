@@ -64,7 +64,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             self.wait(None if last else PATIENCE_SECONDS)
             copies = self._memory.copy(snapshot.tensors)
         except TimeoutError:
-            self._lose(snapshot.progress.step, "the checkpoint before is still being written")
+            self._lose(snapshot.progress.step, "the previous checkpoint is still being written")
             return
         except MemoryError as error:
             self._lose(snapshot.progress.step, str(error))

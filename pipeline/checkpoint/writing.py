@@ -98,7 +98,7 @@ def delete_all_but(keep: set[Path], newest: Path) -> None:
 
 
 def _expect_room(folder: Path, snapshot: Snapshot) -> None:
-    """Raise OSError if the tensors do not fit: half of them would only fill the disk for others."""
+    """Raise OSError if the tensors do not fit: a partial write would fill the disk for others."""
     tensors = [tensor for group in snapshot.tensors.values() for tensor in group.values()]
     if shutil.disk_usage(folder).free < sum(tensor.nbytes for tensor in tensors):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))

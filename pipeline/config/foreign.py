@@ -106,7 +106,7 @@ OPTIMIZERS = (
     "adam adamw adamax adagrad adadelta nadam radam rmsprop rmsproptf lamb lars lion lbfgs muon"
     " sgdp adafactor novograd"
 )
-"""Those that other programs have, and this one does not."""
+"""Optimisers that other programs have and this one does not."""
 
 
 def setting_named(name: str) -> str | None:
@@ -143,7 +143,7 @@ def option_hint(option: str) -> str:
 
 
 def _known_settings() -> dict[str, str]:
-    """Return every name, ours before others'; a name that several of our sections have is none."""
+    """Return every name -> key, ours before others'; ours only if a single section has it."""
     theirs = {name: key for key, names in SETTINGS.items() for name in names.split()}
     ours: dict[str, list[str]] = {}
     for key in _keys():

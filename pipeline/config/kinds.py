@@ -1,4 +1,4 @@
-"""The kinds of a section, of which its `name` chooses one, and the change from one to another.
+"""The kinds of a section, of which its `name` chooses one, and switching between them.
 
 `schedule.name=cosine` keeps what both kinds have; settings of the file that only its former kind
 takes are dropped.

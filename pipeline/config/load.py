@@ -74,7 +74,7 @@ def load(
 def load_saved(path: Path) -> Config:
     """Read the configuration of a run or checkpoint, which an earlier version may have written.
 
-    If it is no longer valid, its sections beside the training get their default values. Raises
+    If it is no longer valid, sections that do not affect training get their defaults. Raises
     `ConfigError` if the rest is not valid.
     """
     try:
@@ -110,14 +110,14 @@ def flatten(config: Config) -> dict[str, str | int | float | bool]:
 
 
 def _with_variant(config: Config, recipe: Config | list[Fault], document: Document) -> Config:
-    """Name what the command line changed of the recipe, unless it has its own name for that."""
+    """Set `variant` to what the command line changed in the recipe, unless it sets a name."""
     if not document.overridden or {("name",), ("variant",)} & document.overridden.keys():
         return config
     keys = document.keys_from_command_line()
     after = flatten(result_identity(config))
     if isinstance(recipe, Config):
         before = flatten(result_identity(recipe))
-    else:  # it is not valid by itself; what the identity leaves as it is decides the result
+    else:  # it is not valid by itself; a key that the identity keeps decides the result
         given = flatten(config)
         before = {key: after[key] for key in after if after[key] != given.get(key)}
     variant = describe_variant(before, after, keys, config.variant)

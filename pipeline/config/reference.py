@@ -29,14 +29,16 @@ python launch/submit.py configs/resnet50.yaml train.epochs=100 data.loader.threa
 python launch/submit.py configs/resnet50.yaml 'schedule={name: polynomial, power: 1}'
 ```
 
-`schedule.name=cosine` chooses another kind of a section: what both kinds have stays, and what the
-recipe sets for the former kind alone is dropped, with a note. The run is called after the recipe
-and what the command line changed of it (`resnet50-cosine_lr=0.2-3f9c1a`), without what does not
-decide the result, such as folders, loading or nodes; `name=...` names it otherwise.
+`schedule.name=cosine` switches a section to another kind. Settings of the recipe that both kinds
+have are kept; those that only the old kind has are dropped, with a note.
 
-`launch/submit.py --dry-run` shows what differs from the defaults (`--full`: every field), and warns
-of a plan that is probably not meant: a warm-up or milestones beyond the end, a batch larger than
-the dataset, lengths of less than a step, a precision that the processor is slow in.
+A run is named after its recipe and what the command line changed (`resnet50-cosine_lr=0.2-3f9c1a`).
+Changes that cannot alter the result (folders, loading, nodes) are left out of the name, and
+`name=...` sets another one.
+
+`launch/submit.py --dry-run` shows what differs from the defaults (with `--full`, every field). It
+warns of likely mistakes: a warm-up or milestones beyond the end, a batch larger than the dataset,
+lengths below one step, a precision that is slow on the processor.
 
 Fields are written as on the command line: `train.epochs` is the key `epochs` in the section
 `train`. Units are part of the names. A field without a default is required, and `null` unsets a

@@ -3,14 +3,14 @@
 from pipeline.config.yaml_document import Data, Document, Fault, Loc
 from pipeline.system.secrets import hide_secret
 
-WHY = "which everybody who gets the run or a checkpoint could read"
+WHY = "which anyone with the run or a checkpoint could read"
 REMEDIES = {
     "tracking": "remove it; put the user and password into MLFLOW_TRACKING_USERNAME and"
     " MLFLOW_TRACKING_PASSWORD or ~/.mlflow/credentials, or the whole address of a database into"
     " MLFLOW_TRACKING_URI",
     "env": "remove it, and export the variable where you start the run: the ranks get it, too",
 }
-REMEDY = "remove it, and read it from a file of yours or from an exported variable"
+REMEDY = "remove it, and read it from a private file or an exported variable"
 
 
 def secret_faults(document: Document) -> list[Fault]:

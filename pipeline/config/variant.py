@@ -1,4 +1,4 @@
-"""What the command line changed of a recipe, in short, for a run's name: `resnet18_lr=0.2`."""
+"""What the command line changed in a recipe, in short, for a run's name: `resnet18_lr=0.2`."""
 
 import re
 from collections.abc import Mapping, Sequence

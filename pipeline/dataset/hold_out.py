@@ -1,4 +1,4 @@
-"""A part of a split that is held out, for validation say: a pure function of the images.
+"""Which part of a split is held out, such as for validation: a pure function of the images.
 
 For each class, the images with the smallest SHA-256 of (salt, digest) are held out. So copies of an
 image stay together, and an image that is added or removed moves at most a few others of its class:

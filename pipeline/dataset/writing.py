@@ -84,7 +84,7 @@ def refuse_other(folder: Path, dataset: Dataset) -> None:
 
 
 def another_dataset(folder: Path, manifest: Manifest) -> ValueError:
-    """Return the error about the dataset in `folder`, which is not to be replaced by another."""
+    """Return the error about the dataset in `folder`, which another must not replace."""
     counts = " + ".join(f"{n:,} {split}" for split, n in manifest.samples.items())
     return ValueError(
         f"{folder} has another dataset ({manifest.name}: {counts} images, fingerprint"

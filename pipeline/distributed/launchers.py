@@ -13,7 +13,7 @@ TASK_COUNTS = {
 
 
 def expect_ranks(environment: Mapping[str, str]) -> None:
-    """Raise `ValueError` if this is one of several tasks, and none of them knows the others."""
+    """Raise `ValueError` if this is one of several tasks that do not know each other."""
     if "WORLD_SIZE" in environment:
         return
     for variable, launcher in TASK_COUNTS.items():

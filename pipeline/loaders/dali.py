@@ -152,7 +152,7 @@ class DaliDecoder:
 def _next_batch(pipe: Any, device: torch.device) -> torch.Tensor:
     if device.type == "cpu":
         return torch.from_dlpack(pipe.run()[0].as_tensor())
-    # The stream waits for the batch; that the batch waits for the stream is up to `HeldBatches`.
+    # The stream waits for the batch; `HeldBatches` keeps the batch until the stream has read it.
     return torch.from_dlpack(pipe.run(torch.cuda.current_stream(device))[0].as_tensor())
 
 

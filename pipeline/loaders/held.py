@@ -38,7 +38,7 @@ class HeldBatches:
         self._in_use = images
 
     def release(self) -> None:
-        """Let go of the last batch once the work that is now queued is done. It never waits."""
+        """Release the last batch once the work that is now queued is done. It never waits."""
         if self._in_use is not None:
             self._queued.append((self._in_use, self._mark()))
             self._in_use = None
@@ -46,7 +46,7 @@ class HeldBatches:
             self._queued.popleft()
 
     def close(self) -> None:
-        """Wait for the work that is now queued, and let go of all batches."""
+        """Wait for the work that is now queued, and release all batches."""
         self.release()
         if self._queued:
             self._queued[-1][1].synchronize()

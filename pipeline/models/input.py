@@ -36,7 +36,7 @@ class Normalized(nn.Module):
         if not self.channels_last:
             pixels = images.permute(0, 3, 1, 2).contiguous().float()
             return self._logits(pixels.sub_(self.mean).div_(self.std))
-        # As rows of width x 3, with mean and deviation repeated, a CPU can use its vectors.
+        # As rows of width x 3, with mean and deviation repeated, a CPU can use SIMD.
         n, high, wide, _ = images.shape
         mean, std = self.mean.flatten().repeat(wide), self.std.flatten().repeat(wide)
         rows = images.reshape(n, high, wide * 3).float().sub_(mean).div_(std)

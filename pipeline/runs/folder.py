@@ -71,7 +71,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def with_choices_of(config: Config, theirs: Config) -> Config:
-    """Return `config` with what a run has decided itself, where `config` leaves it to the run."""
+    """Return `config` with what the run decided at its first start, such as an `auto` precision."""
     if config.train.precision != "auto":
         return config
     return replace(config, train=replace(config.train, precision=theirs.train.precision))
@@ -141,12 +141,12 @@ def _find_or_make(config: Config) -> tuple[Path, IO[str]]:
 
 
 def _taken(folder: Path) -> str:
-    """Return why a command is refused whose run is in `folder`, and what to do."""
+    """Return why a command is refused while another process has its run in `folder`."""
     status, cancel = (command_line(f"launch/{name}.py", folder) for name in ("status", "cancel"))
     return (
-        f"{folder} already trains with this configuration, in {_who_has(folder)}; see {status}, or"
-        f" end it with {cancel}. To start another run on purpose, use launch/submit.py --new, or"
-        " give a new run_dir"
+        f"{folder} is already in use by a run with this configuration: {_who_has(folder)}; see"
+        f" {status}, or end it with {cancel}. To start another run with the same settings, use"
+        " launch/submit.py --new, or set a new run_dir"
     )
 
 

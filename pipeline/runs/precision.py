@@ -1,4 +1,4 @@
-"""The precision of a run: `train.precision`, or what its devices train fastest in.
+"""The precision of a run: `train.precision`, or the one in which its devices train fastest.
 
 `auto` is decided at the first start, on the nodes that train, and kept in the run's config.yaml.
 """
@@ -20,7 +20,7 @@ FIRST_CAPABILITY_WITH_BF16 = (8, 0)
 def settle_precision(config: Config, folder: Path, world: World) -> Config:
     """Return `config` with the precision of the run in `folder`, on every rank. A collective.
 
-    The first start of a run with `auto` decides: what all ranks train fast in.
+    The first start of a run with `auto` decides: one in which all ranks train fast.
     """
     if config.train.precision != "auto":
         return config
@@ -35,7 +35,7 @@ def settle_precision(config: Config, folder: Path, world: World) -> Config:
 
 
 def with_device_precision(config: Config, device: torch.device) -> Config:
-    """Return `config` with its precision; `auto` is what `device` trains fastest in."""
+    """Return `config` with its precision; `auto` is the one in which `device` trains fastest."""
     if config.train.precision != "auto":
         return config
     return replace(config, train=replace(config.train, precision=fastest_precision(device)))

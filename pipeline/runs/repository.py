@@ -16,7 +16,7 @@ KEPT_VARIABLES = {
 """The others, such as GIT_DIR and GIT_INDEX_FILE, can lead git to another repository."""
 ANSWER_SECONDS = 10.0
 UNCOMPARED = ("h", "s", "S")
-"""`git ls-files -v` marks so the files that git was told to take for unchanged."""
+"""How `git ls-files -v` marks files that git was told to take for unchanged."""
 
 
 class RepositoryError(Exception):
@@ -34,7 +34,7 @@ class Repository:
     def around(cls, folder: Path, file: str) -> "Repository":
         """Return the repository that tracks `file` in `folder`, at its present commit."""
         commit = git(folder, "rev-parse", "--verify", "HEAD")
-        if not git(folder, "ls-files", "--", file):  # a copy inside somebody else's repository
+        if not git(folder, "ls-files", "--", file):  # a copy inside another repository
             raise RepositoryError(f"the git repository around {folder} does not track this code")
         return cls(folder, commit.decode().strip())
 

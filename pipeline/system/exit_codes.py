@@ -31,7 +31,7 @@ class Stopped(Exception):  # noqa: N818 - it is not an error
 
 
 class Interrupted(Stopped):
-    """It was Ctrl-C that asked."""
+    """Whether the request was Ctrl-C."""
 
 
 def exit_code(error: BaseException) -> int | None:

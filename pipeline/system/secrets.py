@@ -44,7 +44,7 @@ _HINTS = (
     *("gho_", "ghp_", "ghr_", "ghs_", "ghu_", "_pat_", "glpat-", "hf_", "sk-", "xox", "akia"),
     *("dapi", "eyj"),
 )
-"""A line without any of these has no name or key that counts: looking for them is quick."""
+"""A line without any of these has no secret; a quick test."""
 _HARMLESS = re.compile(r"true|false|yes|no|on|off|null|none|\d{1,4}", re.IGNORECASE)
 """A switch or a count: MAX_TOKEN=512."""
 

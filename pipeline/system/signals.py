@@ -139,7 +139,9 @@ def _promise() -> None:
     """Tell the user once, however many ranks there are, what Ctrl-C does."""
     if os.environ.get("RANK", "0") == "0":
         with suppress(OSError, ValueError):
-            sys.stderr.write("\nsaving and stopping after this step; Ctrl-C again: stop at once\n")
+            sys.stderr.write(
+                "\nsaving and stopping after this step; press Ctrl-C again to stop at once\n"
+            )
             sys.stderr.flush()
 
 

@@ -1,4 +1,4 @@
-"""prepare.py --decode finds images that training could not use; without it, this is said."""
+"""prepare.py --decode finds images that training could not use; without it, a note says so."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.preparing import folder, make_source, picture, save
 
 @pytest.fixture
 def truncated(tmp_path: Path) -> Path:
-    """A tree with a truncated image, and one that is no image behind its header."""
+    """A tree with a truncated image, and one that has only a valid header."""
     source = make_source(tmp_path / "source")
     for name in ("train/ant/cut.jpg", "val/cat/cut.png"):
         kind = "PNG" if name.endswith("png") else "JPEG"
@@ -26,7 +26,7 @@ def test_truncated_images_are_not_looked_for_and_this_is_said(
 ) -> None:
     assert folder(truncated, tmp_path / "out") == 0
     said = capsys.readouterr().out
-    assert "truncated images were not looked for; to find them: " in said
+    assert "images were not checked for truncation; to check: " in said
     assert f"data/verify.py {tmp_path / 'out'} --decode\n" in said
 
 
@@ -42,7 +42,7 @@ def test_decoding_finds_truncated_images(
     assert folder(truncated, out, "--decode", "--skip-bad") == 0
     said = capsys.readouterr().out
     assert "note: 2 bad images left out:\n" in said
-    assert "not looked for" not in said
+    assert "not checked for truncation" not in said
     assert read_manifest(out).samples == {"train": 4, "val": 2}
     trained(dali(out), 1, 3)
     assert len(evaluated(dali(out))[0].labels) == 2

@@ -83,7 +83,7 @@ def test_names_in_messages_do_not_break_lines_or_control_the_terminal(
     assert "'train/n02119789/a\\nb\\x1b[2J.jpg': empty" in capsys.readouterr().err
     assert folder(source, tmp_path / "out", "--skip-bad") == 0
     said = capsys.readouterr().out
-    assert "1 file not named as images ignored: 'train/n02119789/x\\ny.txt'" in said
+    assert "1 file ignored, not named like images: 'train/n02119789/x\\ny.txt'" in said
     assert "\x1b" not in said
     (source / "val/new\nclass").mkdir()
     assert folder(source, tmp_path / "out") == 2

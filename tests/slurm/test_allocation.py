@@ -1,4 +1,4 @@
-"""A run in an allocation that exists already: no other job, but the same restarts and records."""
+"""A run in an existing allocation: no other job, but the same restarts and records."""
 
 import subprocess
 from pathlib import Path

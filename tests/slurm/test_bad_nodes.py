@@ -1,4 +1,4 @@
-"""One bad node neither ends nor freezes a run: it is named and avoided, and no bit changes."""
+"""One bad node neither ends nor blocks a run: it is reported and avoided, and no bit changes."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run knows its job from another one with the same number, of any cluster and any time."""
+"""A run does not mistake another job with the same number for its own."""
 
 import json
 import os

@@ -59,7 +59,7 @@ def without_adobe(content: bytes) -> bytes:
 
 
 def pnm(magic: str, greatest: int, channels: int = 1, size: tuple[int, int] = SIZE) -> bytes:
-    """A binary PGM or PPM whose levels end at `greatest`."""
+    """A binary PGM or PPM whose header has `greatest` as its greatest value."""
     count = size[0] * size[1] * channels
     kind = ">u2" if greatest > 255 else "u1"
     levels = (np.arange(count) % (greatest + 1)).astype(kind)

@@ -10,7 +10,7 @@ from launch.slurm.api.jobs import unix_time
 from pipeline.config.schema.slurm import minutes_of
 
 CHANGE_SECONDS = 20.0
-"""How long to try to change a job that was just requeued; SLURM kills its processes then."""
+"""How long to try to change a job that was just requeued; SLURM kills its processes meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class CurrentJob:
     def requeue(self, without: Sequence[str] = ()) -> None:
         """Give the nodes back and queue again, unless the user already cancelled or requeued it.
 
-        It will not get the nodes `without` again, if it can do without them.
+        It will not get the nodes `without` again, if enough others are left.
         """
         if self.record()["JobState"] != "RUNNING":
             return

@@ -15,7 +15,7 @@ CONSEQUENCE = re.compile(r"Job step aborted|Exited with exit code|STEP \S+ ON|^\
 """Lines that report a consequence, or belong to a traceback."""
 ENDED_BY_SLURM = re.compile(r"\*\*\* JOB \S+ ON \S+ CANCELLED AT (?!.*DUE TO TIME LIMIT)")
 PREFIX = re.compile(r"^\S*(?:slurm_script|submission_file\S*): line [0-9]+: +[0-9]+ ")
-"""The shell's own words before the reason and the command of a program that a signal ended."""
+"""The shell's prefix of the line about a program that a signal ended."""
 COMMAND = re.compile(r" {2,}\S.*$")
 
 

@@ -162,5 +162,5 @@ def expect_no_job(run_dir: Path) -> None:
             f"{run_dir} already has job {job.id} ({job.state}); see"
             f" {command_line('launch/status.py', run_dir)}, or end it with"
             f" {command_line('launch/cancel.py', run_dir)}"
-            ". launch/submit.py --new starts another run on purpose"
+            ". To start another run with the same settings, use launch/submit.py --new"
         )

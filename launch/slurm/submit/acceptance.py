@@ -1,4 +1,4 @@
-"""Whether SLURM has taken a job as it was asked to: a site's plugins may change it."""
+"""Whether SLURM accepted a job as requested: a site's plugins may change it."""
 
 import re
 from contextlib import suppress
@@ -12,7 +12,7 @@ NUMBER = re.compile(r"[0-9]+")
 
 
 def surprises(submission: Submission) -> list[str]:
-    """Return a warning if SLURM's record of the job differs from what was asked.
+    """Return a warning if SLURM's record of the job differs from the request.
 
     The list is empty if SLURM does not answer: the job is queued all the same.
     """

@@ -1,4 +1,4 @@
-"""Training in an allocation that the user already has, such as that of salloc: no second job."""
+"""Training in an allocation that the user already has, such as from salloc, without another job."""
 
 import os
 import re
@@ -65,7 +65,7 @@ class AllocationRequest:
         return [*self.preflight.lines(), ("job", self.job.id), ("nodes", nodes)]
 
     def train(self) -> int:
-        """Train until the run is finished or cannot go on here; return the exit code.
+        """Train until the run is finished or cannot continue here; return the exit code.
 
         SIGINT and SIGTERM end the ranks, which save first.
         """

@@ -107,8 +107,8 @@ def _check_partition(
     if usable >= wanted:
         return ""
     return (
-        f"only {usable} of the suitable nodes of partition {partition.name} are in service, and"
-        f" the job needs {wanted}: it waits until others come back"
+        f"partition {partition.name} has only {plural(usable, 'suitable node')} in service, but the"
+        f" job needs {wanted}: it waits until others come back"
     )
 
 
@@ -116,7 +116,7 @@ def expect_shared(path: Path, slurm: Slurm, partition: Partition) -> None:
     """Raise `ValueError` if nodes of the partition cannot see `path`."""
     answer, where = shared(path)
     if slurm.run_dir_is_shared is False:
-        answer, where = False, "a file system that slurm.run_dir_is_shared=false calls not shared"
+        answer, where = False, "a local file system (slurm.run_dir_is_shared=false)"
     if answer is not False or slurm.run_dir_is_shared or partition.is_this_host:
         return
     raise ValueError(

@@ -1,4 +1,4 @@
-"""The shell lines around the supervisor, for what it cannot do itself: not start, or be killed."""
+"""The shell lines around the supervisor, for when it does not start or is killed."""
 
 START_SECONDS = 60
 REQUEUE = r"""

@@ -20,7 +20,7 @@ from pipeline.runs.folder import CONFIG_FILE
 from pipeline.system.clocks import wrong_clocks
 
 CHECK_SECONDS = 30.0
-"""A node that takes longer hangs: the check itself takes a second."""
+"""A node that takes longer hangs: the check takes about a second."""
 END_SECONDS = 3.0
 POLL_SECONDS = 0.1
 PROGRAM = Path(node_report.__file__).read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def check_nodes(
 
 
 def _wanted(submission: Submission) -> dict[str, str]:
-    """Return what `node_report` looks at."""
+    """Return what `node_report` checks."""
     data = load(submission.run_dir / CONFIG_FILE).data
     return {
         "run_dir": str(submission.run_dir),
@@ -117,7 +117,7 @@ def ask_nodes(
             if lines and len(answers.reports) == nodes:  # the tasks end by themselves
                 deadline = time.monotonic() + END_SECONDS
             time.sleep(0 if ended else POLL_SECONDS)
-        messages = list(step.messages)  # those after this only tell how the rest was ended
+        messages = list(step.messages)  # later ones only report how the rest was ended
         step.end(END_SECONDS)
     return answers, messages
 
@@ -165,5 +165,5 @@ def _why_silent(name: str, task: int, answers: Answers, messages: Sequence[str])
         why = not_executed("\n".join(said)) or (said[-1] if said else failures[0].why)
         return f"Python does not start there: {why}"
     if doing:
-        return f"it hangs while it looks at {doing}"
+        return f"it hangs while checking {doing}"
     return f"Python did not start there within {CHECK_SECONDS:.0f} s"

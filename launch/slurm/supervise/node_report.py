@@ -1,4 +1,4 @@
-"""Reports what a rank would find on this node; a program that imports the standard library alone.
+"""Reports what a rank would find on this node, with the standard library alone.
 
 The supervisor sends it to each node as text, because the code's folder may be missing there. It
 prints lines of JSON: `doing` before each check, since one may hang, and at the end the report.
@@ -90,7 +90,7 @@ def space_warnings(run_dir: Path) -> Iterator[str]:
         elif free < few:
             yield f"{what} {folder} has only {free / 2**20:,.0f} MiB free"
         elif status.f_ffree == 0 < status.f_files:
-            yield f"{what} {folder} cannot take any more files"
+            yield f"{what} {folder} has no free inodes"
 
 
 def count_gpus() -> int:

@@ -43,7 +43,7 @@ class Requeue:
 
 @dataclass(frozen=True, slots=True)
 class Avoid:
-    """Queue the job again without `node`; if it cannot do without it, give up."""
+    """Queue the job again without `node`; give up if it needs that node."""
 
     reason: str
     node: str

@@ -20,13 +20,13 @@ WAIT_SECONDS = 60
 """Once a rank has ended without an error, the others have this long to end."""
 KILL_SECONDS = 30.0
 LAST_MESSAGES_SECONDS = 1.0
-"""Once srun has ended: time to read what it printed, if something else holds its pipes open."""
+"""Time to read the output of an srun that has ended, if another process holds its pipes open."""
 
 OF_STEPS = {
     *("acctg-freq", "distribution", "gpu-bind", "gpu-freq", "hint", "mem-bind", "network"),
     *("overcommit", "profile", "threads-per-core"),
 }
-"""Options of `slurm.sbatch` that srun must be given, too."""
+"""Options of `slurm.sbatch` that srun needs, too."""
 
 
 class JobStep(AbstractContextManager["JobStep"]):
@@ -159,7 +159,7 @@ def rank_environment(submission: Submission, attempt: Attempt) -> dict[str, str]
 
 
 def _options_of_steps(slurm: Slurm) -> list[str]:
-    """Return the options of `slurm.sbatch` that a step does not take over from its job."""
+    """Return the options of `slurm.sbatch` that a step does not inherit from its job."""
     return [
         f"--{name}" if value is True else f"--{name}={value}"
         for name, value in slurm.sbatch.items()

@@ -140,7 +140,7 @@ def lost_run(submission: Submission) -> LostRun | None:
 
 
 def was_cancelled(run_dir: Path, job_id: str) -> bool:
-    """Whether somebody ended a job with scancel; SLURM itself remembers it for minutes only."""
+    """Whether somebody ended a job with scancel; SLURM itself forgets that within minutes."""
     with suppress(SlurmError):
         for record in show("job", job_id):
             if record.get("JobState") == "CANCELLED":

@@ -116,7 +116,7 @@ class Config:
     variant: (
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=,+-]*$", max_length=80)] | None
     ) = None
-    """What the command line changed of the recipe, in short, such as `resnet18_lr=0.2`. By default
+    """What the command line changed in the recipe, in short, such as `resnet18_lr=0.2`. By default
     each override that decides the result, unless one of them is `name`."""
     runs_dir: Path = Path("runs")
     """Folder that holds the run folders."""

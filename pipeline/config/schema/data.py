@@ -90,7 +90,7 @@ class Dali:
     """Batches that each rank prepares ahead of the training step."""
     hw_decoder_load: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the images that a GPU's hardware decoder for JPEGs decodes, with `decode: mixed`.
-    0 turns it off, because on an H100 it was seen to write images out of the stream's order."""
+    0 turns it off: on an H100 it was reported to ignore stream order (pytorch/vision#9606)."""
 
 
 @section

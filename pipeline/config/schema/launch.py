@@ -31,8 +31,8 @@ class Launch:
     start_report: bool = True
     """Report devices, versions, network, cores, clock and free space of each node at the start."""
     price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
-    """What a GPU costs for an hour, in any currency: the result and launch/status.py then show what
-    the run has cost."""
+    """Price of one GPU for one hour, in any currency. If set, the result and launch/status.py show
+    the cost of the run."""
 
 
 def _variable(name: str) -> str:

@@ -64,7 +64,7 @@ def minutes_of(time_limit: str) -> int:
 
 
 def _as_text(value: Any) -> Any:
-    """Return a whole number as text: what it means is defined, and quotes add nothing."""
+    """Return a whole number as text, so that it needs no quotes in YAML."""
     return str(value) if type(value) is int else value
 
 
@@ -157,8 +157,8 @@ class Slurm:
     """What a job requests from SLURM, and how often a run is restarted."""
 
     partition: Line | None = None
-    """Partition (queue), or several: "main,urgent" starts where there is room first. By default the
-    cluster's default partition."""
+    """Partition (queue). Of several, such as "main,urgent", the job starts in whichever has room
+    first. By default the cluster's default partition."""
     account: Line | None = None
     """Account to charge."""
     qos: Line | None = None
@@ -211,7 +211,7 @@ class Slurm:
 
     @property
     def gpu_type(self) -> str:
-        """The type of GPUs that is asked for; empty for any."""
+        """The requested type of GPU; empty for any."""
         return str(self.gpus_per_node or "").rpartition(":")[0]
 
     @property

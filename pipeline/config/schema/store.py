@@ -1,4 +1,4 @@
-"""Which addresses MLflow can keep runs at."""
+"""Which addresses MLflow accepts for its store."""
 
 from importlib.metadata import entry_points
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ USABLE = f"write http://HOST:PORT, or a database such as {SQLITE}/FOLDER/mlflow.
 def usable_store(uri: str) -> str:
     """Return the address of an MLflow store.
 
-    Raises `ValueError` if MLflow would refuse it for good; the message goes on after the address.
+    Raises `ValueError` if MLflow would refuse it for good; the message continues after the address.
     """
     scheme = uri if uri in CLOUDS else uri.partition(":")[0].lower() if ":" in uri else ""
     match scheme.partition("+")[0]:

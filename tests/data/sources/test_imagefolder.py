@@ -52,7 +52,7 @@ def test_nothing_is_copied_and_other_files_are_counted(
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made == INDEX_FILES
     said = capsys.readouterr().out
-    assert "1 file not named as images ignored: train/ant/readme.txt" in said
+    assert "1 file ignored, not named like images: train/ant/readme.txt" in said
     size = Index.open(tmp_path / "out", "train").sizes.sum() / 1000
     assert f"  train           4 images {f'{size:.1f} KB':>10}\n" in said
 

@@ -137,11 +137,11 @@ def test_what_is_skipped_flattened_or_followed_is_counted(
     assert folder(source, tmp_path / "out") == 0
     said = capsys.readouterr().out
     ignored = "train/notes.txt, train/ant/readme.txt"
-    assert f"note: 2 files not named as images ignored: {ignored}\n" in said
-    below = "in folders below a class folder counted as of that class"
+    assert f"note: 2 files ignored, not named like images: {ignored}\n" in said
+    below = "in subfolders of a class folder, counted as that class"
     assert f"note: 1 image {below}: train/ant/deep/er/2.jpg\n" in said
     assert "note: 2 links followed: train/cat/link.jpg, train/dog\n" in said
-    loops = "not followed, since they lead back to a folder above: train/ant/again"
+    loops = "back to a parent folder not followed: train/ant/again"
     assert f"note: 1 link {loops}\n" in said
 
 

@@ -169,7 +169,7 @@ def test_ignored_files_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture
     assert prepare(tmp_path, {**good(), **files, **captions}) == 0
     said = capsys.readouterr().out
     kinds = "21 .txt, 1 without an ending, 1 hidden, 1 .seg.png"
-    assert f"note: 24 files that are neither images nor labels ignored: {kinds}\n" in said
+    assert f"note: 24 files ignored, neither images nor labels: {kinds}\n" in said
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_too_few_nodes_in_service_give_a_warning() -> None:
     away = partition(*machines(3), *machines(1, 4, is_usable=False))
     assert check_request(Slurm(), offered(away), nodes=3)[1] == []
     (warning,) = check_request(Slurm(), offered(away), nodes=4)[1]
-    assert warning.startswith("only 3 of the suitable nodes of partition main are in service")
+    assert warning.startswith("partition main has only 3 suitable nodes in service")
 
 
 def test_no_time_limit_at_all_gives_a_warning() -> None:
@@ -256,7 +256,7 @@ def test_nodes_out_of_service_count_only_if_no_partition_has_enough() -> None:
     _, warnings = check_request(Slurm(partition="main,away"), offered(partition(), away), nodes=2)
     assert warnings == []
     _, (warning,) = check_request(Slurm(partition="away"), offered(away), nodes=2)
-    assert "only 0 of the suitable nodes of partition away" in warning
+    assert "partition away has only 0 suitable nodes" in warning
 
 
 def test_gpus_may_be_of_a_type() -> None:

@@ -83,7 +83,7 @@ def judge(
 
 def test_a_node_that_hangs_is_named_with_what_it_looks_at() -> None:
     verdict = judge({"n1": FINE, "n3": FINE})
-    assert verdict.faults == {"n2": "it hangs while it looks at the run folder /r"}
+    assert verdict.faults == {"n2": "it hangs while checking the run folder /r"}
 
 
 @pytest.mark.parametrize(

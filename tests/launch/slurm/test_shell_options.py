@@ -1,4 +1,4 @@
-"""SBATCH_* variables fill what the configuration leaves open, and each of them is named."""
+"""SBATCH_* variables are defaults for what the configuration leaves open; each is reported."""
 
 import pytest
 

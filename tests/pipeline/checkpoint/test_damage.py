@@ -126,7 +126,7 @@ def test_a_warning_names_what_happens_next(tmp_path: Path) -> None:
         flip_a_bit(write_checkpoint(tmp_path, snapshot(step)))
     warnings: list[str] = []
     assert newest_checkpoint(tmp_path, warnings.append) is None
-    assert warnings[0].endswith("; falling back to the one before")
+    assert warnings[0].endswith("; falling back to the previous one")
     assert warnings[1].endswith("; it is the oldest one")
 
 

@@ -117,7 +117,7 @@ def test_a_hanging_disk_delays_training_only_for_a_while(
     with open_checkpoints(tmp_path, warnings.append, keep_last=9) as checkpoints:
         checkpoints.save(snapshot(1))
         checkpoints.save(snapshot(2))
-        assert "step 2 could not be written: the checkpoint before is still" in warnings[0]
+        assert "step 2 could not be written: the previous checkpoint is still" in warnings[0]
         threading.Timer(0.3, hang.set).start()
         checkpoints.save(snapshot(3), last=True)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000001", "step-00000003"]

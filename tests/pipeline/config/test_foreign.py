@@ -1,4 +1,4 @@
-"""Names that people bring from other programs lead to ours."""
+"""Names from other programs lead to ours."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Choosing another kind of a section takes one word: what both kinds have stays."""
+"""One word switches a section to another kind; settings that both kinds have are kept."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A run is called after its recipe and what the command line changed of it."""
+"""A run is named after its recipe and what the command line changed."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def title(*overrides: str) -> str:
         (["data.dir=/data/tiny images"], "resnet50-dir=tiny-images"),
         (["data.train.size=9", "data.eval.size=8"], "resnet50-data.train.size=9_data.eval.size=8"),
         (["engine.gradient_compression=bf16"], "resnet50-gradient_compression=bf16"),
-        # What the recipe has anyway, or what does not decide the result, is no part of the name.
+        # What the recipe already has, or what does not decide the result, is not in the name.
         (["model.name=resnet50", "seed=0", "optim.lr=0.1"], "resnet50"),
         (["engine.name=deepspeed", "data.loader.threads=3", "runs_dir=/x"], "resnet50"),
         (["data.dir=/scratch/imagenet"], "resnet50"),

@@ -74,7 +74,7 @@ def test_a_finished_run_is_not_continued(tmp_path: Path) -> None:
 def test_a_held_run_is_refused_with_its_process_and_not_started_again(tmp_path: Path) -> None:
     here = f"process {os.getpid()} on {platform.node()}"
     with hold_run_folder(config(tmp_path)) as held:
-        with pytest.raises(ValueError, match=f"{held} already trains .*, in {here}; .* --new"):
+        with pytest.raises(ValueError, match=f"{held} is already in use .*: {here}; .* --new"):
             hold_once(config(tmp_path))
         another = hold_once(config(tmp_path, run_dir=new_run_dir(config(tmp_path))))
         assert another != held
@@ -84,7 +84,7 @@ def test_a_held_run_is_refused_with_its_process_and_not_started_again(tmp_path: 
 
 @pytest.mark.process
 def test_a_run_is_found_although_the_disk_is_full_for_a_while(tmp_path: Path) -> None:
-    """Neither a second folder is made, nor is the first one taken for another run's."""
+    """No second folder is made, and the first is not mistaken for another run's."""
     with small_disk(tmp_path / "disk", "1m") as disk:
         mine = config(disk.folder / "runs")
         with disk.full_for(0.7), hold_run_folder(mine) as folder:

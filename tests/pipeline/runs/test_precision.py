@@ -36,7 +36,7 @@ def with_precision(runs_dir: Path, precision: Any, **changes: Any) -> Config:
 
 
 def start(settings: Config) -> tuple[Path, Config]:
-    """Begin or resume a run on this machine; return its folder and its settled configuration."""
+    """Start or resume a run on this machine; return its folder and its final configuration."""
     with hold_run_folder(settings) as folder:
         settled = settle_precision(settings, folder, World())
         assert load(folder / CONFIG_FILE) == settled

@@ -1,4 +1,4 @@
-"""A wrong clock is named, and judged by most of the others."""
+"""A wrong clock is reported; the majority decides which one is wrong."""
 
 from pipeline.system.clocks import wrong_clocks
 

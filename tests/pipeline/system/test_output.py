@@ -1,4 +1,4 @@
-"""A log on a full disk resumes, complete but for a note of what is missing."""
+"""A log on a full disk resumes with a note of what is missing."""
 
 import os
 import re

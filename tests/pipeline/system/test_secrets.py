@@ -1,4 +1,4 @@
-"""Passwords and keys are hidden wherever they stand, and nothing else is."""
+"""Passwords and keys are hidden wherever they are, and nothing else is."""
 
 import pytest
 

@@ -122,7 +122,7 @@ def test_a_second_ctrl_c_ends_the_process_with_130() -> None:
     process.send_signal(signal.SIGINT)
     code, said = end(process)
     assert code == INTERRUPTED
-    assert said.count("saving and stopping after this step; Ctrl-C again") == 1
+    assert said.count("saving and stopping after this step; press Ctrl-C again") == 1
     assert "second signal, SIGINT" in said
 
 

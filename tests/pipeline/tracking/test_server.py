@@ -1,4 +1,4 @@
-"""Asking a tracking server over HTTP, as its owner and in vain."""
+"""Asking a tracking server over HTTP, with and without the right password."""
 
 import base64
 import http.server
@@ -20,7 +20,7 @@ VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRA
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
-    """Shows its experiments to me:a@b alone, or to the holder of a token."""
+    """Shows its experiments only to me:a@b, or with a token."""
 
     accepted = (f"Basic {base64.b64encode(b'me:a@b').decode()}", "Bearer t0ken")
 
