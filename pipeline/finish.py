@@ -30,9 +30,14 @@ def expect_last_weights(job: Job, checkpoints: Checkpoints) -> None:
 def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -> dict[str, Any]:
     """Write result.json, and report the end to the trackers; return the result. A collective."""
     timeout = job.config.tracking.drain_timeout_seconds
-    run_id = tracker.mlflow_run_id(timeout)
-    result = asdict(describe_result(job, run, counts, folder=folder, mlflow_run_id=run_id))
-    job.world.broadcast_from_main(lambda: write_result(job, folder, result))
+
+    def conclude() -> dict[str, Any]:
+        run_id = tracker.mlflow_run_id(timeout)
+        result = asdict(describe_result(job, run, counts, folder=folder, mlflow_run_id=run_id))
+        write_result(job, folder, result)
+        return result
+
+    result = job.world.broadcast_from_main(conclude)
     tracker.emit(events.RunEnded("finished", result=result))
     tracker.drain(timeout)
     return result

@@ -85,13 +85,13 @@ def list_images(root: Path, folder: str, classes: Sequence[str], met: Met) -> li
     Raises `ValueError` for a class that is not one of `classes`, or that has no image.
     """
     names = class_names(root / folder)
-    unknown = [name for name in names if name not in set(classes)]
+    labels = {name: label for label, name in enumerate(classes)}
+    unknown = [name for name in names if name not in labels]
     if unknown:
         raise ValueError(
             f"{root / folder} has {plural(len(unknown), 'class', 'classes')} that train/ lacks: "
             f"{shown(unknown)}; rename or remove them (unsorted images need labels first)"
         )
-    labels = {name: label for label, name in enumerate(classes)}
     images: list[ImageFile] = []
     for entry in os.scandir(root / folder):
         if not entry.is_dir():

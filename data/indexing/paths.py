@@ -25,7 +25,7 @@ def root_for(source: Path, out: Path) -> str:
     require_utf8(str(source))
     if source.is_relative_to(out):
         return str(source.relative_to(out))
-    if out.is_relative_to(source):
+    if out.is_relative_to(source) and source != Path("/"):
         return "/".join([".."] * len(out.relative_to(source).parts)) or "."
     return str(source)
 

@@ -91,13 +91,21 @@ def one_tree(source: Path) -> Tree:
 
 
 def two_trees(train: Path, val: Path) -> Tree:
-    """Return the class folders of `train` and `val`, wherever they are."""
+    """Return the class folders of `train` and `val`, wherever they are.
+
+    Raises `ValueError` if one of them is inside the other.
+    """
     for given in (train, val):
         _folders(given)
     both = {"train": train.resolve(), "val": val.resolve()}
+    if both["train"].is_relative_to(both["val"]) or both["val"].is_relative_to(both["train"]):
+        raise ValueError(
+            f"--train {train} and --val {val} have the same images; give two folders, neither of"
+            f" them inside the other, or {HOLD_OUT}"
+        )
     root = Path(os.path.commonpath([folder.parent for folder in both.values()]))
     folders = {split: str(folder.relative_to(root)) for split, folder in both.items()}
-    return Tree(root.name, root, folders)
+    return Tree(root.name or both["train"].name, root, folders)
 
 
 def _folders(source: Path) -> list[str]:

@@ -114,12 +114,14 @@ class RepairingStream(AbstractContextManager["RepairingStream"]):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if self._held and error is None:
-            self._held.close()
-        del self._decode  # ends its threads
-        self._prefetcher.__exit__(kind, error, at)
-        self._ahead.__exit__(kind, error, at)
-        self._reader.__exit__(kind, error, at)
+        try:
+            if self._held and error is None:
+                self._held.close()
+        finally:  # an error of the GPU leaves no thread behind
+            del self._decode  # ends its threads
+            self._prefetcher.__exit__(kind, error, at)
+            self._ahead.__exit__(kind, error, at)
+            self._reader.__exit__(kind, error, at)
 
     def _decode_next(self) -> tuple[torch.Tensor, EncodedBatch]:
         while True:

@@ -12,6 +12,8 @@ from pipeline.tracking.jsonl import METRICS
 
 PROGRESS = f'{{"event": "{StepReport.kind}"'.encode()
 """The start of nearly all lines; only the last such line is parsed."""
+WHOLE = b"}\n"
+"""The end of a complete line; a process that was killed leaves others, which the next one ends."""
 WARNINGS_KEPT = 5
 TAIL_BYTES = 64_000
 
@@ -49,14 +51,13 @@ def read_metrics(run_dir: Path) -> Metrics:
         metrics.updated_at = path.stat().st_mtime
         with path.open("rb") as file:
             for line in file:
-                if line.startswith(PROGRESS):
-                    last_progress = line if line.endswith(b"\n") else last_progress
-                else:
-                    event = _parse(line)
+                if line.startswith(PROGRESS) and line.endswith(WHOLE):
+                    last_progress = last = line
+                elif event := _parse(line):
                     if event.get("event") == RunStarted.kind:
                         _count_gpus(metrics, _parse(last))
                     _add(metrics, event)
-                last = line if line.endswith(b"\n") else last
+                    last = line
     except OSError:
         return metrics
     metrics.progress = _parse(last_progress)
@@ -79,8 +80,9 @@ def tail(log: Path, lines: int) -> str:
 def _count_gpus(metrics: Metrics, last: dict[str, Any]) -> None:
     """Add the GPU time of an attempt whose last event is `last`."""
     begun = metrics.started
-    seconds = last.get("time", 0.0) - begun.get("time", 0.0) + begun.get("setup_seconds", 0.0)
-    metrics.gpu_seconds += begun.get("gpus", 0) * seconds
+    if gpus := begun.get("gpus"):
+        seconds = last["time"] - begun["time"] + begun.get("setup_seconds", 0.0)
+        metrics.gpu_seconds += gpus * seconds
 
 
 def _add(metrics: Metrics, event: dict[str, Any]) -> None:

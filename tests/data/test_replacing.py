@@ -156,6 +156,17 @@ def test_shards_replace_other_shards(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert len(contents_of(derived)) == 8
 
 
+def test_shards_replace_nothing_beside_other_content(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = make_dataset(tmp_path / "source", train=8, val=2)
+    out = make_dataset(tmp_path / "out", train=9, val=2, seed=5)
+    before = snapshot(out)
+    assert run("shards", source, "--out", out, "--workers", 1, "--replace") == 2
+    assert f"--out {out} contains images; choose an empty folder" in capsys.readouterr().err
+    assert snapshot(out) == before
+
+
 def contents_of(out: Path) -> list[bytes]:
     index = Index.open(out, "train")
     return [

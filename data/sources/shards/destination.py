@@ -19,33 +19,32 @@ MARKER = ".shards.json"
 def refuse_other_content(out: Path, plan: ShardPlan, *, replace: bool) -> None:
     """Raises `ValueError` unless `out` is empty, or has shards of this plan.
 
-    With `replace`, other shards and another index that prepare.py wrote there are removed first.
+    With `replace`, other shards and another index that prepare.py wrote there are removed, unless
+    `out` has more than that.
     """
     if out.resolve() == plan.origin.folder.resolve():
         raise ValueError(f"--out {out} is the dataset itself; choose another folder")
     marker = out / SHARDS / MARKER
     if marker.is_file() and marker.read_bytes() == plan.identity():
         return
-    if replace:
-        _remove_dataset(out, plan)
-    if marker.is_file():
+    is_ours = marker.is_file()
+    if is_ours and not replace:
         raise ValueError(
             f"--out {out} has shards of other images, or with other settings (see {marker}); "
             "choose another folder, or replace them with --replace"
         )
-    strange = [name for name in _names(out) if name != SHARDS]
-    strange += [f"{SHARDS}/{name}" for name in _names(out / SHARDS) if not name.endswith(".tmp")]
+    manifest = find_manifest(out) if replace else None
+    replaced = [MANIFEST, *manifest.checksums] if manifest else []
+    replaced += [JOURNAL] if is_ours else []
+    strange = [name for name in _names(out) if name not in (SHARDS, *replaced)]
+    if not is_ours:
+        shards = _names(out / SHARDS)
+        strange += [f"{SHARDS}/{name}" for name in shards if not name.endswith(".tmp")]
     if strange:
         raise ValueError(f"--out {out} contains {shown(strange)}; choose an empty folder")
-
-
-def _remove_dataset(out: Path, plan: ShardPlan) -> None:
-    """Remove the index in `out`, and shards that were written there."""
-    manifest = find_manifest(out)
-    is_ours = (out / SHARDS / MARKER).is_file()
     if is_ours and plan.has_images_in(out / SHARDS):
         raise ValueError(f"--out {out} has the images of {plan.origin.folder}; choose another")
-    for name in [MANIFEST, *manifest.checksums] if manifest else []:
+    for name in replaced:
         (out / name).unlink(missing_ok=True)
     if is_ours:
         shutil.rmtree(out / SHARDS)

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.indexing.paths import root_for
+from data.sources.imagefolder import two_trees
 from pipeline.dataset.index import Index, read_manifest
 from tests.support.preparing import contents, folder, make_source, picture, run, save
 
@@ -83,6 +85,11 @@ def test_two_trees_may_be_anywhere(tmp_path: Path) -> None:
     assert names(tmp_path / "out", "train") == {str(path) for path in train.rglob("*.png")}
     assert names(tmp_path / "out", "val") == {str(path) for path in val.rglob("*.png")}
     assert Index.open(tmp_path / "out", "val").labels.tolist() == [1, 1]
+
+
+def test_two_trees_without_a_common_folder_are_called_after_the_first(tmp_path: Path) -> None:
+    tree = two_trees(make_tree(tmp_path / "photos", {"cat": 1}), Path("/usr"))
+    assert (tree.name, root_for(tree.root, tmp_path / "out")) == ("photos", "/")
 
 
 def test_a_folder_with_train_alone_is_divided(
@@ -166,6 +173,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "SRC and --val": (
         ["pets", "--val", "pets"],
         "give --train {tmp}/pets --val {tmp}/pets, without",
+    ),
+    "val inside train": (
+        ["--train", "whole", "--val", "whole/val"],
+        f"{{tmp}}/whole/val have the same images; give two folders, neither of them inside"
+        f" the other, or {HOLD_OUT}",
     ),
     "no such folder": (["--train", "pets", "--val", "none"], "{tmp}/none does not exist"),
     "single images": (["single", "--val-fraction", "0.1"], "no class has two different"),

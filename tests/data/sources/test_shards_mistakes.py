@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data.indexing import reading
+from data.indexing.journal import JOURNAL
 from data.sources.shards import destination
 from pipeline.dataset.index import read_manifest
 from tests.support.images import Picture, make_dataset, make_images, write_pictures
@@ -108,6 +109,17 @@ def test_repaired_images_are_added(spoilt: tuple[Path, list[Path]], tmp_path: Pa
         path.write_bytes(pictures()[number].content)
     assert write(source, out, "--skip-bad") == 0
     assert read_manifest(out).fingerprint == read_manifest(source).fingerprint
+
+
+def test_unfinished_shards_are_replaced(
+    spoilt: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = spoilt
+    monkeypatch.setattr(reading, "FEW_BYTES", -1)
+    out = tmp_path / "out"
+    assert write(source, out) == 2
+    assert (out / JOURNAL).exists()
+    assert write(source, out, "--quality", 30, "--skip-bad", "--replace") == 0
 
 
 def test_a_shard_that_is_lost_before_the_end_is_written_again(

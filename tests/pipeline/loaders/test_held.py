@@ -1,6 +1,7 @@
 """A batch stays in memory until the device has passed the step that read it."""
 
 import gc
+import threading
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,3 +116,18 @@ def test_a_stream_holds_what_it_gives_out(tmp_path: Path, monkeypatch: pytest.Mo
         assert len(references) == 6
     assert device.waits == 1
     assert [each() for each in references] == [None] * 6
+
+
+def test_an_error_of_the_device_leaves_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = make_images(8, classes=2, size=(20, 16), seed=0)
+    folder = write_pictures(tmp_path, {"train": pictures, "val": pictures}, classes=2)
+
+    def fail() -> Mark:
+        raise RuntimeError("the device is lost")
+
+    monkeypatch.setattr("pipeline.loaders.stream.mark_on", lambda _: fail)
+    with pytest.raises(RuntimeError, match="is lost"), dali(folder).train(range(1, 7)) as stream:
+        next(stream)
+    assert "read-ahead" not in {thread.name for thread in threading.enumerate()}

@@ -24,6 +24,13 @@ def test_torn_lines_are_left_out(tmp_path: Path) -> None:
     assert read_metrics(tmp_path).progress["step"] == 10
 
 
+def test_lines_that_a_later_process_has_ended_are_left_out(tmp_path: Path) -> None:
+    write_events(tmp_path, progress(10))
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"event": "progress", "time": 1.0, "ste\n')
+    assert read_metrics(tmp_path).progress["step"] == 10
+
+
 def test_passwords_of_earlier_versions_are_not_shown(tmp_path: Path) -> None:
     said = {"event": "run_ended", "time": 1.0, "message": "no http://me:s3cr3t@host"}
     (tmp_path / METRICS).write_text(json.dumps(said) + "\n")
@@ -39,6 +46,7 @@ def test_gpu_hours_are_those_of_all_attempts_until_their_last_reports(tmp_path: 
         line("run_started", 1_000.0, gpus=8, setup_seconds=20.0),
         line("progress", 1_300.0, step=1),
         line("progress", 1_480.0, step=2),  # killed: 500 s
+        '{"event": "progress", "time": 14\n',
         line("run_started", 2_000.0, gpus=4, setup_seconds=10.0),
         line("progress", 2_050.0, step=3),
         line("run_ended", 2_090.0),  # 100 s
