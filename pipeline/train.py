@@ -14,13 +14,12 @@ if __name__ == "__main__":
     exit_unless_installed("pyarrow", "xxhash", needed_by="training")
 
 import json
-import math
 import os
 import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from pipeline.distributed.health import report_machines
 from pipeline.distributed.stopping import Stopping
 from pipeline.distributed.world import World, join_world, set_up_torch
 from pipeline.evaluation.counts import Counts
+from pipeline.finish import expect_last_weights, finish
 from pipeline.job import (
     Job,
     build_trainable,
@@ -42,32 +42,27 @@ from pipeline.job import (
     open_job_engine,
 )
 from pipeline.loaders import Loader
-from pipeline.loop import COLLECTIVE_EXTRA_MINUTES, Run, fit, resume_newest
+from pipeline.loop import Run, fit, resume_newest
 from pipeline.meter import Meter, process_seconds
 from pipeline.models import count_parameters
 from pipeline.optim.ema import WeightAverage
 from pipeline.plan import make_plan
 from pipeline.runs.fence import Fence, FencedOut
 from pipeline.runs.find import lost_final_checkpoint
-from pipeline.runs.folder import CONFIG_FILE, REMEDY, RESULT, hold_run_folder, read_result
+from pipeline.runs.folder import CONFIG_FILE, hold_run_folder, read_result
 from pipeline.runs.precision import settle_precision
 from pipeline.runs.provenance import describe_problem, describe_run
-from pipeline.runs.result import Result, cost_of
-from pipeline.runs.summary import read_metrics
 from pipeline.storage.errors import ImageError
 from pipeline.storage.staging import stage_on_each_node
 from pipeline.system.command import Parser, note
-from pipeline.system.durable import write_whole
 from pipeline.system.exit_codes import (
     Interrupted,
     LocalError,
-    NotSaved,
     Stopped,
     exit_code,
     report_error,
 )
 from pipeline.system.output import lasting_output, print_warning
-from pipeline.system.patience import patiently
 from pipeline.system.secrets import hide_secrets
 from pipeline.system.signals import StopSignals
 from pipeline.system.watchdog import Watchdog
@@ -176,13 +171,6 @@ def fit_or_fail(run: Run) -> Counts:
         run.watchdog.expect_other()
 
 
-def expect_last_weights(job: Job, checkpoints: Checkpoints) -> None:
-    """Wait until the last weights are on disk; raise `NotSaved`, on all ranks, if they are not."""
-    patience = job.watchdog.other_minutes + COLLECTIVE_EXTRA_MINUTES
-    job.world.expect_answers_within(patience)
-    job.world.broadcast_from_main(lambda: checkpoints.expect_saved(job.plan.last_step))
-
-
 @contextmanager
 def noting_place(run: Run) -> Generator[None]:
     """Add the last reported step to an error that leaves the block."""
@@ -247,57 +235,6 @@ def announce(job: Job, run: Run, folder: Path, tracker: Tracker) -> None:
             gpus=job.world.size if job.world.device.type == "cuda" else 0,
             setup_seconds=process_seconds(),
         )
-    )
-
-
-def finish(job: Job, run: Run, counts: Counts, folder: Path, tracker: Tracker) -> dict[str, Any]:
-    """Write result.json, and report the end to the trackers; return the result. A collective."""
-    timeout = job.config.tracking.drain_timeout_seconds
-    run_id = tracker.mlflow_run_id(timeout)
-    result = asdict(describe_result(job, run, counts, folder=folder, mlflow_run_id=run_id))
-    job.world.broadcast_from_main(lambda: write_result(job, folder, result))
-    tracker.emit(events.RunEnded("finished", result=result))
-    tracker.drain(timeout)
-    return result
-
-
-def write_result(job: Job, folder: Path, result: dict[str, Any]) -> None:
-    """Write result.json, which makes the run a finished one; raise `NotSaved` if that fails."""
-    job.fence.expect_mine()
-    path, content = folder / RESULT, json.dumps(result, indent=2).encode() + b"\n"
-    try:
-        patiently(lambda: write_whole(path, content))
-    except OSError as error:
-        why = f"the last checkpoint is on disk, but {path} could not be written ({error})"
-        raise NotSaved(f"{why}; {REMEDY}") from error
-
-
-def describe_result(
-    job: Job, run: Run, counts: Counts, *, folder: Path, mlflow_run_id: str | None
-) -> Result:
-    """Return the figures of a run whose last evaluation gave `counts`."""
-    plan, seconds = job.plan, run.progress.seconds
-    gpu_hours = read_metrics(folder).gpu_hours
-    return Result(
-        name=job.config.title,
-        top1_error_percent=counts.top1_error_percent,
-        top5_error_percent=counts.top5_error_percent,
-        validation_loss=counts.loss if math.isfinite(counts.loss) else None,
-        images_evaluated=counts.images,
-        best_top1_error_percent=run.progress.best_top1_error_percent,
-        steps=plan.last_step,
-        epochs=plan.epoch(plan.last_step),
-        images_per_second=plan.last_step * plan.global_batch / seconds,
-        seconds=seconds,
-        parameters=run.parameters,
-        classes=len(job.dataset.classes),
-        world_size=job.world.size,
-        device=job.world.device.type,
-        dataset_fingerprint=job.dataset.fingerprint,
-        run_dir=str(folder.resolve()),
-        mlflow_run_id=mlflow_run_id,
-        gpu_hours=gpu_hours,
-        cost=cost_of(gpu_hours, job.config.launch.price_per_gpu_hour),
     )
 
 

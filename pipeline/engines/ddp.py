@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pipeline.config.schema import Ddp, Train
 from pipeline.distributed.world import World
 from pipeline.engines.base import BaseEngine, Trainable, is_compiled
+from pipeline.engines.replica import EagerReplica
 
 LOCAL_BUFFERS: dict[str, Any] = (
     {"forward_sync_buffers": False}  # its name from torch 2.15 on
@@ -35,9 +36,12 @@ class DdpEngine(BaseEngine):
         world: World,
     ) -> None:
         super().__init__(trainable, train, micro_batch=micro_batch, world=world)
-        self._replica = _replicate(self._module, spec, world, train.accumulation)
+        compiled = is_compiled(train.compile, world.device)
+        self._replica = _replicate(
+            self._module, spec, world, accumulation=train.accumulation, compiled=compiled
+        )
         self._forward = self._replica or self._module
-        if is_compiled(train.compile, world.device):
+        if compiled:
             # Around DDP, so that its all-reduces still overlap with the backward pass.
             self._forward = torch.compile(self._forward)
             self._evaluate = torch.compile(self._module)
@@ -77,11 +81,12 @@ class DdpEngine(BaseEngine):
 
 
 def _replicate(
-    module: nn.Module, spec: Ddp, world: World, accumulation: int
+    module: nn.Module, spec: Ddp, world: World, *, accumulation: int, compiled: bool
 ) -> DistributedDataParallel | None:
     if world.size == 1:
         return None
-    replica = DistributedDataParallel(
+    kind = DistributedDataParallel if compiled else EagerReplica
+    replica = kind(
         module,
         device_ids=[world.device.index] if world.device.type == "cuda" else None,
         **LOCAL_BUFFERS,

@@ -120,9 +120,8 @@ def _run(program: str, arguments: list[str], _rank: int) -> int | None:
 
 
 def import_everything() -> None:
-    """Import what takes seconds; optimisers and DDP also import `torch._dynamo`."""
+    """Import what takes seconds."""
     for module in (
-        "torch._dynamo",
         "pipeline.train",
         "pipeline.loaders.dali",
         "pipeline.distributed.health",
