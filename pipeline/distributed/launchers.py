@@ -1,5 +1,6 @@
 """Launchers that start several tasks without telling torch, so that each would train alone."""
 
+import os
 from collections.abc import Mapping
 
 TASK_COUNTS = {
@@ -10,11 +11,13 @@ TASK_COUNTS = {
     "JSM_NAMESPACE_SIZE": "jsrun",
 }
 """Variables in which a launcher passes its number of tasks to each of them."""
+TERMINAL = "SLURM_PTY_PORT"
+"""Set by `srun --pty`, which gives a terminal to its first task alone: the shell of a person."""
 
 
 def expect_ranks(environment: Mapping[str, str]) -> None:
     """Raise `ValueError` if this is one of several tasks that do not know each other."""
-    if "WORLD_SIZE" in environment:
+    if "WORLD_SIZE" in environment or (TERMINAL in environment and os.isatty(0)):
         return
     for variable, launcher in TASK_COUNTS.items():
         tasks = environment.get(variable, "")

@@ -7,8 +7,11 @@ token, and stops writing once an attempt begins after it: its run may also wait 
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipeline.system.patience import patiently
 
 OWNER = "owner"
 TOKEN = "RUN_OWNER"  # noqa: S105 - the name of an environment variable
@@ -32,7 +35,7 @@ class Fence:
     def around(cls, run_dir: Path) -> "Fence":
         """Return the fence of this process's attempt at the run in `run_dir`."""
         token, path = os.environ.get(TOKEN, ""), run_dir / OWNER
-        return cls(path, token or _owner(path) or "", is_active=bool(token))
+        return cls(path, token or _first_owner(path), is_active=bool(token))
 
     def expect_mine(self) -> None:
         """Raise `FencedOut` if a newer attempt has taken over the run.
@@ -49,6 +52,16 @@ class Fence:
 
 OPEN = Fence()
 """No fence: every attempt may write."""
+
+
+def _first_owner(path: Path) -> str:
+    """Return the token in the file `path`; empty if there is none.
+
+    It waits for a disk that fails: an old token that is found later would look like a new attempt.
+    """
+    with suppress(OSError):
+        return patiently(path.read_text).strip()
+    return ""
 
 
 def _owner(path: Path) -> str | None:

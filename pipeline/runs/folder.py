@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import secrets
+import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -25,6 +26,8 @@ RESULT = "result.json"
 LOCK = "lock"
 SEARCH_LOCK = ".lock"
 """In the folder of runs: held while a process looks for its run there."""
+SEARCH_SECONDS = 120.0
+POLL_SECONDS = 0.05
 CHECKPOINT_MARK = "model.safetensors"
 """A folder with this file is a checkpoint or an average, not a run folder."""
 KEYS_SHOWN = 3
@@ -156,9 +159,17 @@ def _one_at_a_time(runs_dir: Path) -> Generator[None]:
     with ExitStack() as stack:
         with suppress(OSError):  # another user's folder, or a file system without locks
             patiently(lambda: make_folder(runs_dir))
-            if lock := open_locked(runs_dir / SEARCH_LOCK, wait=True):
+            if lock := _await_lock(runs_dir / SEARCH_LOCK):
                 stack.enter_context(lock)
         yield
+
+
+def _await_lock(path: Path) -> IO[str] | None:
+    """Lock a file once it is free; None if that takes so long that its holder hangs or is lost."""
+    deadline = time.monotonic() + SEARCH_SECONDS
+    while (lock := open_locked(path)) is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return lock
 
 
 def _is_checkpoint(folder: Path) -> bool:

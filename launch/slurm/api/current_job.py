@@ -5,9 +5,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.slurm.api.cli import host_names, retry, show, slurm
+from launch.slurm.api.cli import SlurmError, host_names, retry, show, slurm
 from launch.slurm.api.jobs import unix_time
+from launch.slurm.api.partitions import fitting_nodes
 from pipeline.config.schema.slurm import minutes_of
+from pipeline.system.output import print_warning
 
 CHANGE_SECONDS = 20.0
 """How long to try to change a job that was just requeued; SLURM kills its processes meanwhile."""
@@ -64,14 +66,18 @@ class CurrentJob:
         retry(lambda: slurm("scontrol", "requeue", self.id))
         if excluded:  # only pending jobs can be changed, and SLURM ends this process soon
             nodes = f"ExcNodeList={','.join(excluded)}"
-            retry(lambda: slurm("scontrol", "update", f"jobid={self.id}", nodes), CHANGE_SECONDS)
+            try:
+                update = ("scontrol", "update", f"jobid={self.id}", nodes)
+                retry(lambda: slurm(*update), CHANGE_SECONDS)
+            except SlurmError as error:  # a site may forbid it
+                print_warning(f"the job is requeued, and may get the same nodes again: {error}")
 
     def can_avoid(self, nodes: Sequence[str]) -> bool:
         """Whether the job's partitions have enough nodes without `nodes`."""
         record = self.record()
-        required = _listed(record.get("ReqNodeList", ""))
-        most = max(map(_nodes_of_partition, record["Partition"].split(",")))
-        enough = most - len(self._excluded(nodes)) >= len(self.nodes)
+        required, excluded = _listed(record.get("ReqNodeList", "")), self._excluded(nodes)
+        left = [names - {*excluded} for names in retry(lambda: fitting_nodes(record))]
+        enough = max(map(len, left), default=0) >= len(self.nodes)
         return enough and not set(required) & set(nodes)
 
     def _excluded(self, nodes: Sequence[str]) -> list[str]:
@@ -81,10 +87,6 @@ class CurrentJob:
     def cancel(self) -> None:
         """End the job for good."""
         retry(lambda: slurm("scancel", self.id))
-
-
-def _nodes_of_partition(name: str) -> int:
-    return len(_listed(retry(lambda: show("partition", name))[0].get("Nodes", "")))
 
 
 def _listed(nodes: str) -> list[str]:

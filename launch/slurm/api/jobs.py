@@ -55,7 +55,8 @@ def read_users_jobs() -> dict[str, QueuedJob]:
 
 def _ask(which: str) -> dict[str, QueuedJob]:
     options = ("--all", "--noheader", "--array", which, f"--format={FIELDS}")
-    jobs = map(job_from, slurm("squeue", *options).splitlines())  # --all: in hidden partitions, too
+    lines = slurm("squeue", *options).splitlines()  # --all: in hidden partitions, too
+    jobs = [job_from(line) for line in lines if "|" in line]  # another is the name of a cluster
     return {job.id: job for job in jobs}
 
 

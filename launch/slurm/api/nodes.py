@@ -11,6 +11,11 @@ UNUSABLE = {"DOWN", "FAIL", "FAILING", "POWERED_DOWN", "POWERING_DOWN", "NOT_RES
 ASLEEP = {"POWERED_DOWN", "POWERING_DOWN"}
 CLOSED = (UNUSABLE - ASLEEP) | {"DRAIN", "INVALID_REG", "MAINT", "MAINTENANCE", "UNKNOWN"}
 """States of nodes that take no new jobs; SLURM wakes those that are asleep."""
+FEATURE = re.compile(r"[^&|\[\]()*,]+")
+COUNT = re.compile(r"\*[0-9]+")
+ASKED_GPUS = re.compile(
+    r"gpu(?:[:/](?P<kind>[^:,=]*[^:,=0-9][^:,=]*))?(?:[:=](?P<count>[0-9]+))?(?:,|$)"
+)
 GPUS = re.compile(r"(?:^|,)gpu(?::([^:,=]+))?:([0-9]+)")
 
 
@@ -34,6 +39,12 @@ class Node:
     def gpus_of(self, kind: str) -> int:
         """Return the number of its GPUs of a type; empty means any."""
         return gpus_in(self.resources, kind) if kind else self.gpus
+
+    def meets(self, constraint: str) -> bool:
+        """Whether its features meet a constraint; of one with alternatives or counts, some do."""
+        asked = set(named_features(constraint))
+        some = set(constraint) & set("|[]()*,")
+        return bool(self.features & asked) if some else self.features >= asked
 
     @property
     def is_this_host(self) -> bool:
@@ -89,10 +100,24 @@ def node_from(record: dict[str, str], *, max_cpus: int | None, max_memory: int |
     )
 
 
+def named_features(constraint: str) -> list[str]:
+    """Return the features that a constraint such as "a100&(ib|roce)" names."""
+    return FEATURE.findall(COUNT.sub("", constraint))
+
+
 def gpus_in(resources: str, kind: str = "") -> int:
     """Count the GPUs, or those of a type, in a node's `Gres`: gpu:a100:4(S:0-1),nvme:1."""
     found = GPUS.findall(resources)
     return sum(int(count) for each, count in found if kind in ("", each))
+
+
+def gpus_asked(resources: str) -> tuple[str, int]:
+    """Return the type and number of the GPUs in a job's `TresPerNode`; the type may be empty.
+
+    SLURM writes gres:gpu:4, gres/gpu=4 or gres:gpu:a100:4, depending on its version.
+    """
+    found = ASKED_GPUS.search(resources)
+    return (found["kind"] or "", int(found["count"] or 1)) if found else ("", 0)
 
 
 def gpu_types(resources: str) -> set[str]:

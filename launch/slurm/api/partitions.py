@@ -1,10 +1,10 @@
 """Partitions of a cluster: their nodes and limits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from launch.slurm.api.cli import show
-from launch.slurm.api.nodes import Node, node_from
+from launch.slurm.api.nodes import Node, gpus_asked, node_from
 from pipeline.config.schema.slurm import minutes_of
 
 
@@ -65,6 +65,26 @@ def read_partitions() -> dict[str, Partition]:
     nodes = show("node")
     partitions = (partition_from(record, nodes) for record in show("partition"))
     return {partition.name: partition for partition in partitions}
+
+
+def fitting_nodes(record: Mapping[str, str]) -> list[set[str]]:
+    """Return the nodes of each of a job's partitions on which it may run, also those that are down.
+
+    `record` is that of `scontrol show job`.
+    """
+    names = record["Partition"].split(",")
+    return [
+        {node.name for node in partition.nodes if fits(node, record)}
+        for partition in read_partitions().values()
+        if partition.name in names
+    ]
+
+
+def fits(node: Node, record: Mapping[str, str]) -> bool:
+    """Whether a node has the features and GPUs that a job with this `record` asks for."""
+    features = record.get("Features", "(null)")
+    kind, gpus = gpus_asked(record.get("TresPerNode", ""))
+    return node.gpus_of(kind) >= gpus and (features == "(null)" or node.meets(features))
 
 
 def in_common(partitions: Sequence[Partition]) -> Partition:

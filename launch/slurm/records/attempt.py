@@ -5,7 +5,6 @@ count, and the attempt number within that restart.
 """
 
 import json
-import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,15 +82,19 @@ class Attempt:
     def record_ready(self, rank: int) -> None:
         """Record that a rank has loaded its program and now waits for the others."""
         with suppress(OSError):  # training may work on a full disk
-            (self.folder / f"rank-{rank:05}.ready").touch()
+            patiently((self.folder / f"rank-{rank:05}.ready").touch)
 
-    def late_ranks(self, ranks: int, seconds: float) -> list[int]:
-        """Return the ranks that are not ready `seconds` after the first one was, of `ranks`."""
-        ready = {int(path.stem[5:]): path for path in self.folder.glob("rank-*.ready")}
-        if not ready or len(ready) == ranks:
-            return []
-        first = min(path.stat().st_mtime for path in ready.values())
-        return sorted(set(range(ranks)) - ready.keys()) if time.time() - first > seconds else []
+    def late_ranks(self, ranks: int) -> list[int]:
+        """Return those of `ranks` for which others wait: they are not ready, and another one is."""
+        ready = {int(path.stem[5:]) for path in self.folder.glob("rank-*.ready")}
+        return sorted(set(range(ranks)) - ready) if ready else []
+
+    def successor(self) -> str:
+        """Return the attempt that has taken over the run from this one; empty if none has."""
+        with suppress(OSError):
+            owner = (self.run_dir / OWNER).read_text().strip()
+            return owner if owner != self.token else ""
+        return ""
 
     def record_exit(self, end: RankExit) -> None:
         """Record how a rank ended."""

@@ -4,10 +4,10 @@ import re
 from contextlib import suppress
 
 from launch.slurm.api.cli import SlurmError, show
+from launch.slurm.api.nodes import gpus_asked
 from launch.slurm.records.submission import Submission
 from pipeline.config.schema.slurm import minutes_of
 
-GPUS = re.compile(r"gpu(?:[:/][^:,=]+)?[:=]([0-9]+)")
 NUMBER = re.compile(r"[0-9]+")
 
 
@@ -39,8 +39,9 @@ def differences(submission: Submission, record: dict[str, str]) -> list[str]:
         ("CPUs/Task", str(layout.cpus_per_rank), record.get("CPUs/Task")),
         ("Requeue", "1", record.get("Requeue")),
     ]
-    if layout.gpus_per_node and (gpus := GPUS.search(record.get("TresPerNode", ""))):
-        asked.append(("GPUs per node", str(layout.gpus_per_node), gpus[1]))
+    _, gpus = gpus_asked(record.get("TresPerNode", ""))
+    if layout.gpus_per_node and gpus:
+        asked.append(("GPUs per node", str(layout.gpus_per_node), str(gpus)))
     different = [
         f"{name} is {found} instead of {wanted}"
         for name, wanted, found in asked

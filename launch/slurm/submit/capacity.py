@@ -1,12 +1,11 @@
 """Whether a request fits the cluster, and how it is laid out on the nodes."""
 
-import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 from launch.slurm.api.cli import host_names
-from launch.slurm.api.nodes import Node, gpu_types
+from launch.slurm.api.nodes import Node, gpu_types, named_features
 from launch.slurm.api.partitions import Partition, in_common, limit_text
 from launch.slurm.records.submission import JobLayout
 from pipeline.config.schema import Slurm
@@ -14,8 +13,6 @@ from pipeline.system.command import plural
 from pipeline.system.mounts import shared
 
 MEGABYTES = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}
-FEATURE = re.compile(r"[^&|\[\]()*,]+")
-COUNT = re.compile(r"\*[0-9]+")
 
 
 def plan_layout(slurm: Slurm, partition: Partition, *, nodes: int) -> JobLayout:
@@ -174,17 +171,14 @@ def _eligible(slurm: Slurm, partition: Partition) -> list[Node]:
         nodes = [node for node in nodes if node.name not in excluded]
     if slurm.constraint is None:
         return nodes
-    asked = FEATURE.findall(COUNT.sub("", slurm.constraint))
     known = {feature for node in partition.nodes for feature in node.features}
-    for feature in asked:
+    for feature in named_features(slurm.constraint):
         if feature not in known:
             raise ValueError(
                 f"slurm.constraint={slurm.constraint}: no node of partition {partition.name} has"
                 f" the feature {feature}; {_hint(feature, known)}"
             )
-    if set(slurm.constraint) & set("|[]()*,"):  # alternatives or counts: SLURM decides
-        return [node for node in nodes if node.features & set(asked)]
-    return [node for node in nodes if node.features >= set(asked)]
+    return [node for node in nodes if node.meets(slurm.constraint)]
 
 
 def _expect_hardware(

@@ -134,7 +134,7 @@ def _setup(submission: Submission) -> list[str]:
         f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",  # or packages in the current folder would take precedence
         *submission.slurm.setup,
-        *lines_before(shlex.quote(submission.python)),
+        *lines_before(shlex.quote(submission.python), submission.home),
     ]
 
 

@@ -70,8 +70,19 @@ def dataset_faults(wanted: dict[str, str]) -> Iterator[str]:
         yield f"the dataset {folder} is missing"
         return
     root = folder / (wanted["images"] or json.loads(manifest.read_bytes())["root"])
-    if next(iter(root.glob("*")), None) is None:
+    if is_missing_or_empty(root):
         yield f"the images of the dataset are missing: {root} is missing or empty"
+
+
+def is_missing_or_empty(folder: Path) -> bool:
+    """Whether a folder has no entries. It reads only the first: there may be millions."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except PermissionError:  # its files may be readable, although it cannot be listed
+        return False
 
 
 def space_warnings(run_dir: Path) -> Iterator[str]:
@@ -94,7 +105,10 @@ def space_warnings(run_dir: Path) -> Iterator[str]:
 
 
 def count_gpus() -> int:
-    """Return how many GPUs NVIDIA's driver can use here; 0 without a driver."""
+    """Return how many GPUs, or parts of one (MIG), can be used here; 0 without NVIDIA's driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if "MIG" in visible:  # the driver would count whole GPUs
+        return len(visible.split(","))
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:

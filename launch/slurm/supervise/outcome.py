@@ -103,7 +103,12 @@ def _first_failure(
     exits = attempt.rank_exits()
     silent = sorted(set(range(world_size)) - {each.rank for each in exits})
     # A rank that died before all others without a report caused their errors.
-    if first is not None and first.rank in silent and code != HUNG and not _is_stop(first):
+    if (
+        first is not None
+        and first.rank in silent
+        and (code != HUNG or not first.launched)
+        and not _is_stop(first)
+    ):
         return _reported_by_srun(attempt, first, first.rank)
     failures = [each for each in exits if each.code not in (0, STOPPED) and not each.is_secondary]
     if failures:

@@ -82,7 +82,7 @@ def decide(history: Sequence[Outcome], limits: RestartLimits) -> Decision:
 
 def bad_nodes(history: Sequence[Outcome], start: str) -> list[str]:
     """Return the nodes that could not be used since `start`, JOB.RESTART of the job."""
-    bad = (each for each in history if each.kind == "bad node" and start_of(each) == start)
+    bad = (each for each in history if _is_bad_node(each) and start_of(each) == start)
     return list(dict.fromkeys(each.node for each in bad))
 
 
@@ -139,17 +139,29 @@ def _without_progress(history: Sequence[Outcome]) -> list[Outcome]:
     """Return the attempts, from the last one back, that saved nothing beyond where they started.
 
     Those that were asked to stop are left out: they may not have had the time. Bad nodes are found
-    before anything starts, so all of them since a start of the job are one attempt.
+    before anything starts, so all of them since a start of the job are one attempt; and none if
+    leaving the nodes that were bad before led to another one.
     """
-    starts = [0, *(outcome.step for outcome in history[:-1])]
     attempts: dict[str, Outcome] = {}
-    for outcome, step in zip(reversed(history), reversed(starts), strict=True):
-        if outcome.step > step:
+    for number, outcome in reversed(list(enumerate(history))):
+        before = history[:number]
+        if outcome.step > (before[-1].step if before else 0):
             break
-        if outcome.kind != "stopped":
-            key = start_of(outcome) if outcome.kind == "bad node" else outcome.token
+        if outcome.kind != "stopped" and not _is_another_bad_node(outcome, before):
+            key = start_of(outcome) if _is_bad_node(outcome) else outcome.token
             attempts.setdefault(key, outcome)
     return list(attempts.values())
+
+
+def _is_bad_node(outcome: Outcome) -> bool:
+    return outcome.kind == "bad node"
+
+
+def _is_another_bad_node(outcome: Outcome, before: Sequence[Outcome]) -> bool:
+    """Whether other nodes than this one were bad at earlier starts of the job."""
+    earlier = filter(_is_bad_node, before)
+    known = {each.node for each in earlier if start_of(each) != start_of(outcome)}
+    return _is_bad_node(outcome) and bool(known) and outcome.node not in known
 
 
 def _node_to_blame(history: Sequence[Outcome], limits: RestartLimits) -> str:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from threading import Thread
 from types import TracebackType
 from typing import IO
@@ -94,8 +94,9 @@ class JobStep(AbstractContextManager["JobStep"]):
             for line in stream:
                 lines.append(line.rstrip("\n"))
                 if copy is not None:
-                    copy.write(line)
-                    copy.flush()
+                    with suppress(OSError, ValueError):  # a closed terminal must not block srun
+                        copy.write(line)
+                        copy.flush()
 
 
 def srun_command(submission: Submission, attempt: Attempt, nodes: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ from launch.slurm.supervise.restart_policy import (
 )
 from launch.slurm.supervise.srun import JobStep, rank_environment, srun_command
 from launch.slurm.supervise.srun_messages import TaskFailure, task_failures
-from pipeline.runs.find import saved_step
+from pipeline.runs.find import CANCELLED, saved_step
 from pipeline.system.command import command_line
 from pipeline.system.exit_codes import FAILURE
 from pipeline.system.output import lasting_output
@@ -107,24 +107,34 @@ def run_attempts(run_dir: Path, job: CurrentJob, stops: Sequence[signal.Signals]
             why = "stopped" if stops else "too few nodes are left"
             return Requeue(why, tuple(bad))
         attempt = Attempt(submission.run_dir, f"{start}.{number}")
-        outcomes = find_bad_nodes(submission, attempt, [node.name for node in nodes])
+        taken_by, names = "", [node.name for node in nodes]
+        outcomes = find_bad_nodes(submission, attempt, names, stops)
+        if (submission.run_dir / CANCELLED).exists():  # and its signal may have ended the check
+            return Cancel()
+        if not outcomes and stops:
+            return Requeue("stopped", tuple(bad))
         if not outcomes:
             chosen = choose_nodes(nodes, history, wanted)
             outcomes = [run_attempt(submission, job, attempt, chosen, stops)]
+            taken_by = attempt.successor()
         for outcome in outcomes:
             append_outcome(submission.folder, outcome)
             error = f": {outcome.error}" if outcome.error else ""
             say(f"attempt {attempt.token} {outcome.kind} at checkpoint {outcome.step}{error}")
         decision = decide(read_history(submission.folder), limits_of(submission))
+        if taken_by and not isinstance(decision, Done | Cancel):
+            return GiveUp(f"attempt {taken_by} has taken over the run")
         if stops or not isinstance(decision, Restart):
             return decision
     raise AssertionError("the count is endless")
 
 
-def find_bad_nodes(submission: Submission, attempt: Attempt, names: list[str]) -> list[Outcome]:
+def find_bad_nodes(
+    submission: Submission, attempt: Attempt, names: list[str], stops: Sequence[signal.Signals]
+) -> list[Outcome]:
     """Check the nodes `names`; return an outcome of `attempt` for each that cannot be used."""
     step = patiently(lambda: saved_step(submission.run_dir))
-    verdict = check_nodes(submission, attempt, names, trained=step > 0)
+    verdict = check_nodes(submission, attempt, names, trained=step > 0, stops=stops)
     for warning in verdict.warnings:
         say(f"warning: {warning}")
     return [
@@ -144,7 +154,10 @@ def run_attempt(
     names, started = [node.name for node in nodes], time.monotonic()
     attempt.begin({node.name: node.address for node in nodes})
     say(f"attempt {attempt.token} on {', '.join(names)}; logs in {attempt.logs}")
-    code, failures = retry(lambda: run_step(submission, job, attempt, names), START_SECONDS)
+    try:
+        code, failures = retry(lambda: run_step(submission, job, attempt, names), START_SECONDS)
+    except SlurmError as error:  # a node may just have been lost
+        code, failures = FAILURE, [TaskFailure("", None, str(error))]
     notice = submission.slurm.stop_notice_seconds + EARLY_SECONDS
     circumstances = Circumstances(
         code=code,
@@ -184,7 +197,7 @@ def await_end(step: JobStep, attempt: Attempt, layout: JobLayout) -> list[TaskFa
     It is ended early for those, or if a task was not launched, or if a node is lost and there are
     spare nodes.
     """
-    names, looked = list(attempt.addresses()), time.monotonic()
+    names, looked, late_since = list(attempt.addresses()), time.monotonic(), None
     while step.poll() is None:
         time.sleep(POLL_SECONDS)
         if not all(each.launched for each in task_failures(step.messages)):
@@ -192,7 +205,9 @@ def await_end(step: JobStep, attempt: Attempt, layout: JobLayout) -> list[TaskFa
         if time.monotonic() - looked < LOOK_SECONDS:
             continue
         looked = time.monotonic()
-        if late := attempt.late_ranks(layout.world_size, LATE_SECONDS):
+        late = attempt.late_ranks(layout.world_size)
+        late_since = (late_since or looked) if late else None
+        if late_since is not None and looked - late_since > LATE_SECONDS:
             step.end()
             why = f"it did not load its program within {LATE_SECONDS / 60:.0f} min"
             at = {rank: names[rank // layout.ranks_per_node] for rank in late}

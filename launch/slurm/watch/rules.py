@@ -47,7 +47,8 @@ class WatchedRun:
     """How often SLURM requeued the job. This and the rest are only known for pending jobs."""
     excluded: frozenset[str] = field(default_factory=frozenset[str])
     """Nodes that the job excludes."""
-    partition_nodes: int = 0
+    fitting_nodes: int = 0
+    """Nodes of its largest partition that have what it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def _exclude(run: WatchedRun, failing: Sequence[str]) -> Action | None:
         return None
     key, names = f"exclude {run.job.id} {','.join(new)}", ", ".join(new)
     excluded = sorted(run.excluded | set(new))
-    if run.partition_nodes - len(excluded) < run.job.nodes:
+    if run.fitting_nodes - len(excluded) < run.job.nodes:
         return Action(
             f"{key} impossible",
             f"attempts keep failing on {names}, but {_name(run)} needs"

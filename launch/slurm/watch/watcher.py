@@ -8,6 +8,7 @@ from pathlib import Path
 
 from launch.slurm.api.cli import SlurmError, host_names, show, slurm
 from launch.slurm.api.jobs import QueuedJob, read_jobs
+from launch.slurm.api.partitions import fitting_nodes
 from launch.slurm.records.attempt import LATEST, LOGS, Attempt
 from launch.slurm.records.history import all_outcomes, last_outcome
 from launch.slurm.records.job_log import job_log, last_error, was_ended_by_slurm
@@ -161,7 +162,7 @@ def inspect(run_dir: Path, job: QueuedJob) -> WatchedRun:
         active_at,
         restarts=int(record.get("Restarts", "0")),
         excluded=frozenset(host_names("" if excluded == "(null)" else excluded)),
-        partition_nodes=_partition_nodes(record),
+        fitting_nodes=max(map(len, fitting_nodes(record)), default=0),
     )
 
 
@@ -197,8 +198,3 @@ def _modification_times(run_dir: Path) -> Iterator[float]:
 def _slurm_name(host: str, addresses: Mapping[str, str]) -> str | None:
     """Return the node of an attempt that `host` is: its host name may be longer."""
     return next((name for name in (host, host.partition(".")[0]) if name in addresses), None)
-
-
-def _partition_nodes(record: Mapping[str, str]) -> int:
-    names = record.get("Partition", "").split(",")
-    return max(int(show("partition", name)[0].get("TotalNodes", "0")) for name in names)

@@ -1,5 +1,6 @@
 """What an attempt leaves behind, and the outcome that follows from it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +9,13 @@ import pytest
 from launch.slurm.api.current_job import CurrentJob
 from launch.slurm.records.attempt import Attempt, RankExit
 from launch.slurm.records.history import HISTORY, Outcome, append_outcome, read_history
+from launch.slurm.records.submission import JobLayout
+from launch.slurm.supervise import supervisor
 from launch.slurm.supervise.outcome import Circumstances, outcome_of
 from launch.slurm.supervise.rank import interface_of, own_address, rank_variables
-from launch.slurm.supervise.srun_messages import task_failures
+from launch.slurm.supervise.srun import JobStep
+from launch.slurm.supervise.srun_messages import TaskFailure, task_failures
+from launch.slurm.supervise.supervisor import await_end
 from pipeline.distributed.world import CORES, World
 from pipeline.runs.fence import OWNER
 from pipeline.runs.find import CANCELLED
@@ -146,14 +151,52 @@ def test_a_rank_that_died_first_caused_the_errors_of_the_others(attempt: Attempt
     assert "Out Of Memory" in outcome.report
 
 
-def test_ranks_are_late_only_once_another_one_has_waited(attempt: Attempt) -> None:
-    assert attempt.late_ranks(3, 60) == []
+def test_ranks_are_late_only_once_another_one_waits(attempt: Attempt) -> None:
+    assert attempt.late_ranks(3) == []
     attempt.record_ready(1)
-    assert attempt.late_ranks(3, 60) == []
-    assert attempt.late_ranks(3, -1) == [0, 2]
+    assert attempt.late_ranks(3) == [0, 2]
     attempt.record_ready(0)
     attempt.record_ready(2)
-    assert attempt.late_ranks(3, -1) == []
+    assert attempt.late_ranks(3) == []
+
+
+@pytest.mark.process
+def test_late_ranks_are_given_time_also_if_the_clock_of_the_files_is_behind(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.0)
+    attempt.record_ready(0)
+    os.utime(attempt.folder / "rank-00000.ready", (0, 0))
+    layout = JobLayout(2, 0, ranks_per_node=1, cpus_per_rank=1, gpus_per_node=0)
+    with JobStep(["sleep", "1"], os.environ) as step:
+        assert await_end(step, attempt, layout) == []
+    monkeypatch.setattr(supervisor, "LATE_SECONDS", 0.3)
+    with JobStep(["sleep", "60"], os.environ) as step:
+        (failure,) = await_end(step, attempt, layout)
+    assert (failure.node, failure.rank, failure.launched) == ("n2", 1, False)
+
+
+def test_an_attempt_knows_which_one_has_taken_over_the_run(attempt: Attempt) -> None:
+    assert attempt.successor() == ""
+    Attempt(attempt.run_dir, "5.1.0").begin({"n1": "10.0.0.1"})
+    assert attempt.successor() == "5.1.0"
+
+
+def test_a_node_on_which_a_rank_did_not_start_is_blamed_although_others_hung(
+    attempt: Attempt,
+) -> None:
+    messages = ["srun: error: task 1 launch failed: Slurmd could not connect IO"]
+    how = replace(USUAL, code=HUNG, failures=task_failures(messages))
+    outcome = outcome_of(attempt, 2, how)
+    assert (outcome.kind, outcome.node) == ("bad node", "n2")
+
+
+def test_if_srun_starts_nothing_no_node_is_blamed(attempt: Attempt) -> None:
+    how = replace(USUAL, failures=[TaskFailure("", None, "srun could not start the ranks")])
+    outcome = outcome_of(attempt, 2, how)
+    assert (outcome.kind, outcome.node, outcome.error) == ("crashed", "", "")
+    assert "srun could not start the ranks" in outcome.report
+    assert outcome_of(attempt, 2, replace(how, node_lost=True)).kind == "node lost"
 
 
 def test_nodes_that_srun_names_together_are_not_blamed(attempt: Attempt) -> None:

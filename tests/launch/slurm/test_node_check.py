@@ -1,14 +1,26 @@
 """A node reports what a rank would find there, and is judged together with the others."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launch.slurm.supervise.node_check import PROGRAM, Answers, Report, Verdict, judge_nodes
+from launch.slurm.supervise import node_check
+from launch.slurm.supervise.node_check import (
+    PROGRAM,
+    Answers,
+    Report,
+    Verdict,
+    ask_nodes,
+    judge_nodes,
+)
+from launch.slurm.supervise.node_report import count_gpus, is_missing_or_empty
 from pipeline.runs.folder import CONFIG_FILE
 from tests.support.small_disk import small_disk
 
@@ -126,6 +138,61 @@ def test_the_only_node_of_a_run_is_blamed_for_what_was_there_before() -> None:
     bad = Report(["the dataset /d is missing"], [], 4, 0.0)
     assert judge({"n2": bad}, trained=True).faults == {"n2": "the dataset /d is missing"}
     assert judge({"n2": bad}, trained=False).faults == {}
+
+
+def test_no_node_is_blamed_if_srun_itself_fails() -> None:
+    said = ["srun: error: Unable to confirm allocation for job 5: Unable to contact controller"]
+    verdict = judge_nodes(["n2"], Answers(is_cut_off=False), said, gpus=0, trained=True)
+    assert verdict == Verdict({}, [f"srun could not check the nodes: {said[0]}"])
+
+
+def ask(*lines: str, wanted: int) -> Answers:
+    """Ask n1 and n2 with a shell in the place of srun."""
+    command = ["sh", "-c", "\n".join(lines)]
+    return ask_nodes(command, os.environ, ["n1", "n2"], wanted=wanted)[0]
+
+
+def answer(task: int) -> str:
+    report = {"node": f"n{task + 1}", **asdict(FINE)}
+    return f"echo '{task}: {json.dumps(report)}'"
+
+
+@pytest.mark.process
+def test_a_slow_node_is_waited_for_only_if_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_check, "CHECK_SECONDS", 0.5)
+    needed = ask(answer(0), "sleep 1.5", answer(1), wanted=2)
+    assert needed.reports.keys() == {"n1", "n2"}
+    spare = ask(answer(0), "sleep 60", answer(1), wanted=1)
+    assert (spare.reports.keys(), spare.limit) == ({"n1"}, 0.5)
+    failed = ask(answer(0), "echo 'srun: error: n2: task 1: Killed' >&2", "sleep 60", wanted=2)
+    assert failed.reports.keys() == {"n1"}
+
+
+@pytest.mark.process
+def test_a_stop_ends_the_check() -> None:
+    stopped, _ = ask_nodes(["sleep", "60"], os.environ, ["n1"], wanted=1, stops=[signal.SIGTERM])
+    assert stopped.reports == {}
+
+
+def test_only_the_first_entry_of_a_folder_with_images_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_missing_or_empty(tmp_path / "nowhere")
+    assert is_missing_or_empty(tmp_path)
+    (tmp_path / "0.jpeg").touch()
+    assert not is_missing_or_empty(tmp_path)
+    assert is_missing_or_empty(tmp_path / "0.jpeg")
+
+    def refuse(_: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert not is_missing_or_empty(tmp_path)
+
+
+def test_parts_of_a_gpu_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1a,MIG-2b,MIG-3c")
+    assert count_gpus() == 3
 
 
 def test_an_answer_proves_a_wrong_clock_only_outside_of_the_time_that_it_took() -> None:

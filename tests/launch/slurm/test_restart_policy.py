@@ -119,6 +119,15 @@ def test_bad_nodes_count_once_for_each_start_of_the_job() -> None:
     assert isinstance(decide([*again, on("n2", "bad node", "1.2")], UNLIMITED), GiveUp)
 
 
+def test_a_run_is_not_given_up_as_long_as_leaving_bad_nodes_leads_to_others() -> None:
+    others = [on(f"n{number}", "bad node", f"1.{number}") for number in range(9)]
+    assert isinstance(decide(others, UNLIMITED), Restart)
+    same = [on("n2", "bad node", f"1.{number}") for number in range(3)]
+    assert isinstance(decide(same[:2], UNLIMITED), Restart)
+    assert isinstance(decide(same, UNLIMITED), GiveUp)
+    assert isinstance(decide([*others, *same[:2], on("n3", "bad node", "1.5")], UNLIMITED), GiveUp)
+
+
 @given(st.lists(st.sampled_from(["crashed", "node lost", "time limit"]), min_size=3))
 def test_a_run_that_never_saves_is_given_up(kinds: list[str]) -> None:
     assert isinstance(after(*[(kind, 0) for kind in kinds]), GiveUp)

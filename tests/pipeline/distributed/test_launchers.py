@@ -42,6 +42,18 @@ def test_a_single_process_trains_alone(variables: dict[str, str]) -> None:
     expect_ranks(variables)
 
 
+def test_a_person_in_the_shell_of_a_step_trains_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = {**OF_A_STEP, "SLURM_STEP_NUM_TASKS": "2", "SLURM_PTY_PORT": "40001"}
+    with pytest.raises(ValueError, match="srun started 2 tasks"):  # started by that shell
+        expect_ranks(shell)
+
+    def isatty(descriptor: int) -> bool:
+        return descriptor == 0
+
+    monkeypatch.setattr(os, "isatty", isatty)
+    expect_ranks(shell)
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("program", [["-m", "pipeline.train"], ["launch/submit.py", "--local"]])
 def test_a_copy_that_srun_started_exits_before_it_writes(

@@ -1,5 +1,6 @@
 """Once a newer attempt has taken over a run, older attempts write nothing."""
 
+import errno
 import fcntl
 from pathlib import Path
 
@@ -27,6 +28,22 @@ def test_without_a_token_a_process_gives_way_to_an_attempt_that_begins_after_it(
         FencedOut, match=r"attempt 9\.0\.0 has taken over the run from this process"
     ):
         fence.expect_mine()
+    Fence.around(tmp_path).expect_mine()
+
+
+def test_a_disk_that_fails_at_the_start_does_not_make_an_old_attempt_look_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TOKEN, raising=False)
+    (tmp_path / OWNER).write_text("8.0.0")
+    read, failures = Path.read_text, [errno.EIO, errno.ESTALE]
+
+    def read_text(path: Path) -> str:
+        if failures:
+            raise OSError(failures.pop(), "the disk fails")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
     Fence.around(tmp_path).expect_mine()
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,12 @@ import pytest
 from pipeline.checkpoint import Snapshot, verify_checkpoint, write_checkpoint
 from pipeline.config.load import dump, load
 from pipeline.config.schema import Tracking
+from pipeline.runs import folder as run_folder
 from pipeline.runs.folder import (
     CONFIG_FILE,
     LOCK,
     RESULT,
+    SEARCH_LOCK,
     hold_run_folder,
     new_run_dir,
     read_result,
@@ -28,6 +30,7 @@ from pipeline.runs.folder import (
 from pipeline.system import patience
 from pipeline.system.durable import write_whole
 from pipeline.system.exit_codes import NotSaved
+from pipeline.system.locks import open_locked
 from tests.support.run_folders import config, hold_once
 from tests.support.small_disk import small_disk
 from tests.support.snapshots import PROGRESS_AT_1
@@ -250,6 +253,14 @@ def test_of_processes_that_start_together_one_makes_a_folder_and_the_others_are_
 
 
 # ---------------------------------------------------------------------------------- replaced files
+
+
+def test_a_process_that_hangs_while_it_looks_for_its_run_does_not_block_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "SEARCH_SECONDS", 0.2)
+    with open_locked(tmp_path / SEARCH_LOCK) or nullcontext():
+        assert hold_once(config(tmp_path)).parent == tmp_path
 
 
 def test_a_result_is_replaced_whole(tmp_path: Path) -> None:
