@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help quickstart test test-fast test-gpu check format schema lock clean
+.PHONY: help quickstart test test-all test-fast test-gpu check format schema lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/:/' | column -t -s:
@@ -16,6 +16,9 @@ quickstart: .venv/installed datasets/digits/manifest.json  ## train on real imag
 
 test: .venv/installed  ## run the tests that need no GPU
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+test-all: .venv/installed  ## the same, with more moments and places of each fault
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu"
 
 test-fast: .venv/installed  ## run the quick tests: no processes, nothing that takes seconds
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu and not process and not slow"

@@ -41,7 +41,7 @@ def disk(tmp_path: Path) -> Generator[SmallDisk]:
         yield disk
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_a_run_whose_last_weights_are_not_on_disk_is_not_finished(
     recipe: Path, tmp_path: Path, disk: SmallDisk, ranks: int
 ) -> None:

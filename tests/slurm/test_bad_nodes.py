@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from launch.slurm.records.history import HISTORY
 from tests.slurm.cluster import Cluster, wait_until
 from tests.slurm.lab import Lab
@@ -30,6 +32,7 @@ def test_a_spare_replaces_a_node_without_python(lab: Lab, recipe: Path, whole: P
     expect_like(training, whole)
 
 
+@pytest.mark.exhaustive
 def test_a_spare_replaces_a_node_where_python_hangs(lab: Lab, recipe: Path) -> None:
     hangs = lab.folder / "hangs"
     hangs.write_text("#!/bin/sh\nexec sleep 600\n")
@@ -48,6 +51,7 @@ def test_a_job_without_spares_leaves_a_node_without_the_run_folder(lab: Lab, rec
     assert f"the run folder {training.run_dir} is missing" in training.history[0].error
 
 
+@pytest.mark.exhaustive
 def test_a_job_leaves_a_first_node_without_python(lab: Lab, recipe: Path) -> None:
     lab.cover("m1", PYTHON.parent)
     training = submit(lab, recipe, *SHORT)
@@ -71,6 +75,7 @@ def test_a_half_trained_run_leaves_a_node_that_lost_the_dataset(
     expect_like(training, whole)
 
 
+@pytest.mark.exhaustive
 def test_a_job_leaves_a_first_node_where_files_fail(cluster: Cluster, recipe: Path) -> None:
     training = submit(cluster, recipe, "slurm.sbatch={hold: true}", *SHORT)
     obstacle = training.submission.folder / HISTORY
@@ -85,6 +90,7 @@ def test_a_job_leaves_a_first_node_where_files_fail(cluster: Cluster, recipe: Pa
     assert "n1" not in training.nodes()
 
 
+@pytest.mark.exhaustive
 def test_a_job_whose_supervisor_is_killed_is_requeued(lab: Lab, recipe: Path, whole: Path) -> None:
     training = submit(lab, recipe)
     training.wait_for_step(20)

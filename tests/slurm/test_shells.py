@@ -73,7 +73,7 @@ def submit(
     )
 
 
-@pytest.mark.parametrize("where", ["shell", "nodes"])
+@pytest.mark.parametrize("where", ["shell", pytest.param("nodes", marks=pytest.mark.exhaustive)])
 def test_a_run_trains_as_asked_whatever_a_shell_or_a_node_says(
     where: str, cluster: Cluster, recipe: Path, tmp_path: Path
 ) -> None:
