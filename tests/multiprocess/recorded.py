@@ -12,6 +12,7 @@ import torch
 import xxhash
 
 from pipeline import loop
+from pipeline.distributed.stopping import STOP
 from pipeline.loaders import Batch, Stream
 from pipeline.loop import Run
 
@@ -70,7 +71,7 @@ class Recorder:
     def __call__(self, run: Run, batches: Stream, step: int) -> None:
         self._train_step(run, self._record(batches, step), step)  # pyright: ignore[reportArgumentType]
         if step == self._last_step:
-            run.stopping.agreed = True
+            run.stopping._verdict = STOP  # pyright: ignore[reportPrivateUsage]
 
     def _record(self, batches: Stream, step: int) -> Iterator[Batch]:
         batch = next(batches)

@@ -12,6 +12,7 @@ from tests.slurm.trainings import digits_in, submit
 PASSWORD = secrets.token_hex()
 
 
+@pytest.mark.exhaustive
 def test_an_exported_password_reaches_the_ranks_also_after_a_requeue(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

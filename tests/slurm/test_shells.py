@@ -104,6 +104,7 @@ def surprises_of(training: Training) -> list[str]:
     return differences(training.submission, record)
 
 
+@pytest.mark.exhaustive
 def test_options_of_a_profile_fill_what_is_open_and_never_win(
     cluster: Cluster, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
