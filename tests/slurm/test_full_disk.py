@@ -11,6 +11,8 @@ from tests.slurm.cluster import Cluster
 from tests.slurm.trainings import STEPS, Training, digits_in, submit, unbroken
 from tests.support.small_disk import SmallDisk, small_disk
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,7 +45,7 @@ def expect_like(training: Training, whole: Path) -> None:
         assert torch.equal(found[name], tensor), f"{name} differs"
 
 
-@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_may_die_while_the_disk_is_full(
     cluster: Cluster, recipe: Path, whole: Path, disk: SmallDisk, rank: int
 ) -> None:
@@ -58,7 +60,6 @@ def test_a_rank_may_die_while_the_disk_is_full(
     expect_like(training, whole)
 
 
-@pytest.mark.exhaustive
 def test_the_disk_may_be_full_while_a_job_starts(
     cluster: Cluster, recipe: Path, whole: Path, disk: SmallDisk
 ) -> None:

@@ -35,6 +35,7 @@ def submit(*arguments: object) -> tuple[int, str]:
     return process.returncode, output
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("executor", "ranks"), [("local", 2), ("debug", 1)])
 def test_a_job_of_submitit_trains_to_the_end(tmp_path: Path, executor: str, ranks: int) -> None:
     recipe = write_recipe(tmp_path, make_dataset(tmp_path / "data", train=30, val=9))
